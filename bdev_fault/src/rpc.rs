@@ -1,0 +1,130 @@
+//! bdev_fault_create, bdev_fault_delete, bdev_fault_inject, bdev_fault_clear, bdev_fault_list.
+
+use std::ffi::CStr;
+
+use serde::Deserialize;
+use spdk::{
+    BdevHandle, Errno,
+    rpc::{self, Error, Method},
+};
+
+use crate::{
+    device::{self, Fault},
+    rules::{self, Rule},
+};
+
+/// Makes the methods known.
+pub fn register() {
+    rpc::register::<Create>();
+    rpc::register::<Delete>();
+    rpc::register::<Inject>();
+    rpc::register::<Clear>();
+    rpc::register::<List>();
+}
+
+fn find(name: &str) -> Result<BdevHandle<Fault>, Error> {
+    device::find(name).ok_or_else(|| Error::new(Errno::NODEV, format!("there is no Fault bdev called {name}")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateParams {
+    name: String,
+    base_bdev: String,
+}
+
+struct Create;
+
+impl Method for Create {
+    const NAME: &'static CStr = c"bdev_fault_create";
+    type Params = CreateParams;
+    type Reply = String;
+
+    async fn call(params: CreateParams) -> Result<String, Error> {
+        let CreateParams { name, base_bdev } = params;
+        match device::create(&name, &base_bdev) {
+            Ok(()) => Ok(name),
+            Err(errno) => Err(Error::new(errno, format!("{name} on base_bdev {base_bdev} was not created: {errno}"))),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameParams {
+    name: String,
+}
+
+struct Delete;
+
+impl Method for Delete {
+    const NAME: &'static CStr = c"bdev_fault_delete";
+    type Params = NameParams;
+    type Reply = bool;
+
+    async fn call(params: NameParams) -> Result<bool, Error> {
+        let NameParams { name } = params;
+        match find(&name)?.unregister().await {
+            Ok(()) => Ok(true),
+            Err(errno) => Err(Error::new(errno, format!("{name} was not deleted: {errno}"))),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InjectParams {
+    name: String,
+    lba: u64,
+    num_blocks: u64,
+    stride: Option<u64>,
+    op: rules::Op,
+    error: rules::Fault,
+    count: Option<u64>,
+}
+
+struct Inject;
+
+impl Method for Inject {
+    const NAME: &'static CStr = c"bdev_fault_inject";
+    type Params = InjectParams;
+    type Reply = bool;
+
+    async fn call(params: InjectParams) -> Result<bool, Error> {
+        let InjectParams { name, lba, num_blocks, stride, op, error, count } = params;
+        let stride = stride.unwrap_or(1);
+        if stride == 0 {
+            return Err(Error::invalid("stride", "must be at least 1"));
+        }
+        if num_blocks == 0 {
+            return Err(Error::invalid("num_blocks", "must be at least 1"));
+        }
+        find(&name)?.rules.add(Rule { lba, num_blocks, stride, op, error, count });
+        Ok(true)
+    }
+}
+
+struct Clear;
+
+impl Method for Clear {
+    const NAME: &'static CStr = c"bdev_fault_clear";
+    type Params = NameParams;
+    type Reply = bool;
+
+    async fn call(params: NameParams) -> Result<bool, Error> {
+        find(&params.name)?.rules.clear();
+        Ok(true)
+    }
+}
+
+struct List;
+
+impl Method for List {
+    const NAME: &'static CStr = c"bdev_fault_list";
+    type Params = NameParams;
+    type Reply = Vec<Rule>;
+
+    async fn call(params: NameParams) -> Result<Vec<Rule>, Error> {
+        Ok(find(&params.name)?.rules.list())
+    }
+}

@@ -1,0 +1,373 @@
+//! A bdev of ours: registration, teardown, and the trampolines from SPDK's function table to the trait [`Bdev`].
+//!
+//! One allocation, the node, is at the same time SPDK's `spdk_bdev`, its io_device and the module's own value, so that the
+//! hot path finds everything from the pointer that it is given. The node is reference-counted: SPDK holds one count from
+//! registration to the end of destruct, each [`BdevHandle`] another.
+
+use std::{
+    cell::UnsafeCell,
+    ffi::{CString, c_int, c_void},
+    future::Future,
+    mem::{align_of, size_of},
+    ops::Deref,
+    ptr::{self, NonNull},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_channel::oneshot;
+use spdk_sys as sys;
+use uuid::Uuid;
+
+use crate::{Errno, Io, IoKind, Module, json, thread};
+
+/// `SPDK_IO_CHANNEL_STRUCT_SIZE` (thread.h): where a module's context begins behind an I/O channel.
+const CHANNEL_HEADER: usize = 96;
+
+/// A block device of this module. The value is shared by all threads; what belongs to one thread is in its channel.
+pub trait Bdev: Send + Sync + Sized + 'static {
+    /// State of one thread.
+    type Channel: 'static;
+
+    /// The module it belongs to.
+    fn module() -> &'static Module;
+
+    /// Makes the state of the current thread.
+    fn create_channel(&self) -> Result<Self::Channel, Errno>;
+
+    /// Takes an I/O, on the thread of `channel`. Must not block, and ends `io` now or later.
+    fn submit(&self, channel: &Self::Channel, io: Io<Self>);
+
+    /// Which I/O is taken. Asked at registration only.
+    fn supports(&self, kind: IoKind) -> bool;
+
+    /// Name and value of the object that `bdev_get_bdevs` shows.
+    fn info(&self) -> (&'static str, serde_json::Value);
+
+    /// The RPC call, method and parameters, that makes this bdev again; for `save_config`.
+    fn config(&self) -> Option<(&'static str, serde_json::Value)>;
+
+    /// Runs on the app thread when no I/O and no channel is left. Must give up the descriptors of the bdevs below.
+    fn destruct(&self) -> impl Future<Output = ()>;
+}
+
+/// What SPDK is told of a bdev at registration.
+#[derive(Clone, Debug)]
+pub struct Properties {
+    /// Its name.
+    pub name: String,
+    /// What kind of device it is, for people.
+    pub product: &'static str,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Number of blocks.
+    pub blocks: u64,
+    /// Whether it has a volatile cache.
+    pub write_cache: bool,
+}
+
+#[repr(C)]
+struct Node<B: Bdev> {
+    /// First, so that a pointer to it is a pointer to the node.
+    bdev: UnsafeCell<sys::spdk_bdev>,
+    device: B,
+    name: CString,
+    product: CString,
+    table: sys::spdk_bdev_fn_table,
+    /// False from destruct on: then no I/O can come any more.
+    registered: AtomicBool,
+}
+
+/// What the hot path may know of a node.
+pub(crate) struct NodeRef<'a, B: Bdev>(&'a Node<B>);
+
+impl<'a, B: Bdev> NodeRef<'a, B> {
+    #[inline]
+    pub(crate) fn device(&self) -> &'a B {
+        &self.0.device
+    }
+}
+
+/// # Safety
+/// `bdev` is a registered bdev `B`, live for `'a`.
+#[inline]
+pub(crate) unsafe fn node_of<'a, B: Bdev>(bdev: *mut sys::spdk_bdev) -> NodeRef<'a, B> {
+    // SAFETY: the bdev is the first member of its node.
+    NodeRef(unsafe { &*bdev.cast::<Node<B>>() })
+}
+
+/// # Safety
+/// `ch` is a channel of a bdev `B`, live for `'a`, and this is its thread.
+#[inline]
+pub(crate) unsafe fn channel_of<'a, B: Bdev>(ch: *mut sys::spdk_io_channel) -> &'a B::Channel {
+    // SAFETY: create_channel has put the value there.
+    unsafe { &*ch.byte_add(CHANNEL_HEADER).cast::<B::Channel>() }
+}
+
+/// A handle to a bdev of ours, which keeps its memory; not its registration.
+pub struct BdevHandle<B: Bdev>(Arc<Node<B>>);
+
+// SAFETY: the device is Send and Sync by its trait's bounds; the bdev is touched by SPDK, under its own locks, and here
+// only on the app thread.
+unsafe impl<B: Bdev> Send for BdevHandle<B> {}
+// SAFETY: as above.
+unsafe impl<B: Bdev> Sync for BdevHandle<B> {}
+
+impl<B: Bdev> Clone for BdevHandle<B> {
+    fn clone(&self) -> Self {
+        BdevHandle(Arc::clone(&self.0))
+    }
+}
+
+/// A handle that does not keep the bdev's memory.
+pub struct WeakBdev<B: Bdev>(Weak<Node<B>>);
+
+impl<B: Bdev> WeakBdev<B> {
+    /// The full handle, while the bdev's memory is there.
+    pub fn upgrade(&self) -> Option<BdevHandle<B>> {
+        self.0.upgrade().map(BdevHandle)
+    }
+}
+
+impl<B: Bdev> Deref for BdevHandle<B> {
+    type Target = B;
+    fn deref(&self) -> &B {
+        &self.0.device
+    }
+}
+
+impl<B: Bdev> BdevHandle<B> {
+    /// Registers `device` on top of the bdev behind `below`, whose block format and alignment it takes over. From here on
+    /// I/O may come. App thread only. On failure the device is dropped, and nothing is left behind.
+    pub fn register(device: B, properties: Properties, below: &[&crate::Desc]) -> Result<BdevHandle<B>, Errno> {
+        const { assert!(align_of::<B::Channel>() <= 16, "SPDK aligns channel contexts to 16 bytes") };
+        let name = CString::new(properties.name.as_str()).map_err(|_| Errno::INVAL)?;
+        let product = CString::new(properties.product).map_err(|_| Errno::INVAL)?;
+        // SAFETY: all zeroes is valid for both: integers, pointers, optional functions, list heads that SPDK fills in.
+        let (bdev, table) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        let node = Arc::new(Node {
+            bdev: UnsafeCell::new(bdev),
+            device,
+            name,
+            product,
+            table: function_table::<B>(table),
+            registered: AtomicBool::new(true),
+        });
+        let raw = node.bdev.get();
+        // SAFETY: nobody else knows the bdev yet; the bdevs below are open. `&raw` avoids references to SPDK's own part.
+        unsafe {
+            (*raw).ctxt = Arc::as_ptr(&node).cast_mut().cast();
+            (*raw).name = node.name.as_ptr().cast_mut();
+            (*raw).product_name = node.product.as_ptr().cast_mut();
+            (*raw).module = B::module().raw();
+            (*raw).fn_table = &raw const node.table;
+            (*raw).blockcnt = properties.blocks;
+            (*raw).write_cache = properties.write_cache.into();
+            (*raw).uuid.u.raw = properties.uuid.into_bytes();
+            let alignment = below.iter().map(|desc| (*desc.bdev()).required_alignment).max();
+            (*raw).required_alignment = alignment.unwrap_or(0);
+            if let Some(first) = below.first() {
+                let first = first.bdev();
+                (*raw).blocklen = (*first).blocklen;
+                (*raw).phys_blocklen = (*first).phys_blocklen;
+                (*raw).md_len = (*first).md_len;
+                let interleaved = (*first).__bindgen_anon_1.md_interleave();
+                (*raw).__bindgen_anon_1.set_md_interleave(interleaved);
+                (*raw).write_unit_size = (*first).write_unit_size;
+                (*raw).optimal_io_boundary = (*first).optimal_io_boundary;
+                (*raw).numa = (*first).numa;
+            }
+        }
+        let io_device = Arc::as_ptr(&node).cast_mut().cast::<c_void>();
+        let size = u32::try_from(size_of::<B::Channel>()).map_err(|_| Errno::INVAL)?;
+        // SPDK's own count, taken back at the end of destruct, or below.
+        let _ = Arc::into_raw(Arc::clone(&node));
+        // SAFETY: the node does not move and lives until both are unregistered; the callbacks fit its type.
+        let rc = unsafe {
+            let (create, destroy) = (create_channel::<B>, destroy_channel::<B>);
+            sys::spdk_io_device_register(io_device, Some(create), Some(destroy), size, node.name.as_ptr());
+            sys::spdk_bdev_register(raw)
+        };
+        match Errno::check(rc) {
+            Ok(_) => Ok(BdevHandle(node)),
+            Err(errno) => {
+                // SAFETY: no channel was made; the callback takes back SPDK's count.
+                unsafe { sys::spdk_io_device_unregister(io_device, Some(forget_node::<B>)) };
+                Err(errno)
+            }
+        }
+    }
+
+    /// A handle that does not keep the memory.
+    pub fn downgrade(&self) -> WeakBdev<B> {
+        WeakBdev(Arc::downgrade(&self.0))
+    }
+
+    /// Unregisters the bdev; resolves when its destruct has ended. Who has it open is told to close it.
+    pub async fn unregister(&self) -> Result<(), Errno> {
+        unsafe extern "C" fn unregistered(arg: *mut c_void, rc: c_int) {
+            // SAFETY: the sender leaked below; SPDK calls this once.
+            let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<c_int>>()) };
+            let _ = answer.send(rc);
+        }
+        let (answer, answered) = oneshot::channel::<c_int>();
+        let arg = Box::into_raw(Box::new(answer));
+        // SAFETY: the bdev was registered; a second call is answered with -EBUSY.
+        unsafe { sys::spdk_bdev_unregister(self.0.bdev.get(), Some(unregistered), arg.cast()) };
+        Errno::check(answered.await.unwrap_or(0)).map(|_| ())
+    }
+
+    /// Waits until every thread that has a channel has been seen between two callbacks: whoever submits later sees what
+    /// was published before this call. App thread only.
+    pub async fn grace(&self) {
+        unsafe extern "C" fn visit(iter: *mut sys::spdk_io_channel_iter) {
+            // SAFETY: an iterator of SPDK's, continued once.
+            unsafe { sys::spdk_for_each_channel_continue(iter, 0) };
+        }
+        unsafe extern "C" fn visited(iter: *mut sys::spdk_io_channel_iter, _status: c_int) {
+            // SAFETY: the sender leaked below; SPDK calls this once.
+            let answer =
+                unsafe { Box::from_raw(sys::spdk_io_channel_iter_get_ctx(iter).cast::<oneshot::Sender<()>>()) };
+            let _ = answer.send(());
+        }
+        if !self.0.registered.load(Ordering::Acquire) {
+            return;
+        }
+        let (answer, answered) = oneshot::channel::<()>();
+        let arg = Box::into_raw(Box::new(answer));
+        let io_device = Arc::as_ptr(&self.0).cast_mut().cast();
+        // SAFETY: the node is registered as io_device, and this is the app thread, as is the one that unregisters it.
+        unsafe { sys::spdk_for_each_channel(io_device, Some(visit), arg.cast(), Some(visited)) };
+        // An error means that the sender has gone, as it does with SPDK itself.
+        let _ = answered.await;
+    }
+
+    /// Holds back new I/O and waits for I/O under way (SPDK: quiesce; see there for what it does not hold back).
+    pub async fn quiesce(&self) -> Result<(), Errno> {
+        self.quiescing(sys::spdk_bdev_quiesce).await
+    }
+
+    /// Lets I/O go on.
+    pub async fn unquiesce(&self) -> Result<(), Errno> {
+        self.quiescing(sys::spdk_bdev_unquiesce).await
+    }
+
+    async fn quiescing(
+        &self,
+        call: unsafe extern "C" fn(
+            *mut sys::spdk_bdev,
+            *mut sys::spdk_bdev_module,
+            sys::spdk_bdev_quiesce_cb,
+            *mut c_void,
+        ) -> c_int,
+    ) -> Result<(), Errno> {
+        unsafe extern "C" fn done(arg: *mut c_void, status: c_int) {
+            // SAFETY: the sender leaked below; SPDK calls this once.
+            let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<c_int>>()) };
+            let _ = answer.send(status);
+        }
+        let (answer, answered) = oneshot::channel::<c_int>();
+        let arg = Box::into_raw(Box::new(answer));
+        // SAFETY: the bdev is registered, with this module.
+        let rc = unsafe { call(self.0.bdev.get(), B::module().raw(), Some(done), arg.cast()) };
+        if let Err(errno) = Errno::check(rc) {
+            // SAFETY: refused, so that the callback never runs: the sender is ours again.
+            drop(unsafe { Box::from_raw(arg) });
+            return Err(errno);
+        }
+        Errno::check(answered.await.unwrap_or(0)).map(|_| ())
+    }
+}
+
+fn function_table<B: Bdev>(mut table: sys::spdk_bdev_fn_table) -> sys::spdk_bdev_fn_table {
+    table.destruct = Some(destruct::<B>);
+    table.submit_request = Some(submit_request::<B>);
+    table.io_type_supported = Some(io_type_supported::<B>);
+    table.get_io_channel = Some(get_io_channel);
+    table.dump_info_json = Some(dump_info_json::<B>);
+    table.write_config_json = Some(write_config_json::<B>);
+    table
+}
+
+unsafe extern "C" fn submit_request<B: Bdev>(ch: *mut sys::spdk_io_channel, io: *mut sys::spdk_bdev_io) {
+    // SAFETY: SPDK passes a live I/O, its channel and its bdev, all of type B, on the I/O's thread.
+    unsafe {
+        let device = node_of::<B>((*io).bdev).device();
+        device.submit(channel_of::<B>(ch), Io::from_raw(NonNull::new_unchecked(io)));
+    }
+}
+
+unsafe extern "C" fn io_type_supported<B: Bdev>(ctx: *mut c_void, kind: sys::spdk_bdev_io_type) -> bool {
+    let kind = IoKind::from_raw(kind);
+    // SAFETY: ctx is the node, which lives while it is registered.
+    kind != IoKind::Unsupported && unsafe { &*ctx.cast::<Node<B>>() }.device.supports(kind)
+}
+
+unsafe extern "C" fn get_io_channel(ctx: *mut c_void) -> *mut sys::spdk_io_channel {
+    // SAFETY: the node is registered as io_device.
+    unsafe { sys::spdk_get_io_channel(ctx) }
+}
+
+unsafe extern "C" fn dump_info_json<B: Bdev>(ctx: *mut c_void, w: *mut sys::spdk_json_write_ctx) -> c_int {
+    // SAFETY: ctx is the node; the writer has an open object.
+    unsafe {
+        let (name, value) = (*ctx.cast::<Node<B>>()).device.info();
+        json::write_named(w, name, &value);
+    }
+    0
+}
+
+unsafe extern "C" fn write_config_json<B: Bdev>(bdev: *mut sys::spdk_bdev, w: *mut sys::spdk_json_write_ctx) {
+    // SAFETY: the bdev is a registered B.
+    if let Some((method, params)) = unsafe { node_of::<B>(bdev) }.device().config() {
+        // SAFETY: the writer is inside an array of calls.
+        unsafe { json::write_value(w, &serde_json::json!({ "method": method, "params": params })) };
+    }
+}
+
+unsafe extern "C" fn create_channel<B: Bdev>(io_device: *mut c_void, ctx: *mut c_void) -> c_int {
+    // SAFETY: the io_device is the node; SPDK has made room for a channel at ctx.
+    let device = unsafe { &(*io_device.cast::<Node<B>>()).device };
+    match device.create_channel() {
+        Ok(channel) => {
+            // SAFETY: as above; nothing is there yet.
+            unsafe { ptr::write(ctx.cast::<B::Channel>(), channel) };
+            0
+        }
+        Err(errno) => errno.negative(),
+    }
+}
+
+unsafe extern "C" fn destroy_channel<B: Bdev>(_io_device: *mut c_void, ctx: *mut c_void) {
+    // SAFETY: create_channel has put the value there; SPDK calls this once, on the same thread.
+    unsafe { ptr::drop_in_place(ctx.cast::<B::Channel>()) };
+}
+
+/// Asynchronous: 1 is returned, and SPDK is told when all is done. First the last channels go, then the device gives up
+/// what it has.
+unsafe extern "C" fn destruct<B: Bdev>(ctx: *mut c_void) -> c_int {
+    // SAFETY: ctx is the node, which SPDK's count keeps until `destructed` gives it back.
+    unsafe {
+        (*ctx.cast::<Node<B>>()).registered.store(false, Ordering::Release);
+        sys::spdk_io_device_unregister(ctx, Some(destructed::<B>));
+    }
+    1
+}
+
+unsafe extern "C" fn destructed<B: Bdev>(io_device: *mut c_void) {
+    // SAFETY: takes back the count that `register` took for SPDK, once: nothing of SPDK's refers to the node any more
+    // but the unregister callback, which is called below.
+    let node = unsafe { Arc::from_raw(io_device.cast::<Node<B>>().cast_const()) };
+    thread::spawn(async move {
+        node.device.destruct().await;
+        // SAFETY: the bdev was registered, and its destruct has returned 1.
+        unsafe { sys::spdk_bdev_destruct_done(node.bdev.get(), 0) };
+    });
+}
+
+unsafe extern "C" fn forget_node<B: Bdev>(io_device: *mut c_void) {
+    // SAFETY: gives back the count that `register` took for SPDK, once.
+    drop(unsafe { Arc::from_raw(io_device.cast::<Node<B>>().cast_const()) });
+}

@@ -1,0 +1,35 @@
+//! What is needed to write an SPDK bdev module in safe Rust. Knows nothing of remapping.
+//!
+//! A module author implements [`BdevModule`] and [`Bdev`], declares one `static` [`Module`] and calls [`Module::register`]
+//! from a constructor. I/O arrives as an [`Io`], a handle that is consumed by its completion. Everything off the hot
+//! path is `async` and runs on the executor of the current SPDK thread ([`thread::spawn`]).
+//!
+//! Private trampolines translate between C callbacks and these traits. No callback unwinds: the release build aborts on
+//! panic, and nothing here panics on input.
+
+#![deny(missing_docs)]
+
+pub mod abi;
+mod bdev;
+mod desc;
+mod dma;
+mod endpoint;
+mod errno;
+mod fan;
+mod io;
+mod json;
+pub mod logger;
+mod module;
+pub mod rpc;
+mod status;
+pub mod thread;
+
+pub use bdev::{Bdev, BdevHandle, Properties, WeakBdev};
+pub use desc::{BdevInfo, Desc, Event};
+pub use dma::DmaBuf;
+pub use endpoint::Endpoint;
+pub use errno::Errno;
+pub use fan::{OnFan, Part};
+pub use io::{Child, Io, IoKind, OnChild};
+pub use module::{BdevModule, Module};
+pub use status::Status;

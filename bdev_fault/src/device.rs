@@ -96,7 +96,7 @@ impl Bdev for Fault {
     fn submit(&self, channel: &Endpoint, io: Io<Fault>) {
         let kind = io.kind();
         if kind == IoKind::Abort {
-            return io.forward_abort::<Back>(channel);
+            return io.forward_abort::<Back>(|channel| channel);
         }
         if kind == IoKind::Read && io.needs_buffer() {
             return io.get_buffer();

@@ -131,6 +131,12 @@ impl Desc {
     }
 }
 
+/// Whether there is a bdev called `name` (a name, alias or UUID). App thread, where none can go meanwhile.
+pub fn bdev_exists(name: &str) -> bool {
+    // SAFETY: a look-up of a C string; the pointer that comes back is not kept.
+    std::ffi::CString::new(name).is_ok_and(|name| unsafe { !sys::spdk_bdev_get_by_name(name.as_ptr()).is_null() })
+}
+
 unsafe extern "C" fn event(kind: sys::spdk_bdev_event_type, _bdev: *mut sys::spdk_bdev, ctx: *mut c_void) {
     let kind = match kind {
         sys::SPDK_BDEV_EVENT_REMOVE => Event::Remove,

@@ -13,6 +13,10 @@ impl Errno {
     pub const NOMEM: Errno = Errno(libc::ENOMEM);
     /// No such device.
     pub const NODEV: Errno = Errno(libc::ENODEV);
+    /// It exists already.
+    pub const EXIST: Errno = Errno(libc::EEXIST);
+    /// In use.
+    pub const BUSY: Errno = Errno(libc::EBUSY);
 
     /// The errno in a C return code (`-EINVAL`), or the code itself when it is not negative.
     pub fn check(rc: i32) -> Result<i32, Errno> {

@@ -219,8 +219,9 @@ impl<B: Bdev> Io<B> {
         }
     }
 
-    /// Aborts the I/O that this abort names, where it was forwarded to `to`; `H` takes the abort up when that is decided.
-    pub fn forward_abort<H: OnChild<B>>(self, to: &Endpoint) {
+    /// Aborts the I/O that this abort names, where it was forwarded to the endpoint that `pick` picks; `H` takes the abort
+    /// up when that is decided.
+    pub fn forward_abort<H: OnChild<B>>(self, pick: impl FnOnce(&B::Channel) -> &Endpoint) {
         unsafe extern "C" fn done<B: Bdev, H: OnChild<B>>(
             child: *mut sys::spdk_bdev_io,
             _success: bool,
@@ -231,6 +232,7 @@ impl<B: Bdev> Io<B> {
             let (io, child) = unsafe { (Io::<B>::from_raw(raw), Child::from_raw(child)) };
             H::done(io, child);
         }
+        let to = pick(self.channel());
         // SAFETY: the kind is Abort, so that this member of the union is set; children carry their parent as argument.
         let rc = unsafe {
             let target = self.raw().as_ref().map_or(std::ptr::null_mut(), |io| io.u.abort.as_ref().bio_to_abort);

@@ -25,7 +25,7 @@ mod status;
 pub mod thread;
 
 pub use bdev::{Bdev, BdevHandle, Properties, WeakBdev};
-pub use desc::{BdevInfo, Desc, Event};
+pub use desc::{BdevInfo, Desc, Event, bdev_exists};
 pub use dma::DmaBuf;
 pub use endpoint::Endpoint;
 pub use errno::Errno;

@@ -1,0 +1,261 @@
+//! The JSON-RPC methods. docs/rpc.md describes them for users.
+
+use std::{ffi::CStr, rc::Rc, time::Instant};
+
+use remap_core::{BaseLba, FormatPolicy, ListedExtent, RemapOn, RestoreReport};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use spdk::{
+    Errno,
+    rpc::{self, Error, Method},
+};
+use uuid::Uuid;
+
+use crate::{
+    admin::{self, Creation},
+    device::{Names, Remap, RemapEngine},
+};
+
+/// Blocks that may be relocated within 60 s, unless told otherwise.
+const STORM_LIMIT: u64 = 4096;
+/// Extents in one answer of bdev_remap_list, unless told otherwise.
+const LIST_MAX: usize = 1024;
+
+/// Makes the methods known.
+pub fn register() {
+    rpc::register::<Create>();
+    rpc::register::<Delete>();
+    rpc::register::<GetStatus>();
+    rpc::register::<List>();
+    rpc::register::<Save>();
+    rpc::register::<Restore>();
+    rpc::register::<SetOptions>();
+}
+
+fn engine(device: &Remap) -> Result<Rc<RemapEngine>, Error> {
+    let engine = device.engine().map(Rc::clone);
+    engine.ok_or_else(|| Error::new(Errno::NODEV, "this is not the thread that owns the remap state"))
+}
+
+fn check_storm_limit(limit: Option<u64>) -> Result<(), Error> {
+    if limit == Some(0) {
+        return Err(Error::invalid("storm_limit", "must be at least 1"));
+    }
+    Ok(())
+}
+
+struct Create;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateParams {
+    name: String,
+    base_bdev: String,
+    spare_bdev: String,
+    uuid: Option<Uuid>,
+    format: Option<FormatPolicy>,
+    remap_on: Option<RemapOn>,
+    storm_limit: Option<u64>,
+}
+
+impl Method for Create {
+    const NAME: &'static CStr = c"bdev_remap_create";
+    type Params = CreateParams;
+    type Reply = String;
+
+    async fn call(params: CreateParams) -> Result<String, Error> {
+        let CreateParams { name, base_bdev, spare_bdev, uuid, format, remap_on, storm_limit } = params;
+        check_storm_limit(storm_limit)?;
+        if uuid.is_some_and(|uuid| uuid.is_nil()) {
+            return Err(Error::invalid("uuid", "must not be nil"));
+        }
+        let creation = Creation {
+            names: Names { name: name.clone(), base_bdev, spare_bdev },
+            uuid,
+            format: format.unwrap_or_default(),
+            remap_on: remap_on.unwrap_or(RemapOn::Media),
+            storm_limit: storm_limit.unwrap_or(STORM_LIMIT),
+        };
+        admin::create(creation).await?;
+        Ok(name)
+    }
+}
+
+struct Delete;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteParams {
+    name: String,
+    #[serde(default)]
+    wipe: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+impl Method for Delete {
+    const NAME: &'static CStr = c"bdev_remap_delete";
+    type Params = DeleteParams;
+    type Reply = bool;
+
+    async fn call(params: DeleteParams) -> Result<bool, Error> {
+        let DeleteParams { name, wipe, force } = params;
+        if force && !wipe {
+            return Err(Error::invalid("force", "goes with wipe"));
+        }
+        admin::delete(&name, wipe, force).await.map(|()| true)
+    }
+}
+
+struct GetStatus;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusParams {
+    name: Option<String>,
+}
+
+impl Method for GetStatus {
+    const NAME: &'static CStr = c"bdev_remap_status";
+    type Params = StatusParams;
+    type Reply = Vec<Value>;
+
+    async fn call(params: StatusParams) -> Result<Vec<Value>, Error> {
+        match params.name {
+            Some(name) => Ok(vec![admin::find(&name)?.describe()]),
+            None => Ok(admin::all().iter().map(|device| device.describe()).collect()),
+        }
+    }
+}
+
+struct List;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    name: String,
+    #[serde(default)]
+    lba: u64,
+    max: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    extents: Vec<ListedExtent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<BaseLba>,
+}
+
+impl Method for List {
+    const NAME: &'static CStr = c"bdev_remap_list";
+    type Params = ListParams;
+    type Reply = Listing;
+
+    async fn call(params: ListParams) -> Result<Listing, Error> {
+        let max = params.max.unwrap_or(LIST_MAX);
+        if max == 0 {
+            return Err(Error::invalid("max", "must be at least 1"));
+        }
+        let device = admin::find(&params.name)?;
+        let (extents, next) = engine(&device)?.list(BaseLba(params.lba), max);
+        Ok(Listing { extents, next })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameParams {
+    name: String,
+}
+
+struct Save;
+
+#[derive(Serialize)]
+struct Saved {
+    epoch: u64,
+    bytes: u64,
+    all_copies: bool,
+    duration_us: u128,
+}
+
+impl Method for Save {
+    const NAME: &'static CStr = c"bdev_remap_save";
+    type Params = NameParams;
+    type Reply = Saved;
+
+    async fn call(params: NameParams) -> Result<Saved, Error> {
+        let device = admin::find(&params.name)?;
+        let began = Instant::now();
+        let saved = engine(&device)?.save().await;
+        let report =
+            saved.map_err(|error| Error { code: error.errno(), message: format!("{}: {error}", params.name) })?;
+        Ok(Saved {
+            epoch: report.epoch,
+            bytes: report.bytes,
+            all_copies: report.all_copies,
+            duration_us: began.elapsed().as_micros(),
+        })
+    }
+}
+
+struct Restore;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreParams {
+    name: String,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl Method for Restore {
+    const NAME: &'static CStr = c"bdev_remap_restore";
+    type Params = RestoreParams;
+    type Reply = RestoreReport;
+
+    async fn call(params: RestoreParams) -> Result<RestoreReport, Error> {
+        admin::restore(&params.name, params.dry_run).await
+    }
+}
+
+struct SetOptions;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OptionParams {
+    name: String,
+    remap_on: Option<RemapOn>,
+    storm_limit: Option<u64>,
+    #[serde(default)]
+    rearm: bool,
+}
+
+#[derive(Serialize)]
+struct Options {
+    remap_on: RemapOn,
+    storm_limit: u64,
+}
+
+impl Method for SetOptions {
+    const NAME: &'static CStr = c"bdev_remap_set_options";
+    type Params = OptionParams;
+    type Reply = Options;
+
+    async fn call(params: OptionParams) -> Result<Options, Error> {
+        check_storm_limit(params.storm_limit)?;
+        let device = admin::find(&params.name)?;
+        let engine = engine(&device)?;
+        if let Some(on) = params.remap_on {
+            device.set_remap_on(on);
+        }
+        if let Some(limit) = params.storm_limit {
+            engine.set_storm_limit(limit);
+        }
+        if params.rearm {
+            engine.rearm();
+        }
+        let options = Options { remap_on: device.remap_on(), storm_limit: engine.status().storm_limit };
+        log::info!("{}: options remap_on {:?}, storm_limit {}", params.name, options.remap_on, options.storm_limit);
+        Ok(options)
+    }
+}

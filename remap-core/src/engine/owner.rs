@@ -1,0 +1,93 @@
+//! What a rescue asks for, decided by the state at this moment. The [`Owner`] of production.
+
+use super::Engine;
+use super::commit::Request;
+use crate::device::{Device, Env};
+use crate::owner::{Committed, Move, Owner, Refused, Target};
+use crate::table::Mapping;
+use crate::units::{BaseLba, SpareIndex};
+
+impl<D: Device, E: Env> Owner for Engine<D, E> {
+    async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
+        self.reserve_now(&blocks)
+    }
+
+    async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
+        self.submit(Request::Commit(moves)).await
+    }
+
+    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
+        let (target, held_nothing) = self.replace_now(lba, bad);
+        if held_nothing {
+            log::warn!("{}: spare block {} is bad", self.name, bad.get());
+            // If it cannot be recorded it is still bad in memory, and the next checkpoint says so.
+            let _ = self.submit(Request::Bad(bad)).await;
+        }
+        target
+    }
+
+    async fn release(&self, reserved: Vec<SpareIndex>) {
+        let allocator = &mut self.state.borrow_mut().allocator;
+        reserved.into_iter().for_each(|index| allocator.release(index));
+    }
+
+    async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
+        let blocks: Vec<_> = blocks.into_iter().filter(|lba| self.on_base(*lba)).collect();
+        self.submit(Request::Pending(blocks)).await.map(drop)
+    }
+}
+
+impl<D: Device, E: Env> Engine<D, E> {
+    fn reserve_now(&self, blocks: &[BaseLba]) -> Result<Vec<Target>, Refused> {
+        if self.closed.get() || !blocks.iter().all(|lba| self.on_base(*lba)) {
+            return Err(Refused::Closed);
+        }
+        let mappings: Vec<_> = blocks.iter().map(|lba| self.table.mapping(*lba)).collect();
+        let new = mappings.iter().filter(|mapping| mapping.and_then(Mapping::spare).is_none()).count();
+        let state = &mut *self.state.borrow_mut();
+        if new > state.allocator.free_count() as usize {
+            return Err(Refused::NoSpare);
+        }
+        if new > 0 && !state.storm.admit(self.env.now(), new as u64) {
+            return Err(Refused::Tripped);
+        }
+        let mut fresh = state.allocator.reserve(new).ok_or(Refused::NoSpare)?.into_iter();
+        let target = |mapping: Option<Mapping>| match mapping {
+            Some(Mapping::Spare(at)) => Ok(Target::Existing(at)),
+            Some(Mapping::Lost(at)) => Ok(Target::Fill(at)),
+            Some(Mapping::Pending) | None => fresh.next().map(Target::New).ok_or(Refused::NoSpare),
+        };
+        mappings.into_iter().map(target).collect()
+    }
+
+    /// What [`Owner::replace`] answers, and whether `bad` is bad but held nothing, so that this has to be recorded.
+    fn replace_now(&self, lba: BaseLba, bad: SpareIndex) -> (Result<Target, Refused>, bool) {
+        if self.closed.get() || !self.on_base(lba) {
+            return (Err(Refused::Closed), false);
+        }
+        let state = &mut *self.state.borrow_mut();
+        let reservation = state.allocator.reservation(bad);
+        if reservation.is_some() {
+            state.allocator.set_bad(bad);
+        }
+        let replaced = reservation.and_then(|reservation| reservation.replaces);
+        let target = match self.table.mapping(lba) {
+            // The data is on a bad block: that stays so until a commit moves it away.
+            Some(Mapping::Spare(at) | Mapping::Lost(at)) if at == bad || replaced == Some(at) => {
+                if state.storm.tripped() {
+                    Err(Refused::Tripped)
+                } else {
+                    state.allocator.reserve_instead(at).map(Target::New).ok_or(Refused::NoSpare)
+                }
+            }
+            Some(Mapping::Spare(at)) => Ok(Target::Existing(at)),
+            Some(Mapping::Lost(at)) => Ok(Target::Fill(at)),
+            Some(Mapping::Pending) | None if state.storm.tripped() => Err(Refused::Tripped),
+            Some(Mapping::Pending) | None => {
+                let fresh = state.allocator.reserve(1).and_then(|mut fresh| fresh.pop());
+                fresh.map(Target::New).ok_or(Refused::NoSpare)
+            }
+        };
+        (target, reservation.is_some())
+    }
+}

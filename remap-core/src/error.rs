@@ -1,0 +1,255 @@
+//! What can go wrong in an administrative operation: one sentence for the operator, one errno for the RPC.
+//!
+//! The errors of I/O are [`crate::IoStatus`], those of a relocation [`crate::Refused`].
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::status::IoStatus;
+use crate::units::{MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS};
+
+/// Why an administrative operation was refused or failed. Where opening fails, nothing was written to the spare, other
+/// than where the sentence says so.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Metadata on the spare could not be read, written or flushed.
+    #[error("cannot {what} the spare at block {lba}: {status:?}; check the spare bdev, then try again")]
+    Io {
+        /// "read", "write", "zero" or "flush".
+        what: &'static str,
+        /// First block of the failed access.
+        lba: u64,
+        /// How it failed.
+        status: IoStatus,
+    },
+    /// No buffer.
+    #[error("no memory for {blocks} blocks of metadata; nothing was changed; try again or give the application more memory")]
+    NoMemory {
+        /// The size asked for, in blocks.
+        blocks: u64,
+    },
+    /// The spare has no room for the metadata.
+    #[error("the spare of {have_mib} MiB is too small, at least {least_mib} MiB are needed with this block size; nothing was written; give a larger spare")]
+    TooSmall {
+        /// Its size in MiB, rounded down.
+        have_mib: u64,
+        /// The least size in MiB.
+        least_mib: u64,
+    },
+    /// The base is larger than records can say.
+    #[error("the base of {blocks} blocks is too large, at most {MAX_BASE_BLOCKS} are supported; nothing was written")]
+    BaseTooLarge {
+        /// Its size in blocks.
+        blocks: u64,
+    },
+    /// A block size that is not supported.
+    #[error("block size {block_size} is not supported (512 to 65536 bytes are); nothing was written")]
+    BlockSize {
+        /// The size in bytes.
+        block_size: u32,
+    },
+    /// The name does not fit into the superblock.
+    #[error("the name has {len} bytes, 1 to 255 are allowed; nothing was written")]
+    NameLength {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The spare is empty, and formatting was forbidden.
+    #[error("the spare is empty and format is \"never\"; nothing was written; create it with format \"auto\" to format the spare")]
+    Empty,
+    /// A superblock area holds something else.
+    #[error("superblock {copy} of the spare holds data that is not ours; nothing was written; check that it is the right bdev, wipe it, or create with format \"force\" to overwrite it")]
+    Foreign {
+        /// "A" or "B".
+        copy: char,
+    },
+    /// There is no valid superblock, and the spare is not empty.
+    #[error("the spare has no valid superblock (copy A is {a}, copy B is {b}); nothing was written; format \"force\" starts afresh and gives up what was remapped")]
+    NoSuperblock {
+        /// What copy A is.
+        a: &'static str,
+        /// What copy B is.
+        b: &'static str,
+    },
+    /// The two superblocks belong to different sets.
+    #[error("the superblocks of the spare belong to different sets ({a} and {b}); nothing was written; wipe the one that is wrong")]
+    MixedSuperblocks {
+        /// The set UUID in copy A.
+        a: Uuid,
+        /// The set UUID in copy B.
+        b: Uuid,
+    },
+    /// Written by a newer version.
+    #[error("the spare has format version {version} with incompatible features {features:#x}, this version knows {known}; nothing was written; use a newer bdev_remap")]
+    Version {
+        /// The version found.
+        version: u32,
+        /// The unknown feature bits found.
+        features: u64,
+        /// The version that this code writes.
+        known: u32,
+    },
+    /// Another block size than the spare was formatted with.
+    #[error("the spare was formatted with blocks of {found} bytes, the device has {expected}; nothing was written; use the devices that belong together")]
+    BlockSizeDiffers {
+        /// In the superblock.
+        found: u32,
+        /// Of the device.
+        expected: u32,
+    },
+    /// Another metadata size than the spare was formatted with.
+    #[error("the spare was formatted with {found} bytes of metadata a block, the base has {expected}; nothing was written; use the devices that belong together")]
+    MdSizeDiffers {
+        /// In the superblock.
+        found: u32,
+        /// Of the base.
+        expected: u32,
+    },
+    /// The spare belongs to another base.
+    #[error("the spare belongs to base {found}, not to {expected}; nothing was written; use the devices that belong together, or wipe the spare")]
+    ForeignBase {
+        /// In the superblock.
+        found: Uuid,
+        /// Of the base.
+        expected: Uuid,
+    },
+    /// The base has another size than when the spare was formatted.
+    #[error("the spare belongs to a base of {found} blocks, this one has {expected}; nothing was written; bring the base back to its size")]
+    BaseSizeDiffers {
+        /// In the superblock.
+        found: u64,
+        /// Of the base.
+        expected: u64,
+    },
+    /// The set has another name.
+    #[error("the spare belongs to the Remap bdev \"{found}\", not \"{expected}\"; nothing was written; create it under its own name")]
+    NameDiffers {
+        /// In the superblock.
+        found: String,
+        /// Asked for.
+        expected: String,
+    },
+    /// The set has another UUID than the user gave.
+    #[error("the spare belongs to the set {found}, not {expected}; nothing was written; leave the uuid away or give the right one")]
+    SetDiffers {
+        /// In the superblock.
+        found: Uuid,
+        /// Asked for.
+        expected: Uuid,
+    },
+    /// The spare has another size than when it was formatted.
+    #[error("the spare had {found} blocks when it was formatted and has {expected} now; nothing was written; bring it back to its size")]
+    SpareSizeDiffers {
+        /// In the superblock.
+        found: u64,
+        /// Of the device.
+        expected: u64,
+    },
+    /// The superblock is valid, but what it says cannot be.
+    #[error("the superblock contradicts itself ({what}); nothing was written; it was not written by this software, or is damaged")]
+    Superblock {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The spare is not the active one of its set.
+    #[error("the spare is {state} (other spare: {other}); nothing was written; use the active spare of the set")]
+    NotActive {
+        /// The state in the superblock.
+        state: &'static str,
+        /// The id of the spare that takes or took part in the migration.
+        other: Uuid,
+    },
+    /// The remap log does not hold all that it should.
+    #[error("the remap log on the spare is damaged ({what}, epoch {epoch}, area {area}, page {page}); nothing was written; do not write to the base without it; restore the spare from a copy if there is one")]
+    LogDamaged {
+        /// What was found.
+        what: &'static str,
+        /// Of the checkpoint that was looked at.
+        epoch: u64,
+        /// The log area, 0 or 1.
+        area: usize,
+        /// The page of the area.
+        page: u64,
+    },
+    /// No checkpoint is complete on the spare.
+    #[error("the remap log on the spare has no complete checkpoint; nothing was written; restore the spare from a copy if there is one")]
+    NoCheckpoint,
+    /// The superblock knows of a newer checkpoint than is found.
+    #[error("the superblock knows epoch {known} of the remap log, only {found} is found; nothing was written; restore the spare from a copy if there is one")]
+    EpochLost {
+        /// In the superblock.
+        known: u64,
+        /// The newest complete checkpoint.
+        found: u64,
+    },
+    /// A checkpoint could not be written on any copy.
+    #[error("the checkpoint could not be written on any copy of the remap log; the mapping in memory is unchanged; check the spare bdev, or migrate to another spare")]
+    CheckpointFailed,
+    /// The checkpoint does not fit.
+    #[error("the checkpoint needs {pages} pages, a log area has {room}; nothing was written; migrate to a larger spare")]
+    CheckpointTooLarge {
+        /// Pages needed.
+        pages: u64,
+        /// Pages of an area.
+        room: u64,
+    },
+    /// Wiping would lose data.
+    #[error("{blocks} blocks are remapped, their data would be lost; nothing was erased; remove them first, or wipe with force")]
+    StillRemapped {
+        /// Remapped and lost blocks.
+        blocks: u64,
+    },
+    /// The set was wiped.
+    #[error("the set was wiped, nothing can be done with it any more; delete it")]
+    Closed,
+    /// More than the crate can count.
+    #[error("the spare block {index} is out of range, at most {MAX_SPARE_BLOCKS} are used")]
+    SpareOutOfRange {
+        /// The index.
+        index: u64,
+    },
+}
+
+impl Error {
+    /// The negative errno that belongs to the error (Linux numbers), for the RPC.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        const EIO: i32 = 5;
+        const ENOMEM: i32 = 12;
+        const EBUSY: i32 = 16;
+        const EEXIST: i32 = 17;
+        const ENODEV: i32 = 19;
+        const EINVAL: i32 = 22;
+        const ENOSPC: i32 = 28;
+        const ENOTSUP: i32 = 95;
+        const ESTALE: i32 = 116;
+        const EUCLEAN: i32 = 117;
+        -match self {
+            Error::Io { .. } | Error::CheckpointFailed => EIO,
+            Error::NoMemory { .. } => ENOMEM,
+            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } => ENOSPC,
+            Error::BaseTooLarge { .. }
+            | Error::BlockSize { .. }
+            | Error::NameLength { .. }
+            | Error::SpareOutOfRange { .. }
+            | Error::BlockSizeDiffers { .. }
+            | Error::MdSizeDiffers { .. }
+            | Error::ForeignBase { .. }
+            | Error::BaseSizeDiffers { .. }
+            | Error::SpareSizeDiffers { .. }
+            | Error::NameDiffers { .. }
+            | Error::SetDiffers { .. } => EINVAL,
+            Error::Empty | Error::Closed => ENODEV,
+            Error::Foreign { .. } | Error::MixedSuperblocks { .. } => EEXIST,
+            Error::Version { .. } => ENOTSUP,
+            Error::NotActive { .. } => ESTALE,
+            Error::NoSuperblock { .. }
+            | Error::Superblock { .. }
+            | Error::LogDamaged { .. }
+            | Error::NoCheckpoint
+            | Error::EpochLost { .. } => EUCLEAN,
+            Error::StillRemapped { .. } => EBUSY,
+        }
+    }
+}

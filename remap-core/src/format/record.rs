@@ -1,0 +1,168 @@
+//! A record of the remap log: 16 bytes, a run of blocks.
+//!
+//! Encoded by the engine, decoded by recovery. Knows nothing of pages. `docs/format.md` describes the fields.
+
+use zerocopy::byteorder::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::units::{BaseLba, MAX_BASE_BLOCKS, SpareIndex};
+
+/// A record as it is on the spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RawRecord {
+    /// First block on the base, bits 0 to 31.
+    pub lba_low: U32,
+    /// First block on the base, bits 32 to 47.
+    pub lba_high: U16,
+    /// What the record says: a [`kind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// First spare block, as index into the data area.
+    pub spare: U32,
+    /// Length of the run in blocks.
+    pub count: U32,
+}
+
+/// Bytes of a record.
+pub const RECORD_SIZE: usize = size_of::<RawRecord>();
+
+/// The values of [`RawRecord::kind`]. Zero is none of them.
+pub mod kind {
+    /// The blocks live on the spare.
+    pub const REMAP: u8 = 1;
+    /// The blocks are known unreadable on the base.
+    pub const PENDING: u8 = 2;
+    /// The blocks have a place on the spare, which does not hold their data.
+    pub const LOST: u8 = 3;
+    /// The blocks are simply on the base again.
+    pub const CLEAR: u8 = 4;
+    /// The spare blocks are bad.
+    pub const BAD_SPARE: u8 = 5;
+    /// The checkpoint ends here.
+    pub const END_OF_CHECKPOINT: u8 = 6;
+}
+
+/// A record, decoded: `count` blocks from each address on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The blocks live on the spare.
+    Remap {
+        /// First block on the base.
+        lba: BaseLba,
+        /// First spare block.
+        spare: SpareIndex,
+        /// Length in blocks.
+        count: u32,
+    },
+    /// The blocks are known unreadable on the base.
+    Pending {
+        /// First block on the base.
+        lba: BaseLba,
+        /// Length in blocks.
+        count: u32,
+    },
+    /// The blocks have a place on the spare, which does not hold their data.
+    Lost {
+        /// First block on the base.
+        lba: BaseLba,
+        /// First spare block.
+        spare: SpareIndex,
+        /// Length in blocks.
+        count: u32,
+    },
+    /// The blocks are simply on the base again.
+    Clear {
+        /// First block on the base.
+        lba: BaseLba,
+        /// Length in blocks.
+        count: u32,
+    },
+    /// The spare blocks are bad.
+    BadSpare {
+        /// First spare block.
+        spare: SpareIndex,
+        /// Length in blocks.
+        count: u32,
+    },
+    /// The checkpoint ends here.
+    EndOfCheckpoint,
+}
+
+impl Record {
+    /// The record as it is on the spare.
+    #[must_use]
+    pub fn encode(self) -> RawRecord {
+        let raw = |kind, lba: BaseLba, spare: u32, count: u32| RawRecord {
+            // Cut to the 48 bits that there are; an LBA of the base is below that.
+            lba_low: U32::new(lba.0 as u32),
+            lba_high: U16::new((lba.0 >> 32) as u16),
+            kind,
+            reserved: 0,
+            spare: U32::new(spare),
+            count: U32::new(count),
+        };
+        match self {
+            Record::Remap { lba, spare, count } => raw(kind::REMAP, lba, spare.get(), count),
+            Record::Pending { lba, count } => raw(kind::PENDING, lba, 0, count),
+            Record::Lost { lba, spare, count } => raw(kind::LOST, lba, spare.get(), count),
+            Record::Clear { lba, count } => raw(kind::CLEAR, lba, 0, count),
+            Record::BadSpare { spare, count } => raw(kind::BAD_SPARE, BaseLba(0), spare.get(), count),
+            Record::EndOfCheckpoint => raw(kind::END_OF_CHECKPOINT, BaseLba(0), 0, 0),
+        }
+    }
+
+    /// Decodes a record; `None` if no version of this code can have written it.
+    #[must_use]
+    pub fn decode(raw: &RawRecord) -> Option<Record> {
+        let lba = BaseLba(u64::from(raw.lba_low.get()) | u64::from(raw.lba_high.get()) << 32);
+        let (count, spare) = (raw.count.get(), raw.spare.get());
+        if raw.reserved != 0 {
+            return None;
+        }
+        if raw.kind == kind::END_OF_CHECKPOINT {
+            return (lba.0 == 0 && count == 0 && spare == 0).then_some(Record::EndOfCheckpoint);
+        }
+        if count == 0 || lba.plus(u64::from(count)).0 > MAX_BASE_BLOCKS {
+            return None;
+        }
+        // The last spare block has to be one, too.
+        let first_spare = || SpareIndex::new(spare).filter(|first| first.plus(u64::from(count) - 1).is_some());
+        match raw.kind {
+            kind::REMAP => Some(Record::Remap { lba, spare: first_spare()?, count }),
+            kind::PENDING if spare == 0 => Some(Record::Pending { lba, count }),
+            kind::LOST => Some(Record::Lost { lba, spare: first_spare()?, count }),
+            kind::CLEAR if spare == 0 => Some(Record::Clear { lba, count }),
+            kind::BAD_SPARE if lba.0 == 0 => Some(Record::BadSpare { spare: first_spare()?, count }),
+            _ => None,
+        }
+    }
+
+    /// Puts `next`, a record of one block, on the end of this one, if it is its direct continuation.
+    pub(crate) fn extend(&mut self, next: Record) -> bool {
+        match (self, next) {
+            (Record::Remap { lba, spare, count }, Record::Remap { lba: l, spare: s, count: 1 })
+            | (Record::Lost { lba, spare, count }, Record::Lost { lba: l, spare: s, count: 1 })
+                if lba.plus(u64::from(*count)) == l && spare.plus(u64::from(*count)) == Some(s) && *count < u32::MAX =>
+            {
+                *count += 1;
+                true
+            }
+            (Record::Pending { lba, count }, Record::Pending { lba: l, count: 1 })
+            | (Record::Clear { lba, count }, Record::Clear { lba: l, count: 1 })
+                if lba.plus(u64::from(*count)) == l && *count < u32::MAX =>
+            {
+                *count += 1;
+                true
+            }
+            (Record::BadSpare { spare, count }, Record::BadSpare { spare: s, count: 1 })
+                if spare.plus(u64::from(*count)) == Some(s) =>
+            {
+                *count += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}

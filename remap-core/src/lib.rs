@@ -1,0 +1,41 @@
+//! Everything about remapping bad blocks that needs no SPDK.
+//!
+//! A *base* device has bad blocks; a *spare* device takes them over. This crate holds the remap table that every I/O
+//! looks at ([`table`]), the format of the spare ([`format`](mod@format)), the log that makes mappings durable, its recovery, and the
+//! [`Engine`] that owns all of it on one thread ([`engine`]), and what is done after a media error on any thread
+//! ([`rescue`](mod@rescue)). The world comes in through [`Device`], [`Env`], [`HostIo`] and [`Owner`]; nothing here uses a clock, a
+//! thread or randomness of its own.
+
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod allocator;
+mod counters;
+mod device;
+pub mod engine;
+mod error;
+pub mod format;
+mod remap_log;
+mod owner;
+mod recovery;
+pub mod rescue;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod spare;
+mod status;
+mod sync;
+pub mod table;
+mod units;
+
+pub use counters::{Counters, CountersSnapshot};
+pub use device::{Device, Env, Geometry};
+pub use engine::{
+    CopyHealth, Engine, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams, RestoreReport, SaveReport,
+    SetState, SpareUsage, Status,
+};
+pub use error::Error;
+pub use owner::{Committed, Move, Owner, Refused, Target};
+pub use rescue::{At, HostIo, HostOp, rescue};
+pub use status::{IoStatus, RemapOn};
+pub use table::{Change, Counts, Mapping, Place, Retired, Segment, Table, TableWriter};
+pub use units::{BaseLba, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, SpareIndex};

@@ -1,0 +1,157 @@
+//! From records to the mapping: the records of a checkpoint, then those of the pages behind it.
+//!
+//! Checks each record against what the earlier ones said. Does no I/O; takes any records and never panics.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fixedbitset::FixedBitSet;
+
+use crate::format::Record;
+use crate::format::record::RawRecord;
+use crate::table::Mapping;
+use crate::units::{BaseLba, SpareIndex};
+
+/// The mapping as the log says it.
+pub(super) struct Replay {
+    pub(super) mappings: BTreeMap<BaseLba, Mapping>,
+    pub(super) bad: BTreeSet<SpareIndex>,
+    used: FixedBitSet,
+    base_blocks: u64,
+    data_blocks: u32,
+    ended: bool,
+}
+
+impl Replay {
+    pub(super) fn new(base_blocks: u64, data_blocks: u32) -> Replay {
+        Replay {
+            mappings: BTreeMap::new(),
+            bad: BTreeSet::new(),
+            used: FixedBitSet::with_capacity(data_blocks as usize),
+            base_blocks,
+            data_blocks,
+            ended: false,
+        }
+    }
+
+    /// Whether the end of the checkpoint was seen.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Takes a record of the checkpoint. Its end has to be its last record.
+    pub(super) fn checkpoint_record(&mut self, raw: &RawRecord) -> Result<(), &'static str> {
+        let record = Record::decode(raw).ok_or("an unknown record")?;
+        if self.ended {
+            return Err("records behind the end of the checkpoint");
+        }
+        match record {
+            Record::EndOfCheckpoint => {
+                self.ended = true;
+                Ok(())
+            }
+            Record::Clear { .. } => Err("a clear record in a checkpoint"),
+            record => self.apply(record, false),
+        }
+    }
+
+    /// Takes a record from behind the checkpoint.
+    pub(super) fn log_record(&mut self, raw: &RawRecord) -> Result<(), &'static str> {
+        match Record::decode(raw).ok_or("an unknown record")? {
+            Record::EndOfCheckpoint => Err("an end of checkpoint behind the checkpoint"),
+            record => self.apply(record, true),
+        }
+    }
+
+    /// Applies a record; `again` if it may change what is mapped already.
+    fn apply(&mut self, record: Record, again: bool) -> Result<(), &'static str> {
+        match record {
+            Record::Remap { lba, spare, count } => {
+                self.each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Spare(spare), again))
+            }
+            Record::Lost { lba, spare, count } => {
+                self.each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Lost(spare), again))
+            }
+            Record::Pending { lba, count } => self.each_base(lba, count, |replay, lba| {
+                match replay.mappings.insert(lba, Mapping::Pending) {
+                    None => Ok(()),
+                    Some(Mapping::Pending) if again => Ok(()),
+                    Some(_) => Err("a block is both pending and something else"),
+                }
+            }),
+            Record::Clear { lba, count } => self.each_base(lba, count, |replay, lba| {
+                if let Some(spare) = replay.mappings.remove(&lba).and_then(Mapping::spare) {
+                    replay.used.set(spare.get() as usize, false);
+                }
+                Ok(())
+            }),
+            Record::BadSpare { spare, count } => {
+                self.check_spare(spare, count)?;
+                for index in (0..count).filter_map(|i| spare.plus(u64::from(i))) {
+                    if self.used.contains(index.get() as usize) {
+                        return Err("a spare block is both bad and used");
+                    }
+                    self.bad.insert(index);
+                }
+                Ok(())
+            }
+            Record::EndOfCheckpoint => Ok(()),
+        }
+    }
+
+    fn place(&mut self, lba: BaseLba, spare: SpareIndex, to: Mapping, again: bool) -> Result<(), &'static str> {
+        let old = self.mappings.insert(lba, to);
+        if old.is_some() && !again {
+            return Err("two remaps of one block");
+        }
+        // The block's own old place is free for it to take.
+        if let Some(old) = old.and_then(Mapping::spare) {
+            self.used.set(old.get() as usize, false);
+        }
+        if self.used.put(spare.get() as usize) {
+            return Err("a spare block is used twice");
+        }
+        if self.bad.contains(&spare) {
+            return Err("a bad spare block is used");
+        }
+        Ok(())
+    }
+
+    fn each(
+        &mut self,
+        lba: BaseLba,
+        spare: SpareIndex,
+        count: u32,
+        mut f: impl FnMut(&mut Replay, BaseLba, SpareIndex) -> Result<(), &'static str>,
+    ) -> Result<(), &'static str> {
+        self.check_base(lba, count)?;
+        self.check_spare(spare, count)?;
+        for i in 0..u64::from(count) {
+            if let Some(spare) = spare.plus(i) {
+                f(self, lba.plus(i), spare)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn each_base(
+        &mut self,
+        lba: BaseLba,
+        count: u32,
+        mut f: impl FnMut(&mut Replay, BaseLba) -> Result<(), &'static str>,
+    ) -> Result<(), &'static str> {
+        self.check_base(lba, count)?;
+        (0..u64::from(count)).try_for_each(|i| f(self, lba.plus(i)))
+    }
+
+    fn check_base(&self, lba: BaseLba, count: u32) -> Result<(), &'static str> {
+        if lba.plus(u64::from(count)).0 <= self.base_blocks { Ok(()) } else { Err("an address behind the end of the base") }
+    }
+
+    fn check_spare(&self, spare: SpareIndex, count: u32) -> Result<(), &'static str> {
+        if u64::from(spare.get()) + u64::from(count) <= u64::from(self.data_blocks) {
+            Ok(())
+        } else {
+            Err("an address behind the end of the data area")
+        }
+    }
+}

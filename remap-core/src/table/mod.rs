@@ -1,0 +1,283 @@
+//! The remap table: where each block of the base lives.
+//!
+//! One [`Table`] per set, read by every reactor on every I/O, changed by its [`TableWriter`] on the owner thread. It is the
+//! only place that holds the mapping. Readers are wait-free: they load pointers, take no reference, and write nothing.
+//! What the writer replaces is freed after a grace period ([`crate::Env::grace`]).
+//!
+//! ```text
+//! root ──> Directory: one pointer for 65,536 blocks of the base ──> Leaf: sorted (key, value) pairs, immutable
+//! (null: nothing is remapped)
+//! ```
+
+mod leaf;
+mod reclaim;
+mod writer;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::marker::PhantomData;
+use std::ops::ControlFlow;
+use std::ptr::NonNull;
+
+use self::leaf::{LEAF_BLOCKS, Leaf, LeafRef};
+use crate::sync::{AtomicPtr, Ordering};
+use crate::units::{BaseLba, Extent, SpareIndex};
+
+pub(crate) use self::reclaim::reclaim;
+pub use self::writer::{Change, Counts, Retired, TableWriter};
+
+/// What the table holds for a block that is not simply on the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// The block lives on this spare block.
+    Spare(SpareIndex),
+    /// Known unreadable on the base, not rewritten yet.
+    Pending,
+    /// Remapped to this spare block, which does not hold its data: reads fail until the block is written.
+    Lost(SpareIndex),
+}
+
+const PENDING: u32 = u32::MAX;
+const LOST: u32 = 1 << 31;
+
+impl Mapping {
+    fn encode(self) -> u32 {
+        match self {
+            Mapping::Spare(index) => index.get(),
+            Mapping::Pending => PENDING,
+            Mapping::Lost(index) => index.get() | LOST,
+        }
+    }
+
+    #[inline]
+    fn decode(value: u32) -> Mapping {
+        if value == PENDING {
+            Mapping::Pending
+        } else if value & LOST != 0 {
+            Mapping::Lost(SpareIndex::masked(value))
+        } else {
+            Mapping::Spare(SpareIndex::masked(value))
+        }
+    }
+
+    /// The spare block that belongs to the mapping, if one does.
+    #[must_use]
+    pub fn spare(self) -> Option<SpareIndex> {
+        match self {
+            Mapping::Spare(index) | Mapping::Lost(index) => Some(index),
+            Mapping::Pending => None,
+        }
+    }
+}
+
+/// Where a block lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the base, in its own place.
+    Base(BaseLba),
+    /// On the spare.
+    Spare(SpareIndex),
+    /// On the base, but known unreadable there: reads still ask the base, writes are relocated.
+    Pending(BaseLba),
+    /// On the spare, but its data is lost: reads fail, a write heals it.
+    Lost(SpareIndex),
+}
+
+impl Place {
+    fn new(lba: BaseLba, mapping: Mapping) -> Place {
+        match mapping {
+            Mapping::Spare(index) => Place::Spare(index),
+            Mapping::Pending => Place::Pending(lba),
+            Mapping::Lost(index) => Place::Lost(index),
+        }
+    }
+
+    /// The place of the block `blocks` blocks behind a block that lives here, in the same run.
+    #[inline]
+    #[must_use]
+    pub fn plus(self, blocks: u64) -> Option<Place> {
+        match self {
+            Place::Base(lba) => Some(Place::Base(lba.plus(blocks))),
+            Place::Pending(lba) => Some(Place::Pending(lba.plus(blocks))),
+            Place::Spare(index) => index.plus(blocks).map(Place::Spare),
+            Place::Lost(index) => index.plus(blocks).map(Place::Lost),
+        }
+    }
+}
+
+/// A part of a range whose blocks live in consecutive places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where the first block lives; the others follow one by one.
+    pub place: Place,
+    /// Where the segment starts, in blocks from the start of the range.
+    pub offset: u64,
+    /// Its length in blocks.
+    pub blocks: u64,
+}
+
+struct Directory {
+    leaves: Box<[AtomicPtr<Leaf>]>,
+}
+
+impl Directory {
+    fn new(base_blocks: u64) -> Directory {
+        let leaves = (0..base_blocks.div_ceil(LEAF_BLOCKS)).map(|_| AtomicPtr::new(std::ptr::null_mut()));
+        Directory { leaves: leaves.collect() }
+    }
+}
+
+/// The remap table, as readers see it. Shared between all threads.
+pub struct Table {
+    root: AtomicPtr<Directory>,
+    base_blocks: u64,
+}
+
+impl Table {
+    /// Whether every block is in its own place on the base. One atomic load.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.root.load(Ordering::Acquire).is_null()
+    }
+
+    /// Whether any block of `range` is remapped, pending or lost.
+    #[inline]
+    #[must_use]
+    pub fn touches(&self, range: Extent) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        self.visit(range, |_, _| ControlFlow::Break(())).is_break()
+    }
+
+    /// Where the block `lba` lives.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, lba: BaseLba) -> Place {
+        match self.mapping(lba) {
+            Some(mapping) => Place::new(lba, mapping),
+            None => Place::Base(lba),
+        }
+    }
+
+    /// What the table holds for the block `lba`.
+    #[must_use]
+    pub fn mapping(&self, lba: BaseLba) -> Option<Mapping> {
+        let mut found = None;
+        let _ = self.visit(Extent::new(lba, 1), |_, mapping| {
+            found = Some(mapping);
+            ControlFlow::Break(())
+        });
+        found
+    }
+
+    /// Cuts `range` into segments, and calls `f` for each in ascending order. Neighbours are coalesced.
+    pub fn for_each_segment(&self, range: Extent, mut f: impl FnMut(Segment)) {
+        let mut open: Option<Segment> = None;
+        let mut add = |place: Place, offset: u64, blocks: u64| {
+            match &mut open {
+                Some(segment) if segment.place.plus(segment.blocks) == Some(place) => {
+                    segment.blocks += blocks;
+                    return;
+                }
+                Some(segment) => f(*segment),
+                None => {}
+            }
+            open = Some(Segment { place, offset, blocks });
+        };
+        let mut offset = 0;
+        let _ = self.visit(range, |lba, mapping| {
+            let at = lba.0 - range.lba.0;
+            if at > offset {
+                add(Place::Base(range.lba.plus(offset)), offset, at - offset);
+            }
+            add(Place::new(lba, mapping), at, 1);
+            offset = at + 1;
+            ControlFlow::Continue(())
+        });
+        if range.blocks > offset {
+            add(Place::Base(range.lba.plus(offset)), offset, range.blocks - offset);
+        }
+        if let Some(segment) = open {
+            f(segment);
+        }
+    }
+
+    /// Calls `f` for each block of `range` that the table holds, in ascending order, until it breaks.
+    #[inline]
+    pub fn visit(
+        &self,
+        range: Extent,
+        mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(directory) = self.directory() else { return ControlFlow::Continue(()) };
+        let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks));
+        if first >= end {
+            return ControlFlow::Continue(());
+        }
+        let last = end - 1;
+        for index in first / LEAF_BLOCKS..=last / LEAF_BLOCKS {
+            let Some(leaf) = leaf_of(directory, index) else { continue };
+            let start = index * LEAF_BLOCKS;
+            // Both are below 65,536: `first` and `last` are cut to the leaf.
+            let low = if first > start { (first - start) as u16 } else { 0 };
+            let high = if last < start + LEAF_BLOCKS - 1 { (last - start) as u16 } else { u16::MAX };
+            let from = leaf.first_from(low);
+            for (key, value) in leaf.keys[from..].iter().zip(&leaf.values[from..]) {
+                if *key > high {
+                    break;
+                }
+                f(BaseLba(start + u64::from(*key)), Mapping::decode(*value))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The size of the base that the table is for, in blocks.
+    #[must_use]
+    pub fn base_blocks(&self) -> u64 {
+        self.base_blocks
+    }
+
+    /// The directory, for the duration of one method call.
+    #[inline]
+    fn directory(&self) -> Option<&Directory> {
+        let root = self.root.load(Ordering::Acquire);
+        // SAFETY: a non-null root is a whole `Directory` that the writer published with Release. It is freed only after
+        // it was taken out of `root` and a grace period passed (the contract of `Retired::free`), so not before the
+        // method that called us has returned; no method lets a reference to it out.
+        unsafe { root.as_ref() }
+    }
+}
+
+/// The leaf with number `index`, for as long as its directory may be looked at.
+#[inline]
+fn leaf_of(directory: &Directory, index: u64) -> Option<LeafRef<'_>> {
+    let slot = directory.leaves.get(usize::try_from(index).ok()?)?;
+    let leaf = NonNull::new(slot.load(Ordering::Acquire))?;
+    // SAFETY: a non-null slot holds a leaf from `Leaf::make`, published with Release, and freed only after it was taken
+    // out of the slot and a grace period passed, as the directory is.
+    Some(unsafe { LeafRef::new(leaf, PhantomData) })
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let root = self.root.load(Ordering::Relaxed);
+        if root.is_null() {
+            return;
+        }
+        // SAFETY: nobody else has the table any more, so nobody looks at its directory, which came from `Box::into_raw`.
+        let directory = unsafe { Box::from_raw(root) };
+        for slot in &directory.leaves {
+            let leaf = slot.load(Ordering::Relaxed);
+            if !leaf.is_null() {
+                // SAFETY: as above; the leaf is in the table, so it was not retired.
+                unsafe { Leaf::free(leaf) }
+            }
+        }
+    }
+}

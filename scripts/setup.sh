@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Usage: scripts/setup.sh [--help]
+#
+# Makes everything ready: Debian packages (only those that are missing), SPDK (built once into ~/.cache/bdev-remap, or your
+# own by SPDK_DIR), and the libraries of this project. Run it as often as you like: it does only what is not done yet.
+# The other scripts call it.
+#
+# Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug).
+
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+case "${1:-}" in -h | --help) usage; exit 0 ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
+
+PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake libtool xz-utils
+	libaio-dev libssl-dev uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
+	python3 python3-jinja2 python3-tabulate python3-pyelftools procps util-linux)
+
+# bindgen needs libclang and clang's own headers; any version will do, so the newest installed one is kept.
+has_libclang() { compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null && compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
+
+install_packages() {
+	local missing=() package
+	for package in "${PACKAGES[@]}"; do
+		installed "$package" || missing+=("$package")
+	done
+	has_libclang || missing+=(libclang-dev)
+	[ ${#missing[@]} -gt 0 ] || return 0
+
+	command -v apt-get >/dev/null || die "this is no Debian: install what these packages hold, then run it again: ${missing[*]}"
+	[ "$(id -u)" -eq 0 ] || die "packages are missing; install them and run this again:
+  sudo apt-get install --no-install-recommends ${missing[*]}"
+	say "installing ${#missing[@]} Debian packages: ${missing[*]}"
+	local log=$CACHE/apt.log
+	mkdir -p "$CACHE"
+	: >"$log"
+	run_logged "apt-get update" "$log" apt-get update
+	run_logged "apt-get install" "$log" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+# installed PACKAGE: from a single look at dpkg's list.
+installed() {
+	if [ -z "${INSTALLED:-}" ]; then
+		# shellcheck disable=SC2016 # the ${...} is dpkg-query's
+		INSTALLED=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | awk '$1 == "ii" {print $2}') || true
+	fi
+	grep -qxF "$1" <<<"$INSTALLED"
+}
+
+build() {
+	command -v cargo >/dev/null || die "no cargo in PATH: install Rust 1.85 or newer, for example with rustup, then run this again"
+	local flags=(--locked --manifest-path "$TOP/Cargo.toml")
+	[ "$PROFILE" != release ] || flags+=(--release)
+	# Only what is loaded into SPDK; the tests build themselves.
+	cargo build "${flags[@]}" -p bdev_remap -p bdev_fault
+}
+
+install_packages
+"$TOP/scripts/get-spdk.sh"
+build

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Usage: scripts/test.sh [--help] [FILTER]
+#
+# Sets everything up and runs all tests: formatting, clippy, the scripts' and the plugin's syntax, then `cargo test` for the whole
+# workspace, the end-to-end tests with the real spdk_tgt among it. With FILTER: only the tests whose name holds it, and nothing else.
+
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+case "${1:-}" in -h | --help) usage; exit 0 ;; -*) die "unknown argument $1 (see --help)" ;; esac
+filter=("$@")
+
+begin=$SECONDS
+step() { printf '== [%3d s] %s\n' $((SECONDS - begin)) "$*"; }
+
+step "set-up"
+"$TOP/scripts/setup.sh"
+cd "$TOP"
+
+if [ ${#filter[@]} -eq 0 ]; then
+	step "formatting"
+	cargo fmt --all --check
+	step "clippy"
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	step "plugin and scripts"
+	for file in rpc/*.py scripts/*.py; do
+		/usr/bin/python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' "$file"
+	done
+	for file in scripts/*.sh scripts/spdk scripts/rpc .ci/run; do
+		bash -n "$file"
+	done
+	if command -v shellcheck >/dev/null; then
+		shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/spdk scripts/rpc .ci/run
+	else
+		say "shellcheck is not installed: left out"
+	fi
+fi
+
+step "tests of the crates"
+cargo test --locked --workspace --exclude e2e --no-fail-fast -- "${filter[@]}"
+step "end-to-end tests with the real spdk_tgt"
+cargo test --locked -p e2e --tests --no-fail-fast -- "${filter[@]}"

@@ -1,0 +1,143 @@
+//! Stock SPDK applications as children: started through `scripts/spdk`, output in a file, dead at the latest with their owner.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{script, wait::wait_for};
+
+/// Options that every application is started with: no hugepages and no devices of the machine's, so that tests run anywhere.
+pub const COMMON: &[&str] = &["--no-huge", "-u", "--disable-cpumask-locks"];
+
+/// A place among the applications that may poll at the same time; the place's number picks a core.
+pub struct Slot(usize);
+
+const SLOTS: usize = 2;
+static BUSY: Mutex<[bool; SLOTS]> = Mutex::new([false; SLOTS]);
+static FREED: Condvar = Condvar::new();
+
+impl Slot {
+    /// Waits for a place.
+    pub fn take() -> Slot {
+        let mut busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(free) = busy.iter().position(|taken| !taken) {
+                busy[free] = true;
+                return Slot(free);
+            }
+            busy = FREED.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The mask of this place's core, for `-m`.
+    pub fn mask(&self) -> &'static str {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        if self.0 == 0 || cores < 2 { "0x1" } else { "0x2" }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        BUSY.lock().unwrap_or_else(PoisonError::into_inner)[self.0] = false;
+        FREED.notify_one();
+    }
+}
+
+/// A running process with its output in a file. Dropped, it is killed.
+pub struct App {
+    child: Child,
+    log: PathBuf,
+}
+
+impl App {
+    /// Starts `command`, with its output in `log`. It gets SIGKILL when this thread ends, whatever happens to the test.
+    pub fn spawn(command: &mut Command, log: &Path) -> io::Result<App> {
+        let mut held = Command::new("setpriv");
+        held.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            if let Some(value) = value {
+                held.env(key, value);
+            }
+        }
+        if let Some(dir) = command.get_current_dir() {
+            held.current_dir(dir);
+        }
+        let output = File::create(log)?;
+        let child = held.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
+        Ok(App { child, log: log.to_owned() })
+    }
+
+    /// Starts stock application `name` with both libraries loaded.
+    pub fn stock(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, log: &Path) -> io::Result<App> {
+        App::spawn(Command::new(script("spdk")).args(["--fault", name]).args(args), log)
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end. Panics with its output when `limit` is over.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        wait_for("end of the process", limit + Duration::from_secs(5), || {
+            let ended = self.ended();
+            assert!(ended.is_some() || Instant::now() < deadline, "still running after {limit:?}:\n{}", self.output());
+            ended
+        })
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may just have ended: then there is nothing to signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// How an application ended.
+pub struct Finished {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// All that it printed.
+    pub output: String,
+}
+
+/// Runs stock application `name` with `args` and the usual options to its end, in a place of its own unless it is the client
+/// of a target that runs already.
+#[track_caller]
+pub fn run(name: &str, args: &[&str], client: bool, limit: Duration) -> Finished {
+    let _slot = (!client).then(Slot::take);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let args = COMMON.iter().chain(args);
+    let mut app = App::stock(name, args, &dir.path().join("output")).expect("scripts/spdk can be run");
+    let status = app.wait(limit);
+    Finished { status, output: app.output() }
+}

@@ -1,0 +1,169 @@
+//! A running `spdk_tgt`: started with a JSON configuration, driven by RPC, killed, stopped and started again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    app::{App, COMMON, Slot},
+    config::Config,
+    rpc::{self, RpcError},
+    wait::wait_for,
+};
+
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+const CALL: Duration = Duration::from_secs(60);
+
+/// A target and its directory. Its files are gone when it is dropped.
+pub struct Target {
+    app: Option<App>,
+    starts: u32,
+    slot: Slot,
+    dir: TempDir,
+}
+
+impl Target {
+    /// A place for a target, nothing running yet: for files that must exist before the start.
+    #[track_caller]
+    pub fn prepare() -> Target {
+        let dir = tempfile::Builder::new().prefix("bdev-remap-").tempdir().expect("a temporary directory");
+        Target { app: None, starts: 0, slot: Slot::take(), dir }
+    }
+
+    /// Starts a target with `config` in a directory of its own.
+    #[track_caller]
+    pub fn with(config: &Config) -> Target {
+        let mut target = Target::prepare();
+        target.start(config);
+        target
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its RPC socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("rpc.sock")
+    }
+
+    /// Makes a sparse file of `mib` MiB in its directory.
+    #[track_caller]
+    pub fn file(&self, name: &str, mib: u64) -> PathBuf {
+        let path = self.dir().join(name);
+        fs::File::create(&path).and_then(|file| file.set_len(mib << 20)).expect("a sparse file");
+        path
+    }
+
+    /// Starts the target with `config`, and waits until it serves. Panics with its log if it does not.
+    #[track_caller]
+    pub fn start(&mut self, config: &Config) {
+        if let Err(log) = self.try_start(&config.to_json()) {
+            panic!("spdk_tgt did not start:\n{log}");
+        }
+    }
+
+    /// As [`Target::start`], with any JSON document; yields the log if the target ends instead of serving.
+    #[track_caller]
+    pub fn try_start(&mut self, config: &Value) -> Result<(), String> {
+        assert!(self.app.is_none(), "the target runs already");
+        self.starts += 1;
+        let _ = fs::remove_file(self.socket());
+        let file = self.dir().join("config.json");
+        fs::write(&file, config.to_string()).expect("the configuration can be written");
+        let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
+        let args = ["-s", "1024", "-m", self.slot.mask(), "-r", &socket, "-c", &file];
+        let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));
+        let app = App::stock("spdk_tgt", COMMON.iter().chain(&args), &log).expect("scripts/spdk can be run");
+        let app = self.app.insert(app);
+        let socket = self.dir.path().join("rpc.sock");
+        let ready = wait_for("start of spdk_tgt", START, || {
+            if app.ended().is_some() {
+                return Some(Err(app.output()));
+            }
+            // It answers only when all of the configuration is in place.
+            rpc::call(&socket, "framework_wait_init", Value::Null, CALL).is_ok().then_some(Ok(()))
+        });
+        if ready.is_err() {
+            self.app = None;
+        }
+        ready
+    }
+
+    /// Calls an RPC method; `Value::Null` for no parameters.
+    pub fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        rpc::call(&self.socket(), method, params, CALL)
+    }
+
+    /// Calls an RPC method that must succeed.
+    #[track_caller]
+    pub fn rpc(&self, method: &str, params: Value) -> Value {
+        match self.call(method, params.clone()) {
+            Ok(result) => result,
+            Err(error) => panic!("{method} {params}: {error}"),
+        }
+    }
+
+    /// Calls an RPC method that must be refused; yields code and sentence.
+    #[track_caller]
+    pub fn refused(&self, method: &str, params: Value) -> (i64, String) {
+        match self.call(method, params.clone()) {
+            Err(RpcError::Answer { code, message }) => (code, message),
+            other => panic!("{method} {params} was not refused: {other:?}"),
+        }
+    }
+
+    /// Does a bdev of this name exist?
+    pub fn has_bdev(&self, name: &str) -> bool {
+        self.call("bdev_get_bdevs", serde_json::json!({ "name": name })).is_ok()
+    }
+
+    /// Status of one Remap bdev.
+    #[track_caller]
+    pub fn status(&self, name: &str) -> Value {
+        self.rpc("bdev_remap_status", serde_json::json!({ "name": name }))[0].take()
+    }
+
+    /// All that it has printed since its last start.
+    pub fn log(&self) -> String {
+        self.app.as_ref().map(App::output).unwrap_or_default()
+    }
+
+    /// Is it still there?
+    pub fn runs(&mut self) -> bool {
+        self.app.as_mut().is_some_and(|app| app.ended().is_none())
+    }
+
+    /// kill -9.
+    pub fn kill9(&mut self) {
+        self.app = None;
+    }
+
+    /// Stops it as an operator would, by SIGTERM. Panics if it does not end with exit code 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let Some(mut app) = self.app.take() else { return };
+        app.signal(Signal::TERM);
+        let status = app.wait(STOP);
+        assert!(status.success(), "spdk_tgt ended with {status}:\n{}", app.output());
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("--- end of the log of spdk_tgt");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

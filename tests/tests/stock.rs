@@ -1,0 +1,142 @@
+//! SPDK's own test applications on Remap: bdevio, and bdevperf with its verifying workloads.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use e2e::{
+    app::{self, App, COMMON, Slot},
+    config::Config,
+    rpc,
+    wait::wait_for,
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A malloc base of 64 MiB with every `stride`-th block failing its writes (and its reads, as its data is then elsewhere), a malloc
+/// spare, and Remap0.
+fn remap_over_faults(stride: u64, block_size: u32) -> Config {
+    let blocks = (64 << 20) / u64::from(block_size);
+    let inject = |op: &str, error: &str| json!({ "name": "Fault0", "lba": 0, "num_blocks": blocks, "stride": stride, "op": op, "error": error });
+    Config::new()
+        .malloc("Base0", 64, block_size)
+        .bdev("bdev_fault_create", json!({ "name": "Fault0", "base_bdev": "Base0" }))
+        .bdev("bdev_fault_inject", inject("write", "write_fault"))
+        .malloc("Spare0", 64, block_size)
+        .bdev(
+            "bdev_remap_create",
+            json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0", "storm_limit": 1_000_000 }),
+        )
+}
+
+/// Passed tests by bdev.
+fn bdevio(config: &Config) -> BTreeMap<String, u32> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    fs::write(&file, config.to_json().to_string()).unwrap();
+    let socket = dir.path().join("rpc.sock");
+    // It needs three cores, and takes two of them twice where there are no more.
+    let args =
+        ["-s", "1024", "-m", "[(0,1,2)@(0,1)]", "-r", socket.to_str().unwrap(), "--json", file.to_str().unwrap()];
+    let done = app::run("bdevio", &args, false, LIMIT);
+    let mut passed = BTreeMap::new();
+    let mut suite = String::new();
+    for line in done.output.lines() {
+        if let Some(name) = line.trim().strip_prefix("Suite: bdevio tests on: ") {
+            suite = name.to_owned();
+            passed.insert(suite.clone(), 0);
+        } else if line.contains("...passed") {
+            *passed.entry(suite.clone()).or_default() += 1;
+        }
+    }
+    println!("bdevio: {passed:?}, {}", done.status);
+    assert!(!passed.is_empty(), "{}", done.output);
+    passed
+}
+
+#[test]
+fn bdevio_passes_as_on_malloc() {
+    for block_size in [512, 4096] {
+        let stock = bdevio(&Config::new().malloc("Base0", 64, block_size))["Base0"];
+        assert!(stock >= 20, "{stock} tests of bdevio pass on malloc");
+        let plain = Config::new()
+            .malloc("Base0", 64, block_size)
+            .malloc("Spare0", 64, block_size)
+            .bdev("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Base0", "spare_bdev": "Spare0" }));
+        assert!(bdevio(&plain)["Remap0"] >= stock, "nothing remapped, {block_size} byte blocks");
+        assert!(
+            bdevio(&remap_over_faults(7, block_size))["Remap0"] >= stock,
+            "every 7th block bad, {block_size} byte blocks"
+        );
+    }
+}
+
+/// Runs bdevperf on Remap0; yields what it printed and Remap0's status at the end.
+fn bdevperf(config: &Config, args: &[&str]) -> (String, Value) {
+    let slot = Slot::take();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    fs::write(&file, config.to_json().to_string()).unwrap();
+    let socket = dir.path().join("rpc.sock");
+    let call = |method: &str| rpc::call(Path::new(&socket), method, Value::Null, LIMIT);
+    let fixed = [
+        "-s",
+        "1024",
+        "-m",
+        slot.mask(),
+        "-r",
+        socket.to_str().unwrap(),
+        "-c",
+        file.to_str().unwrap(),
+        "-z",
+        "-T",
+        "Remap0",
+    ];
+    let all = COMMON.iter().chain(&fixed).chain(args);
+    let mut perf = App::stock("bdevperf", all, &dir.path().join("output")).unwrap();
+    wait_for("start of bdevperf", LIMIT, || {
+        assert!(perf.ended().is_none(), "{}", perf.output());
+        call("framework_wait_init").ok()
+    });
+    if let Err(error) = call("perform_tests") {
+        panic!("perform_tests: {error}\n{}", perf.output());
+    }
+    let status = call("bdev_remap_status").unwrap()[0].take();
+    perf.signal(Signal::TERM);
+    let ended = perf.wait(LIMIT);
+    let output = perf.output();
+    assert!(ended.success(), "{ended}\n{output}");
+    (output, status)
+}
+
+#[test]
+fn verified_load_over_bad_blocks() {
+    for (size, depth) in [("4096", "32"), ("65536", "16")] {
+        let args = ["-w", "verify", "-q", depth, "-o", size, "-t", "3"];
+        let (output, status) = bdevperf(&remap_over_faults(64, 4096), &args);
+        assert!(status["remapped"].as_u64().unwrap() > 0, "{status}");
+        let total =
+            output.lines().find(|line| line.trim_start().starts_with("Total")).unwrap_or_else(|| panic!("{output}"));
+        let failures: f64 = total.split_whitespace().nth(4).unwrap().parse().unwrap();
+        assert!(failures == 0.0, "{output}");
+        assert!(!output.contains("miscompare") && !output.contains("Data miscompare"), "{output}");
+    }
+}
+
+#[test]
+fn reset_under_load() {
+    let (_, status) = bdevperf(&remap_over_faults(16, 4096), &["-w", "reset", "-q", "32", "-o", "4096", "-t", "3"]);
+    assert_ne!(status["state"], "tripped", "{status}");
+    let args = ["-w", "randrw", "-M", "50", "-q", "64", "-o", "16384", "-t", "3"];
+    let (_, status) = bdevperf(&remap_over_faults(16, 4096), &args);
+    assert!(status["remapped"].as_u64().unwrap() > 0, "{status}");
+}
+
+#[test]
+fn unmap_and_write_zeroes_under_load() {
+    for workload in ["unmap", "write_zeroes", "flush"] {
+        let (output, _) =
+            bdevperf(&remap_over_faults(16, 4096), &["-w", workload, "-q", "16", "-o", "65536", "-t", "2"]);
+        assert!(output.contains("Remap0"), "{output}");
+    }
+}

@@ -16,18 +16,35 @@ const UNRECOVERED_READ: Status = Status::Nvme { cdw0: 0, sct: 2, sc: 0x81 };
 pub fn submit(device: &Remap, channel: &Channel, io: Io<Remap>) {
     match io.kind() {
         IoKind::Read if io.needs_buffer() => io.get_buffer(),
-        IoKind::Read | IoKind::Write | IoKind::WriteZeroes | IoKind::Unmap => {
-            let range = Extent::new(BaseLba(io.lba()), io.blocks());
-            if device.table.is_empty() || !device.table.touches(range) {
-                io.forward::<Back>(&channel.base, range.lba.0);
-            } else {
-                route(device, channel, io, range);
-            }
-        }
+        IoKind::Read => pass(IoKind::Read, device, channel, io),
+        IoKind::Write => pass(IoKind::Write, device, channel, io),
+        kind @ (IoKind::WriteZeroes | IoKind::Unmap) => pass(kind, device, channel, io),
         IoKind::Flush => flush(device, channel, io),
         IoKind::Reset => rescue::reset(io),
         IoKind::Abort => io.forward_abort::<AbortBack>(|channel| &channel.base),
         IoKind::Unsupported => io.complete(Err(Status::Failed)),
+    }
+}
+
+/// To the base, unless some block of the range is in the table. While that is empty nothing else is in the way.
+#[inline(always)]
+fn pass(kind: IoKind, device: &Remap, channel: &Channel, io: Io<Remap>) {
+    if device.table.is_empty() {
+        let lba = io.lba();
+        io.forward::<Back>(kind, &channel.base, lba);
+    } else {
+        look_up(kind, device, channel, io);
+    }
+}
+
+/// Out of line, so that the way through an empty table stays short.
+#[inline(never)]
+fn look_up(kind: IoKind, device: &Remap, channel: &Channel, io: Io<Remap>) {
+    let range = Extent::new(BaseLba(io.lba()), io.blocks());
+    if device.table.touches(range) {
+        route(device, channel, io, range);
+    } else {
+        io.forward::<Back>(kind, &channel.base, range.lba.0);
     }
 }
 
@@ -62,19 +79,20 @@ fn route(device: &Remap, channel: &Channel, io: Io<Remap>, range: Extent) {
         // A write settles pending and lost blocks, durably.
         (IoKind::Write | IoKind::WriteZeroes, _) if unsettled => rescue::start(io),
         (_, []) => io.complete(Ok(())),
-        (_, [only]) if only.blocks == range.blocks => io.forward::<Back>(only.to, only.lba),
+        (kind, [only]) if only.blocks == range.blocks => io.forward::<Back>(kind, only.to, only.lba),
         (_, parts) => io.fan_out::<FanBack>(parts),
     }
 }
 
 /// To every device that may hold written data in a cache.
+#[inline(never)]
 fn flush(device: &Remap, channel: &Channel, io: Io<Remap>) {
     let (lba, blocks) = (io.lba(), io.blocks());
     let base = Part { to: &channel.base, lba, offset: 0, blocks };
     let spare = Part { to: &channel.spare, lba: device.data_start, offset: 0, blocks: device.data_blocks };
     let to_spare = device.abilities.spare_flush && !device.table.is_empty();
     match (device.abilities.base_flush, to_spare) {
-        (true, false) => io.forward::<Back>(&channel.base, lba),
+        (true, false) => io.forward::<Back>(IoKind::Flush, &channel.base, lba),
         (true, true) => io.fan_out::<FanBack>(&[base, spare]),
         (false, true) => io.fan_out::<FanBack>(&[spare]),
         (false, false) => io.complete(Ok(())),

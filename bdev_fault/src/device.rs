@@ -104,7 +104,7 @@ impl Bdev for Fault {
         let lba = io.lba();
         match self.rules.verdict(kind, lba, io.blocks()) {
             Some(status) => io.complete(Err(status)),
-            None => io.forward::<Back>(channel, lba),
+            None => io.forward::<Back>(kind, channel, lba),
         }
     }
 

@@ -33,18 +33,10 @@ pub trait Device: 'static {
     fn alloc(&self, blocks: usize) -> Result<Self::Buffer, IoStatus>;
 
     /// Reads the whole `buffer` from block `lba` on, and gives it back.
-    fn read(
-        &self,
-        lba: u64,
-        buffer: Self::Buffer,
-    ) -> impl Future<Output = (Self::Buffer, Result<(), IoStatus>)>;
+    fn read(&self, lba: u64, buffer: Self::Buffer) -> impl Future<Output = (Self::Buffer, Result<(), IoStatus>)>;
 
     /// Writes the whole `buffer` to block `lba` and on, and gives it back.
-    fn write(
-        &self,
-        lba: u64,
-        buffer: Self::Buffer,
-    ) -> impl Future<Output = (Self::Buffer, Result<(), IoStatus>)>;
+    fn write(&self, lba: u64, buffer: Self::Buffer) -> impl Future<Output = (Self::Buffer, Result<(), IoStatus>)>;
 
     /// Makes `blocks` blocks from `lba` on read as zeros.
     fn write_zeroes(&self, lba: u64, blocks: u64) -> impl Future<Output = Result<(), IoStatus>>;

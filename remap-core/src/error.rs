@@ -6,7 +6,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::status::IoStatus;
-use crate::units::{MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS};
+use crate::units::MAX_BASE_BLOCKS;
 
 /// Why an administrative operation was refused or failed. Where opening fails, nothing was written to the spare, other
 /// than where the sentence says so.
@@ -24,13 +24,17 @@ pub enum Error {
         status: IoStatus,
     },
     /// No buffer.
-    #[error("no memory for {blocks} blocks of metadata; nothing was changed; try again or give the application more memory")]
+    #[error(
+        "no memory for {blocks} blocks of metadata; nothing was changed; try again or give the application more memory"
+    )]
     NoMemory {
         /// The size asked for, in blocks.
         blocks: u64,
     },
     /// The spare has no room for the metadata.
-    #[error("the spare of {have_mib} MiB is too small, at least {least_mib} MiB are needed with this block size; nothing was written; give a larger spare")]
+    #[error(
+        "the spare of {have_mib} MiB is too small, at least {least_mib} MiB are needed with this block size; nothing was written; give a larger spare"
+    )]
     TooSmall {
         /// Its size in MiB, rounded down.
         have_mib: u64,
@@ -56,16 +60,22 @@ pub enum Error {
         len: usize,
     },
     /// The spare is empty, and formatting was forbidden.
-    #[error("the spare is empty and format is \"never\"; nothing was written; create it with format \"auto\" to format the spare")]
+    #[error(
+        "the spare is empty and format is \"never\"; nothing was written; create it with format \"auto\" to format the spare"
+    )]
     Empty,
     /// A superblock area holds something else.
-    #[error("superblock {copy} of the spare holds data that is not ours; nothing was written; check that it is the right bdev, wipe it, or create with format \"force\" to overwrite it")]
+    #[error(
+        "superblock {copy} of the spare holds data that is not ours; nothing was written; check that it is the right bdev, wipe it, or create with format \"force\" to overwrite it"
+    )]
     Foreign {
         /// "A" or "B".
         copy: char,
     },
     /// There is no valid superblock, and the spare is not empty.
-    #[error("the spare has no valid superblock (copy A is {a}, copy B is {b}); nothing was written; format \"force\" starts afresh and gives up what was remapped")]
+    #[error(
+        "the spare has no valid superblock (copy A is {a}, copy B is {b}); nothing was written; format \"force\" starts afresh and gives up what was remapped"
+    )]
     NoSuperblock {
         /// What copy A is.
         a: &'static str,
@@ -73,7 +83,9 @@ pub enum Error {
         b: &'static str,
     },
     /// The two superblocks belong to different sets.
-    #[error("the superblocks of the spare belong to different sets ({a} and {b}); nothing was written; wipe the one that is wrong")]
+    #[error(
+        "the superblocks of the spare belong to different sets ({a} and {b}); nothing was written; wipe the one that is wrong"
+    )]
     MixedSuperblocks {
         /// The set UUID in copy A.
         a: Uuid,
@@ -81,7 +93,9 @@ pub enum Error {
         b: Uuid,
     },
     /// Written by a newer version.
-    #[error("the spare has format version {version} with incompatible features {features:#x}, this version knows {known}; nothing was written; use a newer bdev_remap")]
+    #[error(
+        "the spare has format version {version} with incompatible features {features:#x}, this version knows {known}; nothing was written; use a newer bdev_remap"
+    )]
     Version {
         /// The version found.
         version: u32,
@@ -91,7 +105,9 @@ pub enum Error {
         known: u32,
     },
     /// Another block size than the spare was formatted with.
-    #[error("the spare was formatted with blocks of {found} bytes, the device has {expected}; nothing was written; use the devices that belong together")]
+    #[error(
+        "the spare was formatted with blocks of {found} bytes, the device has {expected}; nothing was written; use the devices that belong together"
+    )]
     BlockSizeDiffers {
         /// In the superblock.
         found: u32,
@@ -99,7 +115,9 @@ pub enum Error {
         expected: u32,
     },
     /// Another metadata size than the spare was formatted with.
-    #[error("the spare was formatted with {found} bytes of metadata a block, the base has {expected}; nothing was written; use the devices that belong together")]
+    #[error(
+        "the spare was formatted with {found} bytes of metadata a block, the base has {expected}; nothing was written; use the devices that belong together"
+    )]
     MdSizeDiffers {
         /// In the superblock.
         found: u32,
@@ -107,7 +125,9 @@ pub enum Error {
         expected: u32,
     },
     /// The spare belongs to another base.
-    #[error("the spare belongs to base {found}, not to {expected}; nothing was written; use the devices that belong together, or wipe the spare")]
+    #[error(
+        "the spare belongs to base {found}, not to {expected}; nothing was written; use the devices that belong together, or wipe the spare"
+    )]
     ForeignBase {
         /// In the superblock.
         found: Uuid,
@@ -115,7 +135,9 @@ pub enum Error {
         expected: Uuid,
     },
     /// The base has another size than when the spare was formatted.
-    #[error("the spare belongs to a base of {found} blocks, this one has {expected}; nothing was written; bring the base back to its size")]
+    #[error(
+        "the spare belongs to a base of {found} blocks, this one has {expected}; nothing was written; bring the base back to its size"
+    )]
     BaseSizeDiffers {
         /// In the superblock.
         found: u64,
@@ -123,7 +145,9 @@ pub enum Error {
         expected: u64,
     },
     /// The set has another name.
-    #[error("the spare belongs to the Remap bdev \"{found}\", not \"{expected}\"; nothing was written; create it under its own name")]
+    #[error(
+        "the spare belongs to the Remap bdev \"{found}\", not \"{expected}\"; nothing was written; create it under its own name"
+    )]
     NameDiffers {
         /// In the superblock.
         found: String,
@@ -131,7 +155,9 @@ pub enum Error {
         expected: String,
     },
     /// The set has another UUID than the user gave.
-    #[error("the spare belongs to the set {found}, not {expected}; nothing was written; leave the uuid away or give the right one")]
+    #[error(
+        "the spare belongs to the set {found}, not {expected}; nothing was written; leave the uuid away or give the right one"
+    )]
     SetDiffers {
         /// In the superblock.
         found: Uuid,
@@ -139,7 +165,9 @@ pub enum Error {
         expected: Uuid,
     },
     /// The spare has another size than when it was formatted.
-    #[error("the spare had {found} blocks when it was formatted and has {expected} now; nothing was written; bring it back to its size")]
+    #[error(
+        "the spare had {found} blocks when it was formatted and has {expected} now; nothing was written; bring it back to its size"
+    )]
     SpareSizeDiffers {
         /// In the superblock.
         found: u64,
@@ -147,7 +175,9 @@ pub enum Error {
         expected: u64,
     },
     /// The superblock is valid, but what it says cannot be.
-    #[error("the superblock contradicts itself ({what}); nothing was written; it was not written by this software, or is damaged")]
+    #[error(
+        "the superblock contradicts itself ({what}); nothing was written; it was not written by this software, or is damaged"
+    )]
     Superblock {
         /// What is wrong.
         what: &'static str,
@@ -161,7 +191,9 @@ pub enum Error {
         other: Uuid,
     },
     /// The remap log does not hold all that it should.
-    #[error("the remap log on the spare is damaged ({what}, epoch {epoch}, area {area}, page {page}); nothing was written; do not write to the base without it; restore the spare from a copy if there is one")]
+    #[error(
+        "the remap log on the spare is damaged ({what}, epoch {epoch}, area {area}, page {page}); nothing was written; do not write to the base without it; restore the spare from a copy if there is one"
+    )]
     LogDamaged {
         /// What was found.
         what: &'static str,
@@ -173,10 +205,14 @@ pub enum Error {
         page: u64,
     },
     /// No checkpoint is complete on the spare.
-    #[error("the remap log on the spare has no complete checkpoint; nothing was written; restore the spare from a copy if there is one")]
+    #[error(
+        "the remap log on the spare has no complete checkpoint; nothing was written; restore the spare from a copy if there is one"
+    )]
     NoCheckpoint,
     /// The superblock knows of a newer checkpoint than is found.
-    #[error("the superblock knows epoch {known} of the remap log, only {found} is found; nothing was written; restore the spare from a copy if there is one")]
+    #[error(
+        "the superblock knows epoch {known} of the remap log, only {found} is found; nothing was written; restore the spare from a copy if there is one"
+    )]
     EpochLost {
         /// In the superblock.
         known: u64,
@@ -184,10 +220,14 @@ pub enum Error {
         found: u64,
     },
     /// A checkpoint could not be written on any copy.
-    #[error("the checkpoint could not be written on any copy of the remap log; the mapping in memory is unchanged; check the spare bdev, or migrate to another spare")]
+    #[error(
+        "the checkpoint could not be written on any copy of the remap log; the mapping in memory is unchanged; check the spare bdev, or migrate to another spare"
+    )]
     CheckpointFailed,
     /// The checkpoint does not fit.
-    #[error("the checkpoint needs {pages} pages, a log area has {room}; nothing was written; migrate to a larger spare")]
+    #[error(
+        "the checkpoint needs {pages} pages, a log area has {room}; nothing was written; migrate to a larger spare"
+    )]
     CheckpointTooLarge {
         /// Pages needed.
         pages: u64,
@@ -195,7 +235,9 @@ pub enum Error {
         room: u64,
     },
     /// Wiping would lose data.
-    #[error("{blocks} blocks are remapped, their data would be lost; nothing was erased; remove them first, or wipe with force")]
+    #[error(
+        "{blocks} blocks are remapped, their data would be lost; nothing was erased; remove them first, or wipe with force"
+    )]
     StillRemapped {
         /// Remapped and lost blocks.
         blocks: u64,
@@ -203,12 +245,6 @@ pub enum Error {
     /// The set was wiped.
     #[error("the set was wiped, nothing can be done with it any more; delete it")]
     Closed,
-    /// More than the crate can count.
-    #[error("the spare block {index} is out of range, at most {MAX_SPARE_BLOCKS} are used")]
-    SpareOutOfRange {
-        /// The index.
-        index: u64,
-    },
 }
 
 impl Error {
@@ -232,7 +268,6 @@ impl Error {
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }
-            | Error::SpareOutOfRange { .. }
             | Error::BlockSizeDiffers { .. }
             | Error::MdSizeDiffers { .. }
             | Error::ForeignBase { .. }

@@ -15,9 +15,9 @@ mod device;
 pub mod engine;
 mod error;
 pub mod format;
-mod remap_log;
 mod owner;
 mod recovery;
+mod remap_log;
 pub mod rescue;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -76,11 +76,7 @@ pub trait Owner {
     ///
     /// # Errors
     /// As [`Owner::reserve`]. If `bad` was a reservation, it is used up in any case.
-    fn replace(
-        &self,
-        lba: BaseLba,
-        bad: SpareIndex,
-    ) -> impl Future<Output = Result<Target, Refused>>;
+    fn replace(&self, lba: BaseLba, bad: SpareIndex) -> impl Future<Output = Result<Target, Refused>>;
 
     /// Gives reservations back that were not passed to [`Owner::commit`] or [`Owner::replace`].
     fn release(&self, reserved: Vec<SpareIndex>) -> impl Future<Output = ()>;

@@ -317,7 +317,10 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
             Err(status) if run.blocks > 1 && status.is_media_error(self.on) => {
                 let segment = Segment { place: Place::Spare(run.at), offset: run.offset, blocks: run.blocks };
                 let failed = self.one_by_one(segment).await;
-                failed.into_iter().filter_map(|failed| Some((failed, run.at.plus(failed.offset - run.offset)?))).collect()
+                failed
+                    .into_iter()
+                    .filter_map(|failed| Some((failed, run.at.plus(failed.offset - run.offset)?)))
+                    .collect()
             }
             // The whole run failed, and with it each of its blocks.
             Err(status) => (0..run.blocks)

@@ -74,9 +74,7 @@ impl IoStatus {
     #[must_use]
     pub fn is_media_error(self, on: RemapOn) -> bool {
         match self {
-            IoStatus::Nvme { sct, sc, .. } => {
-                sct == SCT_MEDIA && (sc == SC_WRITE_FAULT || sc == SC_UNRECOVERED_READ)
-            }
+            IoStatus::Nvme { sct, sc, .. } => sct == SCT_MEDIA && (sc == SC_WRITE_FAULT || sc == SC_UNRECOVERED_READ),
             IoStatus::Scsi { sk, .. } => sk == SENSE_MEDIUM_ERROR,
             IoStatus::Aio(errno) => errno == -ENODATA || (on == RemapOn::Any && errno == -EIO),
             IoStatus::Failed => on == RemapOn::Any,

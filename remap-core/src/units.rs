@@ -46,9 +46,7 @@ impl SpareIndex {
     #[inline]
     #[must_use]
     pub fn plus(self, blocks: u64) -> Option<SpareIndex> {
-        u32::try_from(u64::from(self.0).checked_add(blocks)?)
-            .ok()
-            .and_then(SpareIndex::new)
+        u32::try_from(u64::from(self.0).checked_add(blocks)?).ok().and_then(SpareIndex::new)
     }
 
     /// The index that the low bits of a table value hold.

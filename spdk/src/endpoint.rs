@@ -51,7 +51,7 @@ impl Endpoint {
     ///
     /// # Safety
     /// The buffers of `slice` live until `done` is called, and `done` fits `arg`.
-    #[inline]
+    #[inline(always)] // Where the kind is known, as on the hot path, this is one call.
     pub(crate) unsafe fn submit(
         &self,
         kind: IoKind,

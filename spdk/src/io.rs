@@ -193,9 +193,10 @@ impl<B: Bdev> Io<B> {
     }
 
     /// Sends the whole I/O to `to`, with its own buffers, `lba` being its place over there. `H` takes it up when it comes
-    /// back. When there is no memory for it, it is submitted to its bdev again later; other failures complete it.
-    #[inline]
-    pub fn forward<H: OnChild<B>>(self, to: &Endpoint, lba: u64) {
+    /// back. When there is no memory for it, it is submitted to its bdev again later; other failures complete it. `kind` is
+    /// what the I/O asks for: the caller has just looked, and often knows it when this is compiled.
+    #[inline(always)]
+    pub fn forward<H: OnChild<B>>(self, kind: IoKind, to: &Endpoint, lba: u64) {
         unsafe extern "C" fn done<B: Bdev, H: OnChild<B>>(
             child: *mut sys::spdk_bdev_io,
             _success: bool,
@@ -209,7 +210,6 @@ impl<B: Bdev> Io<B> {
         let params = self.params();
         let whole =
             Slice { iovs: params.iovs, iovcnt: params.iovcnt, md: params.md_buf, lba, blocks: params.num_blocks };
-        let kind = self.kind();
         let raw = self.into_raw();
         // SAFETY: the buffers belong to the I/O, which stays live until `done` takes it up again.
         let rc = unsafe { to.submit(kind, &whole, Some(done::<B, H>), raw.as_ptr().cast()) };

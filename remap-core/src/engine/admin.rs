@@ -205,8 +205,7 @@ fn report(
     sequence: u64,
     differing: impl Iterator<Item = (BaseLba, Option<Mapping>, Option<Mapping>)>,
 ) -> RestoreReport {
-    let mut report =
-        RestoreReport { dry_run, epoch, sequence, added: 0, removed: 0, changed: 0, first: Vec::new() };
+    let mut report = RestoreReport { dry_run, epoch, sequence, added: 0, removed: 0, changed: 0, first: Vec::new() };
     let mut complete = false;
     for (lba, had, has) in differing {
         let (difference, count) = match (had, has) {

@@ -87,7 +87,12 @@ impl<D: Device, E: Env> Engine<D, E> {
             set_uuid,
             layout,
             log: Cell::new(log.view()),
-            state: RefCell::new(State { writer, allocator, storm: StormBrake::new(params.storm_limit), queue: Vec::new() }),
+            state: RefCell::new(State {
+                writer,
+                allocator,
+                storm: StormBrake::new(params.storm_limit),
+                queue: Vec::new(),
+            }),
             committer: async_lock::Mutex::new(Committer::new(log)),
             closed: Cell::new(false),
         });

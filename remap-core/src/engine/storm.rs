@@ -27,7 +27,11 @@ impl StormBrake {
             self.sum -= old;
         }
         if !self.tripped && self.sum.saturating_add(blocks) > self.limit {
-            log::warn!("storm brake: more than {} blocks within {} s, nothing is relocated", self.limit, WINDOW.as_secs());
+            log::warn!(
+                "storm brake: more than {} blocks within {} s, nothing is relocated",
+                self.limit,
+                WINDOW.as_secs()
+            );
             self.tripped = true;
         }
         if self.tripped {

@@ -144,7 +144,9 @@ impl Record {
         match (self, next) {
             (Record::Remap { lba, spare, count }, Record::Remap { lba: l, spare: s, count: 1 })
             | (Record::Lost { lba, spare, count }, Record::Lost { lba: l, spare: s, count: 1 })
-                if lba.plus(u64::from(*count)) == l && spare.plus(u64::from(*count)) == Some(s) && *count < u32::MAX =>
+                if lba.plus(u64::from(*count)) == l
+                    && spare.plus(u64::from(*count)) == Some(s)
+                    && *count < u32::MAX =>
             {
                 *count += 1;
                 true

@@ -49,9 +49,8 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn info() -> impl Strategy<Value = PageInfo> {
-    (any::<u64>(), any::<u64>(), 1..u32::MAX, any::<bool>()).prop_map(|(epoch, sequence, checkpoint_pages, solo)| {
-        PageInfo { epoch, sequence, checkpoint_pages, solo }
-    })
+    (any::<u64>(), any::<u64>(), 1..u32::MAX, any::<bool>())
+        .prop_map(|(epoch, sequence, checkpoint_pages, solo)| PageInfo { epoch, sequence, checkpoint_pages, solo })
 }
 
 proptest! {

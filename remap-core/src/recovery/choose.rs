@@ -4,8 +4,8 @@
 
 use super::scan::{Area, Slot};
 use crate::error::Error;
-use crate::format::page::PageInfo;
 use crate::format::Copy;
+use crate::format::page::PageInfo;
 
 /// The part of the log that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl<'a> View<'a> {
     /// Checks that the checkpoint, which is not complete, never was: that a crash stopped it.
     fn check_unfinished(&self, known: u64) -> Result<(), Error> {
         if known >= self.epoch {
-            return Err(Error::EpochLost { known, found: self.epoch });
+            return Err(self.damaged("the checkpoint, which the superblock knows, is not complete any more", 0));
         }
         if let Some(page) = (self.checkpoint_pages..self.pages()).find(|page| self.any(*page)) {
             return Err(self.damaged("pages of the checkpoint are lost, others behind it are not", page));

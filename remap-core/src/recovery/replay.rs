@@ -65,19 +65,18 @@ impl Replay {
     /// Applies a record; `again` if it may change what is mapped already.
     fn apply(&mut self, record: Record, again: bool) -> Result<(), &'static str> {
         match record {
-            Record::Remap { lba, spare, count } => {
-                self.each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Spare(spare), again))
-            }
+            Record::Remap { lba, spare, count } => self
+                .each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Spare(spare), again)),
             Record::Lost { lba, spare, count } => {
                 self.each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Lost(spare), again))
             }
-            Record::Pending { lba, count } => self.each_base(lba, count, |replay, lba| {
-                match replay.mappings.insert(lba, Mapping::Pending) {
+            Record::Pending { lba, count } => {
+                self.each_base(lba, count, |replay, lba| match replay.mappings.insert(lba, Mapping::Pending) {
                     None => Ok(()),
                     Some(Mapping::Pending) if again => Ok(()),
                     Some(_) => Err("a block is both pending and something else"),
-                }
-            }),
+                })
+            }
             Record::Clear { lba, count } => self.each_base(lba, count, |replay, lba| {
                 if let Some(spare) = replay.mappings.remove(&lba).and_then(Mapping::spare) {
                     replay.used.set(spare.get() as usize, false);
@@ -144,7 +143,11 @@ impl Replay {
     }
 
     fn check_base(&self, lba: BaseLba, count: u32) -> Result<(), &'static str> {
-        if lba.plus(u64::from(count)).0 <= self.base_blocks { Ok(()) } else { Err("an address behind the end of the base") }
+        if lba.plus(u64::from(count)).0 <= self.base_blocks {
+            Ok(())
+        } else {
+            Err("an address behind the end of the base")
+        }
     }
 
     fn check_spare(&self, spare: SpareIndex, count: u32) -> Result<(), &'static str> {

@@ -115,7 +115,10 @@ impl<D: Device> Log<D> {
 
     /// Goes on from another position, which recovery found.
     pub(crate) fn reposition(&mut self, position: Position, log_ok: [bool; 2]) {
-        self.position = position;
+        // What failed attempts used is not on the spare, and not used again all the same.
+        let next_epoch = position.next_epoch.max(self.position.next_epoch);
+        let top_sequence = position.top_sequence.max(self.position.top_sequence);
+        self.position = Position { next_epoch, top_sequence, ..position };
         self.log_ok = log_ok;
     }
 

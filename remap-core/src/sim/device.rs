@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::exec::step_back;
+use super::exec::pause;
 use crate::device::{Device, Geometry};
 use crate::status::IoStatus;
 
@@ -204,7 +204,7 @@ impl SimDevice {
     /// Waits as long as an operation takes, for ever on a dead device.
     async fn wait(&self) {
         let times = (self.state.borrow_mut().delay)();
-        step_back(times).await;
+        pause(times).await;
         if self.state.borrow().dead {
             std::future::pending::<()>().await;
         }

@@ -99,7 +99,7 @@ impl Executor {
 }
 
 /// Lets the other tasks go on first, `times` times.
-pub(super) async fn step_back(times: u32) {
+pub async fn pause(times: u32) {
     for _ in 0..times {
         let mut polled = false;
         std::future::poll_fn(|context| {
@@ -132,7 +132,7 @@ unsafe impl Env for SimEnv {
     }
 
     async fn grace(&self) {
-        step_back(1).await;
+        pause(1).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

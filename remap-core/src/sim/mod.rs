@@ -6,5 +6,5 @@ mod exec;
 mod host;
 
 pub use device::{FaultKind, Medium, PowerCut, SimDevice};
-pub use exec::{Executor, SimEnv};
+pub use exec::{Executor, SimEnv, pause};
 pub use host::{SimHost, SimIo};

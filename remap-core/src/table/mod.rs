@@ -209,11 +209,7 @@ impl Table {
 
     /// Calls `f` for each block of `range` that the table holds, in ascending order, until it breaks.
     #[inline]
-    pub fn visit(
-        &self,
-        range: Extent,
-        mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    pub fn visit(&self, range: Extent, mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>) -> ControlFlow<()> {
         let Some(directory) = self.directory() else { return ControlFlow::Continue(()) };
         let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks));
         if first >= end {

@@ -148,7 +148,10 @@ fn readers_on_other_threads_see_whole_leaves() {
                     let mut places = Vec::new();
                     table.for_each_segment(Extent::new(BaseLba(10), 2), |segment| places.push(segment.place));
                     // Both blocks change together.
-                    assert!(matches!(places[..], [Place::Base(_)] | [Place::Spare(_)] | [Place::Lost(_)]), "{places:?}");
+                    assert!(
+                        matches!(places[..], [Place::Base(_)] | [Place::Spare(_)] | [Place::Lost(_)]),
+                        "{places:?}"
+                    );
                 }
             });
         }

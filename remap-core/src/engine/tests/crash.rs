@@ -44,7 +44,11 @@ impl Model {
             match world.read(host, *at, 1) {
                 Ok(block) => {
                     let found = value(&block);
-                    assert!(allowed.values.contains(&found), "{what}: block {at} holds {found}, not {:?}", allowed.values);
+                    assert!(
+                        allowed.values.contains(&found),
+                        "{what}: block {at} holds {found}, not {:?}",
+                        allowed.values
+                    );
                 }
                 Err(_) => assert!(on_base && allowed.values.contains(&0), "{what}: block {at} is lost"),
             }
@@ -115,11 +119,15 @@ fn check_after(world: &World, model: &Model, medium: Medium, what: &str) {
     model.check(&world, &host, what);
     let data = 77_u64.to_le_bytes().repeat(world.spare.geometry().block_size as usize / 8);
     world.write(&host, 500, data).unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    assert_eq!(host.engine.status().state, match host.engine.status().metadata.superblock_a {
-        // The crash came while the spare was formatted.
-        CopyHealth::Bad => SetState::Degraded,
-        CopyHealth::Ok => SetState::Online,
-    }, "{what}");
+    assert_eq!(
+        host.engine.status().state,
+        match host.engine.status().metadata.superblock_a {
+            // The crash came while the spare was formatted.
+            CopyHealth::Bad => SetState::Degraded,
+            CopyHealth::Ok => SetState::Online,
+        },
+        "{what}"
+    );
     let before = mappings(&host.engine);
     let again = world.after_kill();
     let host = again.host();

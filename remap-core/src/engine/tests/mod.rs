@@ -4,6 +4,7 @@ mod admin;
 mod crash;
 mod faults;
 mod open;
+mod random;
 mod rescue;
 
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! Opening: what is formatted, what is loaded, what is refused; and that a refusal has written nothing.
 
 use super::*;
-use crate::format::{Superblock, SuperblockContent, SpareState};
+use crate::format::{SpareState, Superblock, SuperblockContent};
 
 /// Opens what is on `medium`, which has to be refused, and checks that not a byte of it was changed.
 fn refused(medium: Medium, params: OpenParams) -> Error {
@@ -178,10 +178,7 @@ fn copies_of_different_sets_are_refused() {
     let mut medium = formatted();
     let other = patched(formatted(), |superblock| superblock.set_uuid = Uuid::from_u128(7));
     medium.set_block(SPARE_BLOCKS - 1, &other.block(SPARE_BLOCKS - 1));
-    assert_eq!(
-        refused(medium, params()),
-        Error::MixedSuperblocks { a: Uuid::from_u128(1), b: Uuid::from_u128(7) }
-    );
+    assert_eq!(refused(medium, params()), Error::MixedSuperblocks { a: Uuid::from_u128(1), b: Uuid::from_u128(7) });
 }
 
 #[test]
@@ -216,4 +213,17 @@ fn a_damaged_log_is_refused_and_left_alone() {
         medium.clear(layout.log_page(copy, 0, 0), 130);
     }
     assert_eq!(refused(medium, params()), Error::NoCheckpoint);
+}
+
+/// After a crash of the application alone, the device may still have in its cache what is read.
+#[test]
+fn what_is_loaded_is_made_durable_first() {
+    let world = World::with(formatted(), true);
+    let host = world.host();
+    world.write(&host, 5, filled(56)).unwrap();
+    assert_ne!(world.spare.after(PowerCut::Drop), world.spare.contents());
+    world.executor.kill();
+    let again = World { executor: Executor::new(), base: world.base.clone(), spare: world.spare.clone() };
+    again.open_with(params()).unwrap();
+    assert_eq!(world.spare.after(PowerCut::Drop), world.spare.contents());
 }

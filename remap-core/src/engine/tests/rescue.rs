@@ -1,6 +1,6 @@
 //! What a rescue does, through the engine: relocation, pending and lost blocks, bad spare blocks, and refusals.
 
-use futures_util::future::join;
+use futures_util::future::{join, join3};
 
 use super::*;
 use crate::device::Device;
@@ -255,6 +255,26 @@ fn the_owner_decides_by_the_state_at_the_moment_of_the_commit() {
     world.executor.block_on(all).unwrap();
     assert_eq!(host.engine.status().pending, 0);
     assert_eq!(world.base.geometry().blocks, BASE_BLOCKS);
+}
+
+#[test]
+fn requests_of_one_page_see_each_other() {
+    let world = World::new();
+    let host = world.host();
+    let engine = Rc::clone(&host.engine);
+    let all = async move {
+        let targets = engine.reserve(vec![lba(1), lba(2), lba(2)]).await.unwrap();
+        let [Target::New(first), Target::New(one), Target::New(two)] = targets[..] else { panic!() };
+        let commit = |at, to| engine.commit(vec![Move { lba: lba(at), to }]);
+        // While the first page is written, the two others wait, and then share the second.
+        let (zero, one_done, two_done) = join3(commit(1, first), commit(2, one), commit(2, two)).await;
+        assert_eq!(zero, Ok(vec![Committed::Done]));
+        assert_eq!((one_done, two_done), (Ok(vec![Committed::Done]), Ok(vec![Committed::Elsewhere(one)])));
+    };
+    world.executor.block_on(all).unwrap();
+    let status = host.engine.status();
+    assert_eq!((status.counters.log_pages, status.remapped, status.spare.free), (2, 2, 136));
+    assert_eq!(mappings(&world.after_kill().host().engine), mappings(&host.engine));
 }
 
 #[test]

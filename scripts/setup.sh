@@ -47,7 +47,7 @@ installed() {
 }
 
 build() {
-	command -v cargo >/dev/null || die "no cargo in PATH: install Rust 1.85 or newer, for example with rustup, then run this again"
+	command -v cargo >/dev/null || die "no cargo in PATH: install Rust 1.88 or newer, for example with rustup, then run this again"
 	local flags=(--locked --manifest-path "$TOP/Cargo.toml")
 	[ "$PROFILE" != release ] || flags+=(--release)
 	# Only what is loaded into SPDK; the tests build themselves.

@@ -246,6 +246,18 @@ impl<D: Device, E: Env> Engine<D, E> {
             page.bad.iter().for_each(|spare| allocator.set_bad(*spare));
         }
         self.publish(page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: Some(*to) }).collect());
+        let first = page.changes.iter().map(|(lba, _)| lba.0).min();
+        let pending = page.changes.iter().filter(|(_, to)| *to == Mapping::Pending).count();
+        if let Some(first) = first {
+            let (remapped, bad) = (page.changes.len() - pending, page.bad.len());
+            let counts = self.state.borrow().writer.counts();
+            log::info!(
+                "{}: from LBA {first} on: {remapped} blocks remapped, {pending} pending, {bad} spare blocks bad; now {} remapped, {} pending",
+                self.name,
+                counts.remapped,
+                counts.pending
+            );
+        }
     }
 
     /// Nobody knows whether the page is durable: see the head of the module.

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
+use futures_channel::oneshot;
 use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn};
 use spdk::{
     BdevHandle, BdevInfo, Desc, Errno, Event, Properties, bdev_exists,
@@ -11,14 +12,15 @@ use spdk::{
 use uuid::Uuid;
 
 use crate::{
+    assembly,
     device::{Below, Names, Remap},
     spare::{Spare, Threads},
 };
 
 /// A Remap bdev, from the first moment of its creation on.
 enum Entry {
-    /// Being made; `removed` says that the base or the spare has gone meanwhile.
-    Creating { removed: bool },
+    /// Being made; `removed` says that the base or the spare has gone meanwhile. Others wait for how it ends.
+    Creating { removed: bool, others: Vec<oneshot::Sender<()>> },
     /// Registered.
     Online(BdevHandle<Remap>),
 }
@@ -39,11 +41,16 @@ pub struct Creation {
     pub uuid: Option<Uuid>,
     /// What to do with an unformatted spare.
     pub format: FormatPolicy,
-    /// Which errors count.
-    pub remap_on: RemapOn,
-    /// Blocks in 60 s.
-    pub storm_limit: u64,
+    /// Which errors count; media errors unless told otherwise.
+    pub remap_on: Option<RemapOn>,
+    /// Blocks that may be relocated within 60 s.
+    pub storm_limit: Option<u64>,
+    /// The base, if it is open and claimed already.
+    pub base: Option<Desc>,
 }
+
+/// The storm limit, unless told otherwise.
+const STORM_LIMIT: u64 = 4096;
 
 /// The Remap bdev called `name`.
 pub fn find(name: &str) -> Result<BdevHandle<Remap>, Error> {
@@ -72,75 +79,98 @@ pub fn gone(name: &str) {
 }
 
 /// Makes a Remap bdev: claims both devices, loads or formats the set, registers. The same call on an existing set
-/// succeeds. On failure nothing has changed, unless the error says so.
+/// succeeds, and its options are taken over. On failure nothing has changed, unless the error says so.
 pub async fn create(creation: Creation) -> Result<(), Error> {
     let name = creation.names.name.clone();
     if name.is_empty() {
         return Err(Error::invalid("name", "must not be empty"));
     }
+    // Somebody else may be making it, as auto-assembly does: then that is waited for.
+    while let Some(other) = with_sets(|sets| match sets.get_mut(&name) {
+        Some(Entry::Creating { others, .. }) => {
+            let (ended, other) = oneshot::channel();
+            others.push(ended);
+            Some(other)
+        }
+        _ => None,
+    }) {
+        // An error means that it has ended, too.
+        let _ = other.await;
+    }
     if let Ok(existing) = find(&name) {
         return agree(&existing, &creation);
     }
-    let taken = with_sets(|sets| sets.contains_key(&name)) || bdev_exists(&name);
-    if taken {
-        return Err(Error::new(Errno::EXIST, format!("name: a bdev called {name} exists, or is being made, already")));
+    if bdev_exists(&name) {
+        return Err(Error::new(Errno::EXIST, format!("name: a bdev called {name} exists already")));
     }
-    with_sets(|sets| sets.insert(name.clone(), Entry::Creating { removed: false }).is_some());
+    let creating = Entry::Creating { removed: false, others: Vec::new() };
+    with_sets(|sets| sets.insert(name.clone(), creating).is_some());
     let made = make(creation).await;
-    let removed = with_sets(|sets| matches!(sets.get(&name), Some(Entry::Creating { removed: true })));
-    match made {
-        Ok(device) => {
-            with_sets(|sets| sets.insert(name.clone(), Entry::Online(device.clone())).is_some());
-            if removed {
-                let _ = device.unregister().await;
-                let why = format!("name: {name} was not made, as its base or spare was removed meanwhile");
-                return Err(Error::new(Errno::NODEV, why));
-            }
-            Ok(())
+    let removed = with_sets(|sets| match (sets.remove(&name), &made) {
+        (Some(Entry::Creating { removed, .. }), Ok(device)) => {
+            sets.insert(name.clone(), Entry::Online(device.clone()));
+            removed
         }
-        Err(error) => {
-            with_sets(|sets| sets.remove(&name).is_some());
-            log::warn!("{name}: not created: {error}");
-            Err(error)
-        }
+        _ => false,
+    });
+    let device = made.inspect_err(|error| log::warn!("{name}: not created: {error}"))?;
+    if removed {
+        let _ = device.unregister().await;
+        let why = format!("name: {name} was not made, as its base or spare was removed meanwhile");
+        return Err(Error::new(Errno::NODEV, why));
     }
+    assembly::online(&device.names.spare_bdev);
+    Ok(())
 }
 
-/// Whether `creation` asks for what `existing` is.
+/// Whether `creation` asks for what `existing` is; takes its options over.
 fn agree(existing: &Remap, creation: &Creation) -> Result<(), Error> {
     let Names { name, base_bdev, spare_bdev } = &existing.names;
     let resolved = |name: &str| Desc::open(name, |_| ()).map(|desc| desc.info().name);
     let same = resolved(&creation.names.base_bdev).as_ref() == Ok(base_bdev)
         && resolved(&creation.names.spare_bdev).as_ref() == Ok(spare_bdev)
         && creation.uuid.is_none_or(|uuid| existing.engine().is_some_and(|engine| engine.set_uuid() == uuid));
-    if same {
-        return Ok(());
+    if !same {
+        let why = format!(
+            "name: {name} exists already, on base_bdev {base_bdev} and spare_bdev {spare_bdev}; it was left as it is"
+        );
+        return Err(Error::new(Errno::EXIST, why));
     }
-    let why = format!(
-        "name: {name} exists already, on base_bdev {base_bdev} and spare_bdev {spare_bdev}; it was left as it is"
-    );
-    Err(Error::new(Errno::EXIST, why))
+    if let Some(on) = creation.remap_on {
+        existing.set_remap_on(on);
+    }
+    if let (Some(limit), Some(engine)) = (creation.storm_limit, existing.engine()) {
+        engine.set_storm_limit(limit);
+    }
+    Ok(())
 }
 
 async fn make(creation: Creation) -> Result<BdevHandle<Remap>, Error> {
-    let Creation { names, uuid, format, remap_on, storm_limit } = creation;
-    let base = open("base_bdev", &names.base_bdev, &names.name)?;
+    let Creation { names, uuid, format, remap_on, storm_limit, base: kept } = creation;
+    let base = match &kept {
+        Some(base) => base.clone(),
+        None => open("base_bdev", &names.base_bdev, &names.name)?,
+    };
     let spare = open("spare_bdev", &names.spare_bdev, &names.name)?;
     let (base_info, spare_info) = (base.info(), spare.info());
     check(&base_info, &spare_info)?;
-    claim("base_bdev", &base)?;
+    if kept.is_none() {
+        assembly::release_base(&base_info.name);
+        claim("base_bdev", &base)?;
+    }
     claim("spare_bdev", &spare)?;
 
     let params = OpenParams {
         name: names.name.clone(),
         set_uuid: uuid,
         fresh_set_uuid: Uuid::new_v4(),
-        fresh_spare_id: Uuid::new_v4(),
+        // By which auto-assembly knows it again.
+        fresh_spare_id: spare_info.uuid,
         base_uuid: base_info.uuid,
         base_blocks: base_info.blocks,
         md_size: base_info.md_size,
         format,
-        storm_limit,
+        storm_limit: storm_limit.unwrap_or(STORM_LIMIT),
     };
     let (device, threads) = (Spare::new(&spare, &spare_info).map_err(failed("spare_bdev"))?, Threads::default());
     let engine = Engine::open(device.clone(), threads.clone(), params)
@@ -157,7 +187,7 @@ async fn make(creation: Creation) -> Result<BdevHandle<Remap>, Error> {
     let names = Names { base_bdev: base_info.name, spare_bdev: spare_info.name, ..names };
     let status = engine.status();
     let below = Below { base: base.clone(), spare: spare.clone() };
-    let remap = Remap::new(names.clone(), engine, device, below, remap_on)
+    let remap = Remap::new(names.clone(), engine, device, below, remap_on.unwrap_or(RemapOn::Media))
         .ok_or_else(|| Error::new(Errno::INVAL, "not on an SPDK thread"))?;
     let handle =
         BdevHandle::register(remap, properties, &[&base, &spare]).map_err(failed("the bdev was not registered"))?;
@@ -180,7 +210,7 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> Error {
 }
 
 /// Opens a bdev; when it is removed, so is the Remap bdev `owner`.
-fn open(parameter: &'static str, name: &str, owner: &str) -> Result<Desc, Error> {
+pub fn open(parameter: &'static str, name: &str, owner: &str) -> Result<Desc, Error> {
     let owner = owner.to_owned();
     let opened = Desc::open(name, move |event| match event {
         Event::Remove => below_removed(&owner, parameter),
@@ -196,21 +226,25 @@ fn open(parameter: &'static str, name: &str, owner: &str) -> Result<Desc, Error>
 fn below_removed(owner: &str, parameter: &str) {
     let device = with_sets(|sets| match sets.get_mut(owner) {
         Some(Entry::Online(device)) => Some(device.clone()),
-        Some(Entry::Creating { removed }) => {
+        Some(Entry::Creating { removed, .. }) => {
             *removed = true;
             None
         }
         None => None,
     });
+    if parameter == "base_bdev" {
+        assembly::base_removed(owner);
+    }
     let Some(device) = device else { return };
     log::warn!("{owner}: its {parameter} is removed, and so it is removed too; what was remapped is safe on the spare");
     let owner = owner.to_owned();
     thread::spawn(async move {
-        // Both devices may go at once: the second finds the removal under way.
-        if let Err(errno) = device.unregister().await
-            && errno != Errno::BUSY
-        {
-            log::error!("{owner}: {errno}");
+        match device.unregister().await {
+            // The spare may still be there, and wait for the base to come back.
+            Ok(()) => assembly::examine(device.names.spare_bdev.clone()).await,
+            // Both devices may go at once: the second finds the removal under way.
+            Err(Errno::BUSY) => {}
+            Err(errno) => log::error!("{owner}: {errno}"),
         }
     });
 }
@@ -250,7 +284,8 @@ fn check(base: &BdevInfo, spare: &BdevInfo) -> Result<(), Error> {
     Ok(())
 }
 
-fn claim(parameter: &str, desc: &Desc) -> Result<(), Error> {
+/// Claims a bdev for this module.
+pub fn claim(parameter: &str, desc: &Desc) -> Result<(), Error> {
     desc.claim(&crate::MODULE).map_err(|errno| {
         let name = desc.info().name;
         Error::new(errno, format!("{parameter}: {name} is in use or claimed by another: free it first ({errno})"))

@@ -13,11 +13,10 @@ use uuid::Uuid;
 
 use crate::{
     admin::{self, Creation},
+    assembly,
     device::{Names, Remap, RemapEngine},
 };
 
-/// Blocks that may be relocated within 60 s, unless told otherwise.
-const STORM_LIMIT: u64 = 4096;
 /// Extents in one answer of bdev_remap_list, unless told otherwise.
 const LIST_MAX: usize = 1024;
 
@@ -73,8 +72,9 @@ impl Method for Create {
             names: Names { name: name.clone(), base_bdev, spare_bdev },
             uuid,
             format: format.unwrap_or_default(),
-            remap_on: remap_on.unwrap_or(RemapOn::Media),
-            storm_limit: storm_limit.unwrap_or(STORM_LIMIT),
+            remap_on,
+            storm_limit,
+            base: None,
         };
         admin::create(creation).await?;
         Ok(name)
@@ -121,9 +121,15 @@ impl Method for GetStatus {
     type Reply = Vec<Value>;
 
     async fn call(params: StatusParams) -> Result<Vec<Value>, Error> {
-        match params.name {
-            Some(name) => Ok(vec![admin::find(&name)?.describe()]),
-            None => Ok(admin::all().iter().map(|device| device.describe()).collect()),
+        let Some(name) = params.name else {
+            let mut all: Vec<_> = admin::all().iter().map(|device| device.describe()).collect();
+            all.extend(assembly::describe(None));
+            return Ok(all);
+        };
+        match (admin::find(&name), assembly::describe(Some(&name))) {
+            (Ok(device), _) => Ok(vec![device.describe()]),
+            (Err(error), waiting) if waiting.is_empty() => Err(error),
+            (Err(_), waiting) => Ok(waiting),
         }
     }
 }

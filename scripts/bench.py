@@ -48,15 +48,20 @@ def measure(args, case, workload, directory):
     return float(total.group(1))
 
 
+def ratio(runs, others):
+    """Median of the ratios within each round: what slows the whole machine for a while cancels out."""
+    return statistics.median(run / other for run, other in zip(runs, others))
+
+
 def table(results):
     """Rows of text: title first."""
     rows = [("workload", "bdev", "median IOPS", "min", "max", "to raw", "to passthru")]
     for workload in WORKLOADS:
-        median = {case: statistics.median(results[workload, case]) for case in CASES}
         for case in CASES:
             runs = results[workload, case]
-            rows.append((workload, case, "%.0f" % median[case], "%.0f" % min(runs), "%.0f" % max(runs),
-                         "%.3f" % (median[case] / median["raw"]), "%.3f" % (median[case] / median["passthru"])))
+            rows.append((workload, case, "%.0f" % statistics.median(runs), "%.0f" % min(runs), "%.0f" % max(runs),
+                         "%.3f" % ratio(runs, results[workload, "raw"]),
+                         "%.3f" % ratio(runs, results[workload, "passthru"])))
     return rows
 
 
@@ -70,7 +75,8 @@ def print_aligned(rows):
 
 def write_markdown(path, rows, args):
     with open(path, "w") as file:
-        file.write("bdevperf, one core, null base, %d-byte I/O, queue depth %d, %d rounds of %d s, interleaved.\n\n"
+        file.write("bdevperf, one core, null base, %d-byte I/O, queue depth %d, %d rounds of %d s, interleaved; "
+                   "ratios are medians of the ratios within each round.\n\n"
                    % (args.block, args.depth, args.rounds, args.seconds))
         file.write("| " + " | ".join(rows[0]) + " |\n|---|---|" + "---:|" * (len(rows[0]) - 2) + "\n")
         for row in rows[1:]:

@@ -3,7 +3,7 @@
 #
 # What does Remap cost when nothing is remapped? bdevperf on one core over a null bdev (which does nothing, so that only the path
 # is measured): random reads and random writes, on the raw bdev, through SPDK's passthru and through Remap, interleaved round by
-# round. Prints medians, the range, and the ratios of the medians.
+# round. Prints medians, the range, and the medians of the ratios within each round.
 #
 #   --rounds N        rounds (default 7); each measures all six cases once, in changing order
 #   --seconds S       seconds of each measurement (default 3)

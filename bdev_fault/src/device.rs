@@ -1,28 +1,54 @@
-//! The Fault bdev: one comparison with the rules, then on to the base.
+//! The Fault bdev: power, latency and rules are looked at, then the cache or the base has its turn.
 
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    rc::Rc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use spdk::{
-    Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Io, IoKind, Module, OnChild, Properties,
-    thread::{self, AppCell},
+    Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Io, IoKind, Module, OnChild, Properties, Status, sleep,
+    thread::{self, AppCell, Bound},
 };
 use uuid::Uuid;
 
-use crate::rules::Rules;
+use crate::{
+    cache::Cache,
+    rules::Rules,
+    store::{Keep, NO_POWER, Store},
+};
 
 /// A bdev with faults.
 pub struct Fault {
-    name: String,
-    base_bdev: String,
+    options: Options,
     /// Given up in destruct.
     base: Mutex<Option<Desc>>,
+    block_size: usize,
     /// What fails.
     pub rules: Rules,
+    cache: Arc<Cache>,
+    /// The power is off.
+    off: Arc<AtomicBool>,
+    store: Bound<Rc<Store>>,
+}
+
+/// How a Fault bdev is made.
+#[derive(Clone)]
+pub struct Options {
+    /// Its name.
+    pub name: String,
+    /// Its base.
+    pub base_bdev: String,
+    /// Whether written data stays in memory until it is flushed.
+    pub volatile_cache: bool,
+    /// What every I/O waits before anything is done for it.
+    pub latency: Duration,
 }
 
 static DEVICES: AppCell<RefCell<BTreeMap<String, BdevHandle<Fault>>>> = AppCell::new(RefCell::new(BTreeMap::new()));
@@ -32,45 +58,128 @@ pub fn find(name: &str) -> Option<BdevHandle<Fault>> {
     DEVICES.with(|devices| devices.borrow().get(name).cloned()).flatten()
 }
 
-/// Makes a Fault bdev on `base_bdev`. App thread.
-pub fn create(name: &str, base_bdev: &str) -> Result<(), Errno> {
-    let owner = name.to_owned();
-    let base = Desc::open(base_bdev, move |event| {
+/// Makes a Fault bdev. App thread.
+pub fn create(options: Options) -> Result<(), Errno> {
+    let name = options.name.clone();
+    let owner = name.clone();
+    let base = Desc::open(&options.base_bdev, move |event| {
         if event == Event::Remove
             && let Some(device) = find(&owner)
         {
             thread::spawn(async move {
                 if let Err(errno) = device.unregister().await {
-                    log::warn!("{}: {errno}", device.name);
+                    log::warn!("{}: {errno}", device.options.name);
                 }
             });
         }
     })?;
     base.claim(&crate::MODULE)?;
     let info = base.info();
+    if options.volatile_cache && info.md_size > 0 {
+        log::warn!("{name}: {} has metadata, which the cache does not hold", info.name);
+        return Err(Errno::INVAL);
+    }
     let properties = Properties {
-        name: name.to_owned(),
+        name: name.clone(),
         product: "Fault injection disk",
         // The same at every start, so that what identifies its base by UUID finds it again.
         uuid: Uuid::new_v5(&info.uuid, name.as_bytes()),
         blocks: info.blocks,
-        write_cache: info.write_cache,
+        write_cache: info.write_cache || options.volatile_cache,
     };
+    let (cache, off) = (Arc::new(Cache::default()), Arc::new(AtomicBool::new(false)));
+    let store = Rc::new(Store::new(&base, Arc::clone(&cache), Arc::clone(&off))?);
     let device = Fault {
-        name: name.to_owned(),
-        base_bdev: info.name,
+        options: Options { base_bdev: info.name, ..options },
         base: Mutex::new(Some(base.clone())),
+        block_size: info.block_size as usize,
         rules: Rules::default(),
+        cache,
+        off,
+        store: Bound::new(store).ok_or(Errno::INVAL)?,
     };
     let handle = BdevHandle::register(device, properties, &[&base])?;
-    DEVICES.with(|devices| devices.borrow_mut().insert(name.to_owned(), handle));
-    log::info!("{name}: created on {base_bdev}");
+    log::info!("{name}: created on {}", handle.options.base_bdev);
+    DEVICES.with(|devices| devices.borrow_mut().insert(name, handle));
     Ok(())
 }
 
 impl Fault {
     fn base(&self) -> MutexGuard<'_, Option<Desc>> {
         self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The power goes: the cache is lost but for what `keep` says, and all I/O fails.
+    pub async fn power_cut(&self, keep: Keep, seed: u64) -> Result<(), Status> {
+        let name = &self.options.name;
+        log::info!("{name}: power cut, {} blocks in the cache", self.cache.len());
+        let cut = self.store.call(move |store| {
+            let store = Rc::clone(store);
+            async move { store.cut(keep, seed).await }
+        });
+        cut.await.unwrap_or(Err(Status::Failed))
+    }
+
+    /// The power is back.
+    pub fn power_on(&self) {
+        self.off.store(false, Ordering::Release);
+        log::info!("{}: power on", self.options.name);
+    }
+
+    /// Does what `io` asks for.
+    fn perform(&self, channel: &Endpoint, io: Io<Fault>) {
+        let (kind, lba, blocks) = (io.kind(), io.lba(), io.blocks());
+        if self.off.load(Ordering::Acquire) {
+            return io.complete(Err(NO_POWER));
+        }
+        if let Some(status) = self.rules.verdict(kind, lba, blocks) {
+            return io.complete(Err(status));
+        }
+        match kind {
+            IoKind::Write if self.options.volatile_cache => self.write_to_cache(io),
+            IoKind::Read if self.options.volatile_cache => self.read_through_cache(channel, io),
+            IoKind::Flush if self.options.volatile_cache => self.flush(io),
+            kind => io.forward::<Back>(kind, channel, lba),
+        }
+    }
+
+    fn write_to_cache(&self, io: Io<Fault>) {
+        let mut data = vec![0; io.blocks() as usize * self.block_size];
+        io.read_data(0, &mut data);
+        self.cache.put(io.lba(), self.block_size, &data);
+        io.complete(Ok(()));
+    }
+
+    fn read_through_cache(&self, channel: &Endpoint, io: Io<Fault>) {
+        let (lba, blocks, block_size) = (io.lba(), io.blocks(), self.block_size as u64);
+        // Before the base is read: what leaves the cache later is on the base by then.
+        let cached = self.cache.get(lba..lba + blocks);
+        if cached.is_empty() {
+            return io.forward::<Back>(IoKind::Read, channel, lba);
+        }
+        thread::spawn(async move {
+            let io = Rc::new(io);
+            let outcome = io.channel().part_of(&io, 0, blocks, lba).await;
+            for (at, data) in cached {
+                io.write_data((at - lba) * block_size, &data);
+            }
+            if let Ok(io) = Rc::try_unwrap(io) {
+                io.complete(outcome);
+            }
+        });
+    }
+
+    fn flush(&self, io: Io<Fault>) {
+        let range = io.lba()..io.lba() + io.blocks();
+        let store = self.store.clone();
+        thread::spawn(async move {
+            let flushed = store.call(move |store| {
+                let store = Rc::clone(store);
+                async move { store.flush(range).await }
+            });
+            let outcome = flushed.await.unwrap_or(Err(Status::Failed));
+            io.complete(outcome);
+        });
     }
 }
 
@@ -101,28 +210,53 @@ impl Bdev for Fault {
         if kind == IoKind::Read && io.needs_buffer() {
             return io.get_buffer();
         }
-        let lba = io.lba();
-        match self.rules.verdict(kind, lba, io.blocks()) {
-            Some(status) => io.complete(Err(status)),
-            None => io.forward::<Back>(kind, channel, lba),
+        let latency = self.options.latency;
+        if latency.is_zero() {
+            return self.perform(channel, io);
+        }
+        thread::spawn(async move {
+            sleep(latency).await;
+            io.take_up(Fault::perform);
+        });
+    }
+
+    /// A device with a cache leaves zeroing to the bdev layer, which writes, and has no unmap: nothing gets past the cache.
+    fn supports(&self, kind: IoKind) -> bool {
+        match kind {
+            IoKind::Flush if self.options.volatile_cache => true,
+            IoKind::WriteZeroes | IoKind::Unmap if self.options.volatile_cache => false,
+            kind => self.base().as_ref().is_some_and(|base| base.supports(kind)),
         }
     }
 
-    fn supports(&self, kind: IoKind) -> bool {
-        self.base().as_ref().is_some_and(|base| base.supports(kind))
-    }
-
     fn info(&self) -> (&'static str, Value) {
-        ("fault", json!({ "name": self.name, "base_bdev": self.base_bdev, "rules": self.rules.list() }))
+        let mut all = self.options.to_json();
+        all["power"] = json!(if self.off.load(Ordering::Acquire) { "off" } else { "on" });
+        all["cached_blocks"] = self.cache.len().into();
+        all["rules"] = json!(self.rules.list());
+        ("fault", all)
     }
 
     fn config(&self) -> Option<(&'static str, Value)> {
-        Some(("bdev_fault_create", json!({ "name": self.name, "base_bdev": self.base_bdev })))
+        Some(("bdev_fault_create", self.options.to_json()))
     }
 
     async fn destruct(&self) {
-        DEVICES.with(|devices| devices.borrow_mut().remove(&self.name));
+        DEVICES.with(|devices| devices.borrow_mut().remove(&self.options.name));
+        if let Some(store) = self.store.get() {
+            store.close().await;
+        }
         self.base().take();
-        log::info!("{}: deleted", self.name);
+        log::info!("{}: deleted", self.options.name);
+    }
+}
+
+impl Options {
+    /// The parameters of `bdev_fault_create`.
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name, "base_bdev": self.base_bdev, "volatile_cache": self.volatile_cache,
+            "latency_us": self.latency.as_micros() as u64,
+        })
     }
 }

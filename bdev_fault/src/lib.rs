@@ -1,16 +1,23 @@
-//! bdev_fault: a vbdev that forwards everything to its base, except what a fault rule makes fail.
+//! bdev_fault: a vbdev that forwards everything to its base, except what a fault rule makes fail. On demand it has a volatile
+//! write cache, loses power, and takes its time.
 //!
 //! For tests, drills and demos. Loaded, like bdev_remap, by preloading it into a stock SPDK application.
 
+mod cache;
 mod device;
 mod rpc;
 mod rules;
+mod store;
 
 use spdk::{BdevModule, Module, constructor, logger::SpdkLogger};
 
 struct FaultModule;
 
-impl BdevModule for FaultModule {}
+impl BdevModule for FaultModule {
+    fn module() -> &'static Module {
+        &MODULE
+    }
+}
 
 static MODULE: Module = Module::new::<FaultModule>(c"bdev_fault");
 static LOGGER: SpdkLogger = SpdkLogger::new(c"bdev_fault");

@@ -1,6 +1,6 @@
-//! bdev_fault_create, bdev_fault_delete, bdev_fault_inject, bdev_fault_clear, bdev_fault_list.
+//! bdev_fault_create, _delete, _inject, _clear, _list, _power_cut and _power_on.
 
-use std::ffi::CStr;
+use std::{ffi::CStr, time::Duration};
 
 use serde::Deserialize;
 use spdk::{
@@ -9,8 +9,9 @@ use spdk::{
 };
 
 use crate::{
-    device::{self, Fault},
+    device::{self, Fault, Options},
     rules::{self, Rule},
+    store::Keep,
 };
 
 /// Makes the methods known.
@@ -20,6 +21,8 @@ pub fn register() {
     rpc::register::<Inject>();
     rpc::register::<Clear>();
     rpc::register::<List>();
+    rpc::register::<PowerCut>();
+    rpc::register::<PowerOn>();
 }
 
 fn find(name: &str) -> Result<BdevHandle<Fault>, Error> {
@@ -31,6 +34,10 @@ fn find(name: &str) -> Result<BdevHandle<Fault>, Error> {
 struct CreateParams {
     name: String,
     base_bdev: String,
+    #[serde(default)]
+    volatile_cache: bool,
+    #[serde(default)]
+    latency_us: u32,
 }
 
 struct Create;
@@ -41,8 +48,9 @@ impl Method for Create {
     type Reply = String;
 
     async fn call(params: CreateParams) -> Result<String, Error> {
-        let CreateParams { name, base_bdev } = params;
-        match device::create(&name, &base_bdev) {
+        let CreateParams { name, base_bdev, volatile_cache, latency_us } = params;
+        let latency = Duration::from_micros(latency_us.into());
+        match device::create(Options { name: name.clone(), base_bdev: base_bdev.clone(), volatile_cache, latency }) {
             Ok(()) => Ok(name),
             Err(errno) => Err(Error::new(errno, format!("{name} on base_bdev {base_bdev} was not created: {errno}"))),
         }
@@ -126,5 +134,47 @@ impl Method for List {
 
     async fn call(params: NameParams) -> Result<Vec<Rule>, Error> {
         Ok(find(&params.name)?.rules.list())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PowerCutParams {
+    name: String,
+    #[serde(default)]
+    keep: Keep,
+    #[serde(default)]
+    seed: u64,
+}
+
+struct PowerCut;
+
+impl Method for PowerCut {
+    const NAME: &'static CStr = c"bdev_fault_power_cut";
+    type Params = PowerCutParams;
+    type Reply = bool;
+
+    async fn call(params: PowerCutParams) -> Result<bool, Error> {
+        let PowerCutParams { name, keep, seed } = params;
+        match find(&name)?.power_cut(keep, seed).await {
+            Ok(()) => Ok(true),
+            Err(status) => {
+                let why = format!("{name} has no power, but what was to be kept of its cache was lost: {status:?}");
+                Err(Error { code: -libc::EIO, message: why })
+            }
+        }
+    }
+}
+
+struct PowerOn;
+
+impl Method for PowerOn {
+    const NAME: &'static CStr = c"bdev_fault_power_on";
+    type Params = NameParams;
+    type Reply = bool;
+
+    async fn call(params: NameParams) -> Result<bool, Error> {
+        find(&params.name)?.power_on();
+        Ok(true)
     }
 }

@@ -97,22 +97,8 @@ impl Desc {
 
     /// Facts about the bdev.
     pub fn info(&self) -> BdevInfo {
-        let bdev = self.bdev();
-        // SAFETY: the bdev lives while it is open; all of these are plain reads of it.
-        unsafe {
-            BdevInfo {
-                name: CStr::from_ptr(sys::spdk_bdev_get_name(bdev)).to_string_lossy().into_owned(),
-                uuid: Uuid::from_bytes((*bdev).uuid.u.raw),
-                block_size: sys::spdk_bdev_get_block_size(bdev),
-                blocks: sys::spdk_bdev_get_num_blocks(bdev),
-                md_size: sys::spdk_bdev_get_md_size(bdev),
-                md_interleaved: sys::spdk_bdev_is_md_interleaved(bdev),
-                protected: sys::spdk_bdev_get_dif_type(bdev) != sys::SPDK_DIF_DISABLE,
-                zoned: (*bdev).__bindgen_anon_1.zoned() != 0,
-                write_cache: sys::spdk_bdev_has_write_cache(bdev),
-                write_unit: sys::spdk_bdev_get_write_unit_size(bdev),
-            }
-        }
+        // SAFETY: the bdev lives while it is open.
+        unsafe { info_of(self.bdev()) }
     }
 
     /// Whether the bdev takes I/O of this kind.
@@ -128,6 +114,28 @@ impl Desc {
     pub(crate) fn bdev(&self) -> *mut sys::spdk_bdev {
         // SAFETY: the descriptor is open.
         unsafe { sys::spdk_bdev_desc_get_bdev(self.raw()) }
+    }
+}
+
+/// Facts about a bdev.
+///
+/// # Safety
+/// `bdev` is live.
+pub(crate) unsafe fn info_of(bdev: *mut sys::spdk_bdev) -> BdevInfo {
+    // SAFETY: the caller vouches for the bdev; all of these are plain reads of it.
+    unsafe {
+        BdevInfo {
+            name: CStr::from_ptr(sys::spdk_bdev_get_name(bdev)).to_string_lossy().into_owned(),
+            uuid: Uuid::from_bytes((*bdev).uuid.u.raw),
+            block_size: sys::spdk_bdev_get_block_size(bdev),
+            blocks: sys::spdk_bdev_get_num_blocks(bdev),
+            md_size: sys::spdk_bdev_get_md_size(bdev),
+            md_interleaved: sys::spdk_bdev_is_md_interleaved(bdev),
+            protected: sys::spdk_bdev_get_dif_type(bdev) != sys::SPDK_DIF_DISABLE,
+            zoned: (*bdev).__bindgen_anon_1.zoned() != 0,
+            write_cache: sys::spdk_bdev_has_write_cache(bdev),
+            write_unit: sys::spdk_bdev_get_write_unit_size(bdev),
+        }
     }
 }
 

@@ -202,9 +202,9 @@ impl<B: Bdev> Io<B> {
             _success: bool,
             arg: *mut c_void,
         ) {
-            let Some(raw) = NonNull::new(arg.cast()) else { return };
-            // SAFETY: `arg` is the I/O that `forward` gave up; SPDK calls this once, with a completed child.
-            let (io, child) = unsafe { (Io::<B>::from_raw(raw), Child::from_raw(child)) };
+            // SAFETY: `arg` is the I/O that `forward` gave up, not NULL; SPDK calls this once, with a completed child.
+            let (io, child) =
+                unsafe { (Io::<B>::from_raw(NonNull::new_unchecked(arg.cast())), Child::from_raw(child)) };
             H::done(io, child);
         }
         let params = self.params();

@@ -17,10 +17,12 @@ mod endpoint;
 mod errno;
 mod fan;
 mod io;
+mod io_data;
 mod json;
 pub mod logger;
 mod module;
 pub mod rpc;
+mod sleep;
 mod status;
 pub mod thread;
 
@@ -32,4 +34,5 @@ pub use errno::Errno;
 pub use fan::{OnFan, Part};
 pub use io::{Child, Io, IoKind, OnChild};
 pub use module::{BdevModule, Module};
+pub use sleep::sleep;
 pub use status::Status;

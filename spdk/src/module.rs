@@ -3,22 +3,34 @@
 use std::{
     cell::UnsafeCell,
     ffi::{CStr, c_int},
+    future::Future,
     mem::size_of,
     sync::Once,
 };
 
 use spdk_sys as sys;
 
-use crate::{abi, io::DriverCtx};
+use crate::{BdevInfo, abi, desc::info_of, io::DriverCtx, thread};
 
 /// What a module does over its life.
 pub trait BdevModule: 'static {
+    /// Whether bdevs that appear are shown to this module.
+    const EXAMINES: bool = false;
+    /// The module itself.
+    fn module() -> &'static Module;
     /// The bdev layer starts. App thread.
     fn init() {}
     /// The bdev layer is about to unregister all bdevs: claims that have no bdev on top must be given up now. App thread.
     fn fini_start() {}
     /// All bdevs have gone. App thread.
     fn fini() {}
+    /// A bdev of another module has appeared. It may be claimed now, before anybody else, but not read. App thread.
+    fn examine_config(_bdev: &BdevInfo) {}
+    /// The same bdev, called `name`, unless another module has claimed it: it may be read. Who waits for bdevs to be
+    /// examined waits for this. App thread.
+    fn examine_disk(_name: String) -> impl Future<Output = ()> + 'static {
+        async {}
+    }
 }
 
 /// A module for SPDK to know; declare one as a `static`.
@@ -40,6 +52,10 @@ impl Module {
         raw.fini_start = Some(fini_start::<M>);
         raw.module_fini = Some(fini::<M>);
         raw.get_ctx_size = Some(ctx_size);
+        if M::EXAMINES {
+            raw.examine_config = Some(examine_config::<M>);
+            raw.examine_disk = Some(examine_disk::<M>);
+        }
         Module { raw: UnsafeCell::new(raw), once: Once::new() }
     }
 
@@ -75,6 +91,36 @@ unsafe extern "C" fn fini_start<M: BdevModule>() {
 
 unsafe extern "C" fn fini<M: BdevModule>() {
     M::fini();
+}
+
+/// SPDK's bdev, unless it is one of the module's own.
+///
+/// # Safety
+/// `bdev` is live.
+unsafe fn examined<M: BdevModule>(bdev: *mut sys::spdk_bdev) -> Option<BdevInfo> {
+    // SAFETY: the caller vouches for the bdev.
+    unsafe { ((*bdev).module != M::module().raw()).then(|| info_of(bdev)) }
+}
+
+unsafe extern "C" fn examine_config<M: BdevModule>(bdev: *mut sys::spdk_bdev) {
+    // SAFETY: SPDK shows a live bdev.
+    if let Some(info) = unsafe { examined::<M>(bdev) } {
+        M::examine_config(&info);
+    }
+    // SAFETY: exactly once for each call, before it returns.
+    unsafe { sys::spdk_bdev_module_examine_done(M::module().raw()) };
+}
+
+unsafe extern "C" fn examine_disk<M: BdevModule>(bdev: *mut sys::spdk_bdev) {
+    // SAFETY: SPDK shows a live bdev.
+    let info = unsafe { examined::<M>(bdev) };
+    thread::spawn(async move {
+        if let Some(info) = info {
+            M::examine_disk(info.name).await;
+        }
+        // SAFETY: exactly once for each call, when it has ended.
+        unsafe { sys::spdk_bdev_module_examine_done(M::module().raw()) };
+    });
 }
 
 unsafe extern "C" fn ctx_size() -> c_int {

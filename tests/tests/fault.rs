@@ -1,12 +1,18 @@
 //! bdev_fault by itself: every kind of failure comes up with the status that the other tests rely on.
 
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
 use e2e::{
     config::Config,
     nvme_tcp::Status,
-    scene::{BLOCK, connect, fault, fault_every, free_port, stamped},
+    scene::{BASE_UUID, BLOCK, connect, fault, fault_every, free_port, stamped},
     target::Target,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NQN: &str = "nqn.2026-01.io.bdev-remap:fault";
 
@@ -84,4 +90,138 @@ fn bad_faults_are_refused() {
     let (code, message) = target.refused("bdev_fault_create", json!({ "name": "F1", "base_bdev": "Nope" }));
     assert!(code < 0 && message.contains("Nope"), "{message} ({code})");
     target.stop();
+}
+
+/// A Fault bdev with a volatile cache, on a file, exported.
+struct Cached {
+    target: Target,
+    port: u16,
+    file: PathBuf,
+}
+
+impl Cached {
+    fn start(latency_us: u32) -> Cached {
+        let target = Target::prepare();
+        let file = target.file("base", 16);
+        let mut cached = Cached { target, port: free_port(), file };
+        cached.start_again(latency_us);
+        cached
+    }
+
+    fn start_again(&mut self, latency_us: u32) {
+        let create =
+            json!({ "name": "Fault0", "base_bdev": "Base0", "volatile_cache": true, "latency_us": latency_us });
+        let config = Config::new()
+            .aio("Base0", &self.file, BLOCK as u32, BASE_UUID)
+            .bdev("bdev_fault_create", create)
+            .export("Fault0", NQN, self.port);
+        self.target.start(&config);
+    }
+
+    /// What is on the medium.
+    fn medium(&self, lba: u64, blocks: u64) -> Vec<u8> {
+        fs::read(&self.file).unwrap()[lba as usize * BLOCK..][..blocks as usize * BLOCK].to_vec()
+    }
+}
+
+fn zeroes(blocks: u64) -> Vec<u8> {
+    vec![0; blocks as usize * BLOCK]
+}
+
+#[test]
+fn cached_writes_are_read_back_and_reach_the_medium_by_flush() {
+    let mut cached = Cached::start(0);
+    let mut host = connect(cached.port, NQN);
+    let data = stamped(10, 32, 1);
+    assert_eq!(host.write(10, &data).unwrap(), Status::SUCCESS);
+    assert_eq!(cached.medium(10, 32), zeroes(32));
+    // Partly from the cache, partly from the medium; a block that was written twice.
+    assert_eq!(host.read(8, 32).unwrap().unwrap(), [zeroes(2), stamped(10, 30, 1)].concat());
+    assert_eq!(host.write(12, &stamped(12, 1, 2)).unwrap(), Status::SUCCESS);
+    assert_eq!(host.read(11, 3).unwrap().unwrap(), [stamped(11, 1, 1), stamped(12, 1, 2), stamped(13, 1, 1)].concat());
+    assert_eq!(host.flush().unwrap(), Status::SUCCESS);
+    assert_eq!(cached.medium(10, 32), [stamped(10, 2, 1), stamped(12, 1, 2), stamped(13, 29, 1)].concat());
+
+    // Zeroes go through the cache as well.
+    assert_eq!(host.write_zeroes(10, 4).unwrap(), Status::SUCCESS);
+    assert_eq!(host.read(10, 4).unwrap().unwrap(), zeroes(4));
+    assert_ne!(cached.medium(10, 4), zeroes(4));
+    // Who stops in order loses nothing.
+    cached.target.stop();
+    assert_eq!(cached.medium(10, 4), zeroes(4));
+    let bdev = {
+        cached.start_again(0);
+        cached.target.rpc("bdev_get_bdevs", json!({ "name": "Fault0" }))
+    };
+    assert_eq!(bdev[0]["supported_io_types"]["flush"], true, "{bdev}");
+    cached.target.stop();
+}
+
+#[test]
+fn power_cut_loses_what_was_not_flushed_and_no_more() {
+    let mut cached = Cached::start(0);
+    let power = |method: &str, more: Value| {
+        let mut params = json!({ "name": "Fault0" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        cached.target.rpc(method, params);
+    };
+    let mut host = connect(cached.port, NQN);
+    assert_eq!(host.write(0, &stamped(0, 32, 1)).unwrap(), Status::SUCCESS);
+    assert_eq!(host.flush().unwrap(), Status::SUCCESS);
+    assert_eq!(host.write(0, &stamped(0, 32, 2)).unwrap(), Status::SUCCESS);
+    power("bdev_fault_power_cut", json!({}));
+    assert_eq!(host.read(0, 1).unwrap().unwrap_err().sct, 3, "no power");
+    assert_eq!(host.write(0, &stamped(0, 1, 9)).unwrap().sct, 3);
+    assert_eq!(host.flush().unwrap().sct, 3);
+    power("bdev_fault_power_on", json!({}));
+    assert_eq!(host.read(0, 32).unwrap().unwrap(), stamped(0, 32, 1));
+
+    // A random part, block by block: the same with the same seed, another with another.
+    let mut torn = |seed: u64| -> Vec<bool> {
+        assert_eq!(host.write(0, &stamped(0, 32, 1)).unwrap(), Status::SUCCESS);
+        assert_eq!(host.flush().unwrap(), Status::SUCCESS);
+        assert_eq!(host.write(0, &stamped(0, 32, 2)).unwrap(), Status::SUCCESS);
+        power("bdev_fault_power_cut", json!({ "keep": "random", "seed": seed }));
+        power("bdev_fault_power_on", json!({}));
+        let read = |lba| host.read(lba, 1).unwrap().unwrap();
+        (0..32)
+            .map(read)
+            .zip(0..)
+            .map(|(data, lba)| {
+                assert!(data == stamped(lba, 1, 1) || data == stamped(lba, 1, 2), "LBA {lba} is torn");
+                data == stamped(lba, 1, 2)
+            })
+            .collect()
+    };
+    let (one, again, two) = (torn(1), torn(1), torn(2));
+    assert_eq!(one, again);
+    assert_ne!(one, two);
+    assert!(one.contains(&true) && one.contains(&false), "{one:?}");
+
+    // Faults are of the medium: they stay.
+    cached.target.rpc("bdev_fault_inject", fault(40, 1, "all", "read_error"));
+    power("bdev_fault_power_cut", json!({ "keep": "none" }));
+    power("bdev_fault_power_on", json!({}));
+    assert_eq!(host.read(40, 1).unwrap().unwrap_err(), Status::READ_ERROR);
+    cached.target.stop();
+}
+
+#[test]
+fn kill_loses_the_cache_and_saved_config_has_its_options() {
+    let mut cached = Cached::start(0);
+    let mut host = connect(cached.port, NQN);
+    assert_eq!(host.write(0, &stamped(0, 4, 1)).unwrap(), Status::SUCCESS);
+    assert_eq!(host.flush().unwrap(), Status::SUCCESS);
+    assert_eq!(host.write(2, &stamped(2, 4, 2)).unwrap(), Status::SUCCESS);
+    cached.target.kill9();
+    assert_eq!(cached.medium(0, 6), [stamped(0, 4, 1), zeroes(2)].concat());
+
+    cached.start_again(20_000);
+    let saved = cached.target.rpc("save_config", Value::Null).to_string();
+    assert!(saved.contains(r#""volatile_cache":true"#) && saved.contains(r#""latency_us":20000"#), "{saved}");
+    let mut host = connect(cached.port, NQN);
+    let start = Instant::now();
+    assert_eq!(host.read(0, 4).unwrap().unwrap(), stamped(0, 4, 1));
+    assert!(start.elapsed() >= Duration::from_millis(20), "{:?}", start.elapsed());
+    cached.target.stop();
 }

@@ -137,7 +137,7 @@ impl Host {
 
     /// Writes `data`, a whole number of blocks, at `lba` in one command (the target takes at most 128 KiB unless told otherwise).
     pub fn write(&mut self, lba: u64, data: &[u8]) -> Result<Status, Error> {
-        assert!(!data.is_empty() && data.len() % self.block_size == 0, "a whole number of blocks");
+        assert!(!data.is_empty() && data.len().is_multiple_of(self.block_size), "a whole number of blocks");
         let blocks = (data.len() / self.block_size) as u16;
         Ok(self.io.run(write_command(lba, blocks), data, 0)?.status)
     }

@@ -45,10 +45,57 @@ impl Spare {
     pub async fn reset(&self) -> Result<(), IoStatus> {
         self.endpoint()?.command(IoKind::Reset, 0, 0).await.map_err(to_core)
     }
+
+    async fn transfer(
+        &self,
+        lba: u64,
+        mut buffer: DmaBuf,
+        run: impl AsyncFn(&Endpoint, u64, DmaBuf) -> (DmaBuf, Result<(), Status>),
+    ) -> (DmaBuf, Result<(), IoStatus>) {
+        let mut patience = Patience::default();
+        loop {
+            let endpoint = match self.endpoint() {
+                Ok(endpoint) => endpoint,
+                Err(closed) => return (buffer, Err(closed)),
+            };
+            let outcome;
+            (buffer, outcome) = run(&endpoint, lba, buffer).await;
+            if !patience.again(outcome).await {
+                return (buffer, outcome.map_err(to_core));
+            }
+        }
+    }
+
+    async fn command(&self, kind: IoKind, lba: u64, blocks: u64) -> Result<(), IoStatus> {
+        let mut patience = Patience::default();
+        loop {
+            let outcome = self.endpoint()?.command(kind, lba, blocks).await;
+            if !patience.again(outcome).await {
+                return outcome.map_err(to_core);
+            }
+        }
+    }
 }
 
-fn landed((buffer, outcome): (DmaBuf, Result<(), Status>)) -> (DmaBuf, Result<(), IoStatus>) {
-    (buffer, outcome.map_err(to_core))
+/// Metadata I/O that is aborted is tried again: somebody resets the device, and its next moment may be fine. Giving up at
+/// once would call a good copy of the metadata bad.
+#[derive(Default)]
+struct Patience {
+    tried: u32,
+}
+
+impl Patience {
+    const MOST: u32 = 8;
+
+    /// Whether to try again; waits a while, 10 ms at first and 2.5 s in all.
+    async fn again(&mut self, outcome: Result<(), Status>) -> bool {
+        if outcome != Err(Status::Aborted) || self.tried >= Self::MOST {
+            return false;
+        }
+        spdk::sleep(Duration::from_millis(10 << self.tried)).await;
+        self.tried += 1;
+        true
+    }
 }
 
 impl Device for Spare {
@@ -64,28 +111,22 @@ impl Device for Spare {
     }
 
     async fn read(&self, lba: u64, buffer: DmaBuf) -> (DmaBuf, Result<(), IoStatus>) {
-        match self.endpoint() {
-            Ok(endpoint) => landed(endpoint.read(lba, buffer).await),
-            Err(closed) => (buffer, Err(closed)),
-        }
+        self.transfer(lba, buffer, async |endpoint, lba, buffer| endpoint.read(lba, buffer).await).await
     }
 
     async fn write(&self, lba: u64, buffer: DmaBuf) -> (DmaBuf, Result<(), IoStatus>) {
-        match self.endpoint() {
-            Ok(endpoint) => landed(endpoint.write(lba, buffer).await),
-            Err(closed) => (buffer, Err(closed)),
-        }
+        self.transfer(lba, buffer, async |endpoint, lba, buffer| endpoint.write(lba, buffer).await).await
     }
 
     async fn write_zeroes(&self, lba: u64, blocks: u64) -> Result<(), IoStatus> {
-        self.endpoint()?.command(IoKind::WriteZeroes, lba, blocks).await.map_err(to_core)
+        self.command(IoKind::WriteZeroes, lba, blocks).await
     }
 
     async fn flush(&self) -> Result<(), IoStatus> {
         if !self.0.flushes {
             return Ok(());
         }
-        self.endpoint()?.command(IoKind::Flush, 0, self.0.geometry.blocks).await.map_err(to_core)
+        self.command(IoKind::Flush, 0, self.0.geometry.blocks).await
     }
 }
 

@@ -30,7 +30,7 @@ impl<B: Bdev> Io<B> {
     fn for_each_piece(&self, start: u64, len: usize, mut f: impl FnMut(*mut u8, usize)) {
         let mut pieces = Vec::new();
         slice_iovecs(self.iovecs(), start, len as u64, &mut pieces);
-        pieces.iter().for_each(|piece| f(piece.iov_base.cast(), piece.iov_len as usize));
+        pieces.iter().for_each(|piece| f(piece.iov_base.cast(), piece.iov_len));
     }
 
     /// Hands the I/O to `f` together with its bdev and its channel, as when it was submitted first.

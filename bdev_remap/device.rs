@@ -158,10 +158,12 @@ impl Remap {
     /// All about the set, for people and programs. Owner thread.
     pub fn describe(&self) -> Value {
         let Names { name, base_bdev, spare_bdev } = &self.names;
-        let mut all =
-            json!({ "name": name, "base_bdev": base_bdev, "spare_bdev": spare_bdev, "remap_on": self.remap_on() });
-        let status = self.engine().map(|engine| serde_json::to_value(engine.status()));
-        if let (Some(all), Some(Ok(Value::Object(status)))) = (all.as_object_mut(), status) {
+        let status = self.engine().map(|engine| engine.status());
+        let mut all = json!({
+            "name": name, "state": status.as_ref().map(|status| status.state),
+            "base_bdev": base_bdev, "spare_bdev": spare_bdev, "remap_on": self.remap_on(),
+        });
+        if let (Some(all), Ok(Value::Object(status))) = (all.as_object_mut(), serde_json::to_value(status)) {
             all.extend(status);
         }
         all

@@ -104,7 +104,8 @@ fn a_set_that_lost_a_device_waits_and_comes_back_with_it() {
 #[test]
 fn a_create_call_agrees_with_assembly_and_sets_its_options() {
     let mut made = Made::new();
-    let create = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0", "remap_on": "any", "storm_limit": 7 });
+    let create =
+        json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0", "remap_on": "any", "storm_limit": 7 });
     let config = made.base(made.spare(Config::new())).bdev("bdev_remap_create", create);
     made.scene.target.start(&config);
     assert!(made.online());

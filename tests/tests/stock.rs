@@ -16,9 +16,13 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// A malloc base of 64 MiB with every `stride`-th block failing its writes (and its reads, as its data is then elsewhere), a malloc
 /// spare, and Remap0.
 fn remap_over_faults(stride: u64, block_size: u32) -> Config {
+    add_remap_over_faults(Config::new(), stride, block_size)
+}
+
+fn add_remap_over_faults(config: Config, stride: u64, block_size: u32) -> Config {
     let blocks = (64 << 20) / u64::from(block_size);
     let inject = |op: &str, error: &str| json!({ "name": "Fault0", "lba": 0, "num_blocks": blocks, "stride": stride, "op": op, "error": error });
-    Config::new()
+    config
         .malloc("Base0", 64, block_size)
         .bdev("bdev_fault_create", json!({ "name": "Fault0", "base_bdev": "Base0" }))
         .bdev("bdev_fault_inject", inject("write", "write_fault"))
@@ -109,17 +113,32 @@ fn bdevperf(config: &Config, args: &[&str]) -> (String, Value) {
     (output, status)
 }
 
+/// Writes, reads back and compares; nothing may fail, and something must have been remapped.
+#[track_caller]
+fn verified(config: &Config, size: &str, depth: &str) {
+    let (output, status) = bdevperf(config, &["-w", "verify", "-q", depth, "-o", size, "-t", "3"]);
+    assert!(status["remapped"].as_u64().unwrap() > 0, "{status}");
+    let total =
+        output.lines().find(|line| line.trim_start().starts_with("Total")).unwrap_or_else(|| panic!("{output}"));
+    let failures: f64 = total.split_whitespace().nth(4).unwrap().parse().unwrap();
+    assert!(failures == 0.0, "{output}");
+    assert!(!output.contains("miscompare") && !output.contains("Data miscompare"), "{output}");
+}
+
 #[test]
 fn verified_load_over_bad_blocks() {
     for (size, depth) in [("4096", "32"), ("65536", "16")] {
-        let args = ["-w", "verify", "-q", depth, "-o", size, "-t", "3"];
-        let (output, status) = bdevperf(&remap_over_faults(64, 4096), &args);
-        assert!(status["remapped"].as_u64().unwrap() > 0, "{status}");
-        let total =
-            output.lines().find(|line| line.trim_start().starts_with("Total")).unwrap_or_else(|| panic!("{output}"));
-        let failures: f64 = total.split_whitespace().nth(4).unwrap().parse().unwrap();
-        assert!(failures == 0.0, "{output}");
-        assert!(!output.contains("miscompare") && !output.contains("Data miscompare"), "{output}");
+        verified(&remap_over_faults(64, 4096), size, depth);
+    }
+}
+
+/// Two I/O structures for each I/O of the host are not there: children have to wait for them, on every way.
+#[test]
+fn verified_load_without_enough_io_structures() {
+    let options = json!({ "bdev_io_pool_size": 300, "bdev_io_cache_size": 16 });
+    for size in ["4096", "65536"] {
+        let starved = Config::new().bdev("bdev_set_options", options.clone());
+        verified(&add_remap_over_faults(starved, 64, 4096), size, "128");
     }
 }
 

@@ -49,7 +49,8 @@ fn bdevio(config: &Config) -> BTreeMap<String, u32> {
         if let Some(name) = line.trim().strip_prefix("Suite: bdevio tests on: ") {
             suite = name.to_owned();
             passed.insert(suite.clone(), 0);
-        } else if line.contains("...passed") {
+        // On a line of its own where a log line came in between.
+        } else if line.trim_end().ends_with("passed") {
             *passed.entry(suite.clone()).or_default() += 1;
         }
     }

@@ -12,7 +12,7 @@ source "$(dirname "$0")/lib.sh"
 case "${1:-}" in -h | --help) usage; exit 0 ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
 
 PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake libtool xz-utils
-	libaio-dev libssl-dev uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
+	libaio-dev libssl-dev openssl uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
 	python3 python3-jinja2 python3-tabulate python3-pyelftools procps util-linux)
 
 # bindgen needs libclang and clang's own headers; any version will do, so the newest installed one is kept.

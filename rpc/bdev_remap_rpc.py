@@ -141,11 +141,14 @@ def _add_remap(subparsers):
 
 def _add_fault(subparsers):
     def bdev_fault_create(args):
-        _print(_call(args, "bdev_fault_create", name=args.name, base_bdev=args.base_bdev))
+        _print(_call(args, "bdev_fault_create", name=args.name, base_bdev=args.base_bdev,
+                     volatile_cache=args.volatile_cache or None, latency_us=args.latency_us))
 
     p = subparsers.add_parser('bdev_fault_create', help='Create a bdev that fails chosen LBAs of a base bdev (for tests and drills)')
     p.add_argument('-n', '--name', help='Name of the fault bdev', required=True)
     p.add_argument('-b', '--base-bdev', help='Name of the base bdev', required=True)
+    p.add_argument('--volatile-cache', action='store_true', help='Keep what is written in memory until it is flushed')
+    p.add_argument('--latency-us', type=_number, help='Microseconds that every I/O waits (default: 0)')
     p.set_defaults(func=bdev_fault_create)
 
     def bdev_fault_delete(args):
@@ -165,7 +168,7 @@ def _add_fault(subparsers):
     p.add_argument('num_blocks', type=_number, help='Length of the range in blocks')
     p.add_argument('op', choices=['read', 'write', 'all'], help='I/O that fails')
     p.add_argument('error', choices=['write_fault', 'read_error', 'path', 'io', 'aio_enodata'],
-                   help="""How it fails: NVMe write fault (2/80h), NVMe unrecovered read error (2/81h), NVMe path error (3/70h),
+                   help="""How it fails: NVMe write fault (2/80h), NVMe unrecovered read error (2/81h), NVMe path error (3/00h),
                    AIO -EIO, AIO -ENODATA (what Linux makes of a medium error)""")
     p.add_argument('-c', '--count', type=_number, help='Number of I/Os that fail (default: for ever)')
     p.add_argument('--stride', type=_number, help='Only every STRIDE-th block of the range fails (default: 1, all)')
@@ -184,6 +187,22 @@ def _add_fault(subparsers):
     p = subparsers.add_parser('bdev_fault_list', help='List the faults of a fault bdev')
     p.add_argument('name', help='Name of the fault bdev')
     p.set_defaults(func=bdev_fault_list)
+
+    def bdev_fault_power_cut(args):
+        _print(_call(args, "bdev_fault_power_cut", name=args.name, keep=args.keep, seed=args.seed))
+
+    p = subparsers.add_parser('bdev_fault_power_cut', help='Cut the power of a fault bdev: its cache is lost and all I/O fails')
+    p.add_argument('name', help='Name of the fault bdev')
+    p.add_argument('--keep', choices=['none', 'random'], help='What of its cache is written down first (default: none)')
+    p.add_argument('--seed', type=_number, help='Which blocks, with --keep random (default: 0)')
+    p.set_defaults(func=bdev_fault_power_cut)
+
+    def bdev_fault_power_on(args):
+        _print(_call(args, "bdev_fault_power_on", name=args.name))
+
+    p = subparsers.add_parser('bdev_fault_power_on', help='Give a fault bdev its power back')
+    p.add_argument('name', help='Name of the fault bdev')
+    p.set_defaults(func=bdev_fault_power_on)
 
 
 def spdk_rpc_plugin_initialize(subparsers):

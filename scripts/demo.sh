@@ -44,7 +44,8 @@ free_port() {
 }
 port=$(free_port)
 mapfile -t memory < <(memory_options 1024)
-common=(--no-pci --disable-cpumask-locks)
+# Without a trace: what is killed would leave its file in shared memory.
+common=(--no-pci --disable-cpumask-locks --num-trace-entries 0)
 client_mask=0x1
 [ "$(nproc)" -lt 2 ] || client_mask=0x2
 

@@ -14,8 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{script, wait::wait_for};
 
-/// Options that every application is started with: no hugepages and no devices of the machine's, so that tests run anywhere.
-pub const COMMON: &[&str] = &["--no-huge", "-u", "--disable-cpumask-locks"];
+/// Options that every application is started with: no hugepages and no devices of the machine's, so that tests run anywhere, and no
+/// trace, whose file in /dev/shm would outlive a kill.
+pub const COMMON: &[&str] = &["--no-huge", "-u", "--disable-cpumask-locks", "--num-trace-entries", "0"];
 
 /// A place among the applications that may poll at the same time; the place's number picks a core.
 pub struct Slot(usize);

@@ -8,9 +8,15 @@
 
 pub mod app;
 pub mod config;
+pub mod crash;
+pub mod load;
+pub mod model;
 pub mod nvme_tcp;
+pub mod random;
 pub mod rpc;
 pub mod scene;
+pub mod set;
+pub mod spare_format;
 pub mod target;
 pub mod wait;
 

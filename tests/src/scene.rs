@@ -38,9 +38,14 @@ pub fn stamped(lba: u64, blocks: u64, round: u64) -> Vec<u8> {
     data
 }
 
-/// The parameters of `bdev_fault_inject` on Fault0.
+/// The parameters of `bdev_fault_inject` on Fault0, the base.
 pub fn fault(lba: u64, blocks: u64, op: &str, error: &str) -> Value {
     json!({ "name": "Fault0", "lba": lba, "num_blocks": blocks, "op": op, "error": error })
+}
+
+/// As [`fault`], on the spare; `lba` is one of the spare bdev.
+pub fn spare_fault(lba: u64, blocks: u64, op: &str, error: &str) -> Value {
+    json!({ "name": "Spare0", "lba": lba, "num_blocks": blocks, "op": op, "error": error })
 }
 
 /// As [`fault`], on every `stride`-th block only.
@@ -50,21 +55,59 @@ pub fn fault_every(stride: u64, lba: u64, blocks: u64, op: &str, error: &str) ->
     params
 }
 
+/// What the stack is made of.
+#[derive(Clone)]
+pub struct Stack {
+    /// MiB of the base.
+    pub base_mib: u64,
+    /// MiB of the spare.
+    pub spare_mib: u64,
+    /// Bytes of a block.
+    pub block_size: usize,
+    /// Whether base and spare have volatile write caches.
+    pub volatile: bool,
+    /// Whether there is a fault bdev on the spare, too: then it is Spare0, and SpareDisk0 is below it.
+    pub faulty_spare: bool,
+    /// Latency of the base in microseconds.
+    pub latency_us: u32,
+    /// Further parameters of `bdev_remap_create`.
+    pub options: Value,
+}
+
+impl Default for Stack {
+    fn default() -> Stack {
+        Stack {
+            base_mib: 64,
+            spare_mib: 16,
+            block_size: BLOCK,
+            volatile: false,
+            faulty_spare: false,
+            latency_us: 0,
+            options: json!({}),
+        }
+    }
+}
+
+/// `stack` with volatile caches on base and spare.
+pub fn stack_with_caches(stack: Stack) -> Stack {
+    Stack { volatile: true, faulty_spare: true, ..stack }
+}
+
 /// The stack, running.
 pub struct Scene {
     /// The target.
     pub target: Target,
     /// File of Base0.
     pub base: PathBuf,
-    /// File of Spare0.
+    /// File of the spare.
     pub spare: PathBuf,
     /// Where NVMe/TCP listens.
     pub port: u16,
-    options: Value,
+    stack: Stack,
 }
 
 impl Scene {
-    /// A base of 64 MiB and a spare of 16 MiB with `faults` from the start, and Remap0 over them.
+    /// The usual stack with `faults` from the start.
     #[track_caller]
     pub fn start(faults: &[Value]) -> Scene {
         Scene::with(faults, json!({}))
@@ -73,11 +116,23 @@ impl Scene {
     /// As [`Scene::start`], with further parameters of `bdev_remap_create`.
     #[track_caller]
     pub fn with(faults: &[Value], options: Value) -> Scene {
-        let target = Target::prepare();
-        let (base, spare) = (target.file("base", 64), target.file("spare", 16));
-        let mut scene = Scene { target, base, spare, port: free_port(), options };
+        Scene::of(Stack { options, ..Stack::default() }, faults)
+    }
+
+    /// Any stack, with `faults` from the start.
+    #[track_caller]
+    pub fn of(stack: Stack, faults: &[Value]) -> Scene {
+        let mut scene = Scene::prepare(stack);
         scene.start_again(faults);
         scene
+    }
+
+    /// The files of a stack, nothing running yet.
+    #[track_caller]
+    pub fn prepare(stack: Stack) -> Scene {
+        let target = Target::prepare();
+        let (base, spare) = (target.file("base", stack.base_mib), target.file("spare", stack.spare_mib));
+        Scene { target, base, spare, port: free_port(), stack }
     }
 
     /// Starts the target again, with these faults.
@@ -87,19 +142,37 @@ impl Scene {
         self.target.start(&config);
     }
 
-    /// The configuration: faults first, so that no I/O gets past them.
+    /// The configuration: faults come before what is above them, so that no I/O gets past them.
     pub fn config(&self, faults: &[Value]) -> Config {
-        let mut config = Config::new().aio("Base0", &self.base, BLOCK as u32, BASE_UUID);
-        config = config.bdev("bdev_fault_create", json!({ "name": "Fault0", "base_bdev": "Base0" }));
-        for fault in faults {
-            config = config.bdev("bdev_fault_inject", fault.clone());
+        let Stack { volatile, faulty_spare, latency_us, options, .. } = &self.stack;
+        let fault_bdev = |config: Config, name: &str, base: &str, latency_us: u32| {
+            let params =
+                json!({ "name": name, "base_bdev": base, "volatile_cache": volatile, "latency_us": latency_us });
+            let config = config.bdev("bdev_fault_create", params);
+            let of_it = faults.iter().filter(|fault| fault["name"] == name);
+            of_it.fold(config, |config, fault| config.bdev("bdev_fault_inject", fault.clone()))
+        };
+        // A set is assembled as soon as both devices are there: by then the faults of the metadata must be in force.
+        let mut config = self.disks();
+        if *faulty_spare {
+            config = fault_bdev(config, "Spare0", "SpareDisk0", 0);
         }
-        config = config.aio("Spare0", &self.spare, BLOCK as u32, SPARE_UUID);
+        config = fault_bdev(config, "Fault0", "Base0", *latency_us);
+        if !faulty_spare {
+            config = config.aio("Spare0", &self.spare, self.stack.block_size as u32, SPARE_UUID);
+        }
         let mut create = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" });
-        if let (Some(create), Some(options)) = (create.as_object_mut(), self.options.as_object()) {
+        if let (Some(create), Some(options)) = (create.as_object_mut(), options.as_object()) {
             create.extend(options.clone());
         }
         config.bdev("bdev_remap_create", create).export("Remap0", NQN, self.port)
+    }
+
+    /// The configuration of the disks that have a fault bdev on them.
+    fn disks(&self) -> Config {
+        let block_size = self.stack.block_size as u32;
+        let config = Config::new().aio("Base0", &self.base, block_size, BASE_UUID);
+        if self.stack.faulty_spare { config.aio("SpareDisk0", &self.spare, block_size, SPARE_UUID) } else { config }
     }
 
     /// Connects to Remap0.

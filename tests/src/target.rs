@@ -21,6 +21,15 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
 const CALL: Duration = Duration::from_secs(60);
 
+/// Where the files of the tests are: in memory where that can be had, as a test is not the faster for a disk's flushes, and what a
+/// kill leaves does not depend on them. `E2E_DIR` names another place.
+fn place() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    std::env::var_os("E2E_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() })
+}
+
 /// A target and its directory. Its files are gone when it is dropped.
 pub struct Target {
     app: Option<App>,
@@ -33,7 +42,7 @@ impl Target {
     /// A place for a target, nothing running yet: for files that must exist before the start.
     #[track_caller]
     pub fn prepare() -> Target {
-        let dir = tempfile::Builder::new().prefix("bdev-remap-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new().prefix("bdev-remap-").tempdir_in(place()).expect("a temporary directory");
         Target { app: None, starts: 0, slot: Slot::take(), dir }
     }
 
@@ -74,17 +83,9 @@ impl Target {
     /// As [`Target::start`], with any JSON document; yields the log if the target ends instead of serving.
     #[track_caller]
     pub fn try_start(&mut self, config: &Value) -> Result<(), String> {
-        assert!(self.app.is_none(), "the target runs already");
-        self.starts += 1;
-        let _ = fs::remove_file(self.socket());
-        let file = self.dir().join("config.json");
-        fs::write(&file, config.to_string()).expect("the configuration can be written");
-        let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
-        let args = ["-s", "1024", "-m", self.slot.mask(), "-r", &socket, "-c", &file];
-        let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));
-        let app = App::stock("spdk_tgt", COMMON.iter().chain(&args), &log).expect("scripts/spdk can be run");
-        let app = self.app.insert(app);
-        let socket = self.dir.path().join("rpc.sock");
+        self.launch(config);
+        let socket = self.socket();
+        let Some(app) = self.app.as_mut() else { return Err("not launched".to_owned()) };
         let ready = wait_for("start of spdk_tgt", START, || {
             if app.ended().is_some() {
                 return Some(Err(app.output()));
@@ -96,6 +97,21 @@ impl Target {
             self.app = None;
         }
         ready
+    }
+
+    /// Launches the target with `config`, and does not wait for it.
+    #[track_caller]
+    pub fn launch(&mut self, config: &Value) {
+        assert!(self.app.is_none(), "the target runs already");
+        self.starts += 1;
+        let _ = fs::remove_file(self.socket());
+        let file = self.dir().join("config.json");
+        fs::write(&file, config.to_string()).expect("the configuration can be written");
+        let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
+        let args = ["-s", "1024", "-m", self.slot.mask(), "-r", &socket, "-c", &file];
+        let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));
+        let app = App::stock("spdk_tgt", COMMON.iter().chain(&args), &log).expect("scripts/spdk can be run");
+        self.app = Some(app);
     }
 
     /// Calls an RPC method; `Value::Null` for no parameters.

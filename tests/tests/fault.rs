@@ -217,7 +217,7 @@ fn kill_loses_the_cache_and_saved_config_has_its_options() {
     assert_eq!(cached.medium(0, 6), [stamped(0, 4, 1), zeroes(2)].concat());
 
     cached.start_again(20_000);
-    let saved = cached.target.rpc("save_config", Value::Null).to_string();
+    let saved = cached.target.rpc("framework_get_config", json!({ "name": "bdev" })).to_string();
     assert!(saved.contains(r#""volatile_cache":true"#) && saved.contains(r#""latency_us":20000"#), "{saved}");
     let mut host = connect(cached.port, NQN);
     let start = Instant::now();

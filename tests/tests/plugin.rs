@@ -22,14 +22,15 @@ fn plugin_speaks_to_the_target() {
     for method in ["create", "delete", "status", "list", "save", "restore", "set_options"] {
         assert!(printed(&cli(&target, &[&format!("bdev_remap_{method}"), "-h"])).contains("usage"), "{method}");
     }
-    for method in ["create", "delete", "inject", "clear", "list"] {
+    for method in ["create", "delete", "inject", "clear", "list", "power_cut", "power_on"] {
         assert!(printed(&cli(&target, &[&format!("bdev_fault_{method}"), "-h"])).contains("usage"), "{method}");
     }
     let create = ["bdev_remap_create", "-n", "Remap0", "-b", "Fault0", "-s", "Spare", "--storm-limit", "100"];
     let refused = cli(&target, &create);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("Fault0"), "{refused:?}");
 
-    printed(&cli(&target, &["bdev_fault_create", "-n", "Fault0", "-b", "Base"]));
+    let options = ["--volatile-cache", "--latency-us", "10"];
+    printed(&cli(&target, &[&["bdev_fault_create", "-n", "Fault0", "-b", "Base"][..], &options].concat()));
     printed(&cli(
         &target,
         &["bdev_fault_inject", "Fault0", "0x10", "4", "write", "write_fault", "--stride", "2", "-c", "9"],
@@ -51,6 +52,8 @@ fn plugin_speaks_to_the_target() {
         &["bdev_remap_restore", "Remap0", "--check"],
         &["bdev_remap_set_options", "Remap0", "--remap-on", "any", "--rearm"],
         &["bdev_fault_clear", "Fault0"],
+        &["bdev_fault_power_cut", "Fault0", "--keep", "random", "--seed", "7"],
+        &["bdev_fault_power_on", "Fault0"],
         &["bdev_remap_delete", "Remap0", "--wipe"],
         &["bdev_fault_delete", "Fault0"],
     ] {

@@ -160,3 +160,16 @@ fn unmap_and_write_zeroes_under_load() {
         assert!(output.contains("Remap0"), "{output}");
     }
 }
+
+/// Resets of Remap0, and so of both devices, again and again under load over bad blocks: I/O may be aborted, but nothing hangs, and
+/// what was aborted is not taken for a bad block.
+#[test]
+fn resets_under_load_over_bad_blocks() {
+    let (output, status) =
+        bdevperf(&remap_over_faults(64, 4096), &["-w", "reset", "-q", "32", "-o", "4096", "-t", "3"]);
+    assert_eq!(status["state"], "online", "{status}\n{output}");
+    let remapped = status["remapped"].as_u64().unwrap();
+    assert!((1..=16384 / 64).contains(&remapped), "{status}");
+    assert!((&status["pending"], &status["lost"]) == (&json!(0), &json!(0)), "{status}");
+    assert!(status["metadata"].as_object().unwrap().values().all(|copy| copy == "ok"), "{status}");
+}

@@ -85,6 +85,11 @@ pub fn read_command(lba: u64, blocks: u16) -> Sqe {
     range(READ, lba, blocks)
 }
 
+/// A command for [`Queue::submit`]: flush the namespace.
+pub fn flush_command() -> Sqe {
+    Sqe::new(FLUSH).u32(4, 1)
+}
+
 fn range(opcode: u8, lba: u64, blocks: u16) -> Sqe {
     Sqe::new(opcode).u32(4, 1).u64(40, lba).u16(48, blocks - 1)
 }
@@ -165,7 +170,7 @@ impl Host {
 
     /// Flushes the namespace.
     pub fn flush(&mut self) -> Result<Status, Error> {
-        Ok(self.io.run(Sqe::new(FLUSH).u32(4, 1), &[], 0)?.status)
+        Ok(self.io.run(flush_command(), &[], 0)?.status)
     }
 
     /// Zeroes `blocks` blocks at `lba`.

@@ -1,0 +1,111 @@
+//! Delete and reset while writers are at work over bad blocks: nothing acknowledged is lost, and nothing hangs.
+
+use std::{
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
+
+use e2e::{
+    load::{self, Habits, Shared},
+    model::Model,
+    nvme_tcp::Host,
+    random::{Random, announce, seed},
+    scene::{NQN, Scene, fault_every},
+    wait::wait_until,
+};
+use serde_json::{Value, json};
+
+const WRITERS: u64 = 3;
+const OWNED: u64 = 1000;
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A hundredth of the blocks is bad for writing.
+fn faults() -> Vec<Value> {
+    vec![fault_every(100, 7, WRITERS * OWNED, "write", "write_fault")]
+}
+
+/// Writers at work until `end` has had its way with the device; then the target is started again and every block is checked.
+fn survive(what: &str, end: impl FnOnce(&mut Scene, &Shared)) {
+    let seed = seed();
+    announce(&format!("{what}: E2E_SEED={seed}"));
+    let mut random = Random::new(seed);
+    let mut scene = Scene::start(&faults());
+    let shared = Shared::default();
+    let mut models: Vec<Model> = (0..WRITERS).map(|_| Model::new(false)).collect();
+    let hosts: Vec<Host> = (0..WRITERS).map(|_| scene.host()).collect();
+    thread::scope(|scope| {
+        for ((writer, host), model) in (0..).zip(&hosts).zip(&mut models) {
+            let habits = Habits {
+                window: writer * OWNED..(writer + 1) * OWNED,
+                block_size: 4096,
+                depth: 16,
+                max_blocks: 8,
+                flush_one_in: 50,
+            };
+            let (mut random, shared) = (random.fork(), &shared);
+            scope.spawn(move || {
+                let mut queue = host.queue(2).expect("an I/O queue");
+                load::run(&mut queue, &habits, model, shared, &mut random, 1);
+            });
+        }
+        wait_until("some load", LIMIT, || shared.acked.load(Ordering::Relaxed) > 2000);
+        end(&mut scene, &shared);
+        scene.target.kill9();
+    });
+
+    scene.start_again(&faults());
+    assert_eq!(scene.status()["state"], "online");
+    let mut host = scene.host();
+    for model in &mut models {
+        for (first, blocks) in model.runs(32) {
+            let data = host.read(first, blocks as u16).unwrap().unwrap();
+            for (lba, block) in (first..).zip(data.chunks(4096)) {
+                model.recovered(lba, Some(block), &shared.bad).unwrap_or_else(|wrong| panic!("{wrong}"));
+            }
+        }
+    }
+    scene.target.stop();
+}
+
+#[test]
+fn acknowledged_writes_survive_delete_under_load() {
+    survive("delete", |scene, shared| {
+        shared.dying.set();
+        assert_eq!(scene.target.rpc("bdev_remap_delete", json!({ "name": "Remap0" })), true);
+        assert!(!scene.target.has_bdev("Remap0"));
+        assert_eq!(scene.target.rpc("bdev_remap_status", json!({})), json!([]));
+        // Base and spare are free, and the set can be had again.
+        let create = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" });
+        scene.target.rpc("bdev_remap_create", create);
+        assert!(scene.count("remapped") > 5, "{}", scene.status());
+    });
+}
+
+/// A subsystem that is paused, and saves and options that change, disturb no I/O.
+#[test]
+fn acknowledged_writes_survive_administration_under_load() {
+    survive("administration", |scene, shared| {
+        let end = Instant::now() + Duration::from_millis(500);
+        let acked = shared.acked.load(Ordering::Relaxed);
+        let mut saves = 0;
+        while Instant::now() < end {
+            let saved = scene.target.rpc("bdev_remap_save", json!({ "name": "Remap0" }));
+            assert_eq!(saved["all_copies"], true, "{saved}");
+            for dry_run in [true, false] {
+                let params = json!({ "name": "Remap0", "dry_run": dry_run });
+                let restored = scene.target.rpc("bdev_remap_restore", params);
+                let same = ["added", "removed", "changed"].iter().all(|what| restored[*what] == 0);
+                assert!(same, "{restored}");
+            }
+            let limit = json!({ "name": "Remap0", "storm_limit": 5000 + saves });
+            scene.target.rpc("bdev_remap_set_options", limit);
+            scene.target.rpc("bdev_get_bdevs", json!({ "name": "Remap0" }));
+            saves += 1;
+        }
+        assert!(saves > 3, "{saves}");
+        assert!(shared.acked.load(Ordering::Relaxed) > acked, "I/O goes on");
+        assert!(scene.target.rpc("nvmf_get_subsystems", json!({ "nqn": NQN })).is_array());
+        shared.dying.set();
+    });
+}

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use fixedbitset::FixedBitSet;
 
+use crate::mutation::{Mutation, active};
 use crate::units::SpareIndex;
 
 /// A spare block that is reserved for a relocation.
@@ -125,6 +126,11 @@ impl Allocator {
     /// Nobody knows whether the log says that the reserved block is used.
     pub(crate) fn set_in_doubt(&mut self, index: SpareIndex) {
         if self.reserved.remove(&index).is_some() {
+            if active(Mutation::ReuseSpareTooEarly) {
+                self.put_back(index);
+                self.hint = index.get() as usize;
+                return;
+            }
             self.in_doubt.push(index);
         }
     }

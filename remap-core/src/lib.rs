@@ -15,12 +15,18 @@ mod device;
 pub mod engine;
 mod error;
 pub mod format;
+#[cfg(feature = "mutations")]
+pub mod mutation;
+#[cfg(not(feature = "mutations"))]
+mod mutation;
 mod owner;
 mod recovery;
 mod remap_log;
 pub mod rescue;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod simulation;
 mod spare;
 mod status;
 mod sync;

@@ -61,6 +61,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         self.publish(changes);
         committer.forget_doubts();
         committer.log.reposition(position, recovered.log_ok);
+        committer.log.found_dirty(recovered.dirty);
         if recovered.unfinished {
             committer.log.require_checkpoint();
         }

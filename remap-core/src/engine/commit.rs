@@ -20,6 +20,7 @@ use super::Engine;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::Record;
+use crate::mutation::{Mutation, active};
 use crate::owner::{Committed, Move, Refused};
 use crate::remap_log::{AppendError, Log, Saved, checkpoint_records};
 use crate::table::{Change, Mapping};
@@ -132,6 +133,9 @@ impl<D: Device, E: Env> Engine<D, E> {
         for page in &batch.pages {
             if committer.log.needs_checkpoint() && self.checkpoint(committer).await.is_err() {
                 break;
+            }
+            if active(Mutation::PublishBeforeCommit) {
+                self.take_effect(page);
             }
             match committer.log.append(&page.records).await {
                 Ok(()) => self.take_effect(page),

@@ -91,7 +91,8 @@ pub(super) async fn open<D: Device>(
         Plan::Load { superblock, ok, rewrite } => {
             let mut recovered = recover(&spare, &superblock).await?;
             recovered.unfinished |= rewrite;
-            let log = Log::new(spare, counters, superblock, recovered.position, recovered.log_ok, ok);
+            let mut log = Log::new(spare, counters, superblock, recovered.position, recovered.log_ok, ok);
+            log.found_dirty(recovered.dirty);
             Ok((log, recovered))
         }
     }
@@ -230,6 +231,7 @@ async fn format<D: Device>(
         position: before,
         log_ok: [true; 2],
         unfinished: false,
+        dirty: [false; 2],
     };
     Ok((log, empty))
 }

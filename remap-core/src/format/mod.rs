@@ -11,6 +11,8 @@ pub mod superblock;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use crc::is_zero;
 pub use layout::{Copy, Layout};
 pub use page::{PageContent, PageInfo, decode_page, encode_page, records_per_page};
 pub use record::Record;

@@ -6,6 +6,7 @@ use super::scan::{Area, Slot};
 use crate::error::Error;
 use crate::format::Copy;
 use crate::format::page::PageInfo;
+use crate::mutation::{Mutation, active};
 
 /// The part of the log that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +19,14 @@ pub(super) struct Chosen {
     pub(super) end: u64,
     /// By copy: whether it holds all that it should.
     pub(super) log_ok: [bool; 2],
-    /// Whether a crash left something that a fresh checkpoint should put right.
+    /// Whether something was left that a fresh checkpoint, in the other area, should put right.
     pub(super) unfinished: bool,
     /// The highest epoch and sequence number found anywhere.
     pub(super) top: (u64, u64),
     /// Whether the other area has pages that could hide a still higher epoch.
     pub(super) hidden: bool,
+    /// By area: whether it has bad pages, which a later end of the log must not meet.
+    pub(super) dirty: [bool; 2],
 }
 
 /// One area, as seen under one epoch.
@@ -55,7 +58,7 @@ fn top_epoch(area: &Area) -> Option<u64> {
 /// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`].
 pub(super) fn choose(areas: &[Area; 2], known: u64) -> Result<Chosen, Error> {
     let tops = [top_epoch(&areas[0]), top_epoch(&areas[1])];
-    let newest = usize::from(tops[1] > tops[0]);
+    let newest = usize::from(tops[1] > tops[0] && !active(Mutation::IgnoreEpoch));
     let Some(epoch) = tops[newest] else { return Err(Error::NoCheckpoint) };
     let mut view = View::new(areas, newest, epoch)?;
     if tops[0] == tops[1] {
@@ -71,7 +74,7 @@ pub(super) fn choose(areas: &[Area; 2], known: u64) -> Result<Chosen, Error> {
         }
         unfinished = true;
     }
-    if view.epoch < known {
+    if view.epoch < known && !active(Mutation::IgnoreEpoch) {
         return Err(Error::EpochLost { known, found: view.epoch });
     }
     let sequences = areas.iter().flatten().flatten().filter_map(|slot| match slot {
@@ -79,8 +82,9 @@ pub(super) fn choose(areas: &[Area; 2], known: u64) -> Result<Chosen, Error> {
         Slot::Zero | Slot::Bad => None,
     });
     let top = (epoch, sequences.max().unwrap_or(0));
-    let hidden = areas[1 - view.number].iter().flatten().any(|slot| *slot == Slot::Bad);
+    let dirty = [0, 1].map(|area: usize| areas[area].iter().flatten().any(|slot| *slot == Slot::Bad));
     let (end, torn) = view.end()?;
+    let ahead = (end..view.pages()).any(|page| Copy::BOTH.iter().any(|copy| view.kind(*copy, page) == Kind::Bad));
     let (log_ok, single) = view.health(end);
     Ok(Chosen {
         area: view.number,
@@ -89,9 +93,10 @@ pub(super) fn choose(areas: &[Area; 2], known: u64) -> Result<Chosen, Error> {
         checkpoint_pages: view.checkpoint_pages,
         end,
         log_ok,
-        unfinished: unfinished || torn || single,
+        unfinished: unfinished || torn || single || ahead,
         top,
-        hidden,
+        hidden: dirty[1 - view.number],
+        dirty,
     })
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Recovered {
     pub(crate) log_ok: [bool; 2],
     /// Whether a crash left something that a fresh checkpoint should put right before anything is appended.
     pub(crate) unfinished: bool,
+    /// By area: whether it has bad pages.
+    pub(crate) dirty: [bool; 2],
 }
 
 /// Reads the log of the set that `superblock` describes.
@@ -86,6 +88,7 @@ pub(crate) async fn recover<D: Device>(spare: &Spare<D>, superblock: &Superblock
         position,
         log_ok: chosen.log_ok,
         unfinished: chosen.unfinished,
+        dirty: chosen.dirty,
     })
 }
 

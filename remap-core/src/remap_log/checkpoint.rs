@@ -85,6 +85,9 @@ impl<D: Device> Log<D> {
         self.position.next_epoch = next.next_epoch;
         self.position.top_sequence = next.top_sequence;
 
+        if self.dirty[next.area] {
+            self.clean(next.area).await;
+        }
         let mut written = [false; 2];
         let mut may_be_complete = false;
         for copy in Copy::BOTH {
@@ -93,6 +96,7 @@ impl<D: Device> Log<D> {
                 Ok(()) => written[copy.index()] = true,
                 Err(failed) => {
                     may_be_complete |= failed.reached_end;
+                    self.dirty[next.area] = true;
                     self.counters.log_copy_errors.add(1);
                     log::warn!(
                         "{}: checkpoint {} not written to log copy {}: {}",
@@ -121,6 +125,25 @@ impl<D: Device> Log<D> {
         self.counters.checkpoints.add(1);
         let all_copies = self.log_ok == [true; 2] && self.superblock_ok == [true; 2];
         Ok(Saved { epoch: next.epoch, bytes: pages * u64::from(layout.page_bytes), all_copies })
+    }
+
+    /// Zeroes an area that is not in force, one copy after the other, so that a crash tears at most one. What cannot be
+    /// zeroed is tried again the next time.
+    async fn clean(&mut self, area: usize) {
+        let layout = self.superblock.layout;
+        let blocks = u64::from(layout.area_pages) * layout.page_blocks();
+        let mut cleaned = true;
+        for copy in Copy::BOTH {
+            let mut result = self.spare.zero(layout.log_page(copy, area, 0), blocks).await;
+            if result.is_ok() {
+                result = self.spare.flush().await;
+            }
+            if let Err(error) = result {
+                log::warn!("{}: log area {area}, copy {}, not zeroed: {error}", self.superblock.name, copy.name());
+                cleaned = false;
+            }
+        }
+        self.dirty[area] = !cleaned;
     }
 
     /// Writes one copy of a checkpoint, up to the first error, and flushes it.

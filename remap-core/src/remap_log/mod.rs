@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{Copy, PageInfo, Record, Superblock, encode_page, records_per_page};
+use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
 
 pub(crate) use self::checkpoint::{Saved, checkpoint_records};
@@ -70,6 +71,9 @@ pub(crate) struct Log<D: Device> {
     log_ok: [bool; 2],
     superblock_ok: [bool; 2],
     must_checkpoint: bool,
+    /// By area: whether it may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
+    /// end of the log for one that may have held records, so an area is zeroed before it is used again.
+    dirty: [bool; 2],
 }
 
 impl<D: Device> Log<D> {
@@ -81,7 +85,7 @@ impl<D: Device> Log<D> {
         log_ok: [bool; 2],
         superblock_ok: [bool; 2],
     ) -> Log<D> {
-        Log { spare, counters, superblock, position, log_ok, superblock_ok, must_checkpoint: false }
+        Log { spare, counters, superblock, position, log_ok, superblock_ok, must_checkpoint: false, dirty: [false; 2] }
     }
 
     pub(crate) fn view(&self) -> LogView {
@@ -106,6 +110,11 @@ impl<D: Device> Log<D> {
     /// Nothing is appended any more before a checkpoint has succeeded.
     pub(crate) fn require_checkpoint(&mut self) {
         self.must_checkpoint = true;
+    }
+
+    /// Recovery found these areas to have bad pages.
+    pub(crate) fn found_dirty(&mut self, dirty: [bool; 2]) {
+        self.dirty = [self.dirty[0] || dirty[0], self.dirty[1] || dirty[1]];
     }
 
     /// Whether a checkpoint has to be written before the next page.
@@ -141,13 +150,20 @@ impl<D: Device> Log<D> {
         let mut page = self.spare.alloc(layout.page_blocks()).map_err(|_| AppendError::NotWritten)?;
         encode_page(page.as_mut(), self.superblock.set_uuid, info, records);
         // The data must not be lost when the record of it survives.
-        self.spare.flush().await.map_err(|error| {
-            log::warn!("{}: data not flushed: {error}", self.superblock.name);
-            AppendError::NotWritten
-        })?;
+        if !active(Mutation::SkipFlushBeforeRecord) {
+            self.spare.flush().await.map_err(|error| {
+                log::warn!("{}: data not flushed: {error}", self.superblock.name);
+                AppendError::NotWritten
+            })?;
+        }
         let mut durable = false;
         for copy in Copy::BOTH {
-            let (back, result) = self.write_durably(layout.log_page(copy, area, next_page), page).await;
+            let at = layout.log_page(copy, area, next_page);
+            let (back, result) = if active(Mutation::CompleteBeforeCommit) {
+                self.spare.write(at, page).await
+            } else {
+                self.write_durably(at, page).await
+            };
             page = back;
             match result {
                 Ok(()) => durable = true,
@@ -158,7 +174,9 @@ impl<D: Device> Log<D> {
             self.must_checkpoint = true;
             return Err(AppendError::InDoubt);
         }
-        self.position.next_page += 1;
+        if !active(Mutation::RewriteCommittedPage) {
+            self.position.next_page += 1;
+        }
         self.position.top_sequence = self.position.top_sequence.max(info.sequence);
         self.counters.log_pages.add(1);
         Ok(())
@@ -174,6 +192,7 @@ impl<D: Device> Log<D> {
 
     fn copy_failed(&mut self, copy: Copy, error: &Error) {
         self.counters.log_copy_errors.add(1);
+        self.dirty[self.position.area & 1] = true;
         if std::mem::replace(&mut self.log_ok[copy.index()], false) {
             log::warn!("{}: log copy {} is bad: {error}", self.superblock.name, copy.name());
         }

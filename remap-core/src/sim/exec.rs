@@ -1,10 +1,15 @@
-//! A deterministic executor on one thread, and the [`Env`] that runs on it.
+//! A deterministic executor on one thread, with a clock of its own, and the [`Env`] that runs on it.
+//!
+//! Tasks run in the order in which they were woken; when none can go on, the clock jumps to the next sleeper. So what the
+//! tasks sleep decides the order of everything. It can stop after a number of polls, which is how a process dies.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -14,28 +19,69 @@ use crate::device::Env;
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Which tasks can go on, in the order in which they were woken.
-type Ready = Arc<Mutex<VecDeque<u64>>>;
+type Ready = Arc<Mutex<VecDeque<usize>>>;
 
 struct TaskWaker {
-    id: u64,
+    id: usize,
+    /// Whether it is in `ready`.
+    woken: AtomicBool,
     ready: Ready,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ready.contains(&self.id) {
-            ready.push_back(self.id);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::Relaxed) {
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.id);
         }
+    }
+}
+
+struct Slot {
+    /// `None` while it is polled.
+    task: Option<Task>,
+    state: Arc<TaskWaker>,
+    waker: Waker,
+}
+
+/// Who waits for the clock: by time, then in the order of going to sleep.
+struct Sleeper {
+    at: (Duration, u64),
+    waker: Waker,
+}
+
+impl PartialEq for Sleeper {
+    fn eq(&self, other: &Sleeper) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Sleeper {}
+
+impl PartialOrd for Sleeper {
+    fn partial_cmp(&self, other: &Sleeper) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sleeper {
+    fn cmp(&self, other: &Sleeper) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
     }
 }
 
 #[derive(Default)]
 struct Inner {
-    tasks: RefCell<BTreeMap<u64, Task>>,
-    next: Cell<u64>,
+    /// By id; `None` for those that have ended.
+    tasks: RefCell<Vec<Option<Slot>>>,
     ready: Ready,
+    sleepers: RefCell<BinaryHeap<Reverse<Sleeper>>>,
+    slept: Cell<u64>,
     now: Cell<Duration>,
+    polls: Cell<u64>,
 }
 
 /// Runs tasks, one step at a time, on the thread that it is on. Clones are the same executor.
@@ -51,26 +97,59 @@ impl Executor {
 
     /// Adds a task; it runs when the executor does.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let id = self.0.next.get();
-        self.0.next.set(id + 1);
-        self.0.tasks.borrow_mut().insert(id, Box::pin(task));
-        Arc::new(TaskWaker { id, ready: Arc::clone(&self.0.ready) }).wake();
+        let mut tasks = self.0.tasks.borrow_mut();
+        let ready = Arc::clone(&self.0.ready);
+        let state = Arc::new(TaskWaker { id: tasks.len(), woken: AtomicBool::new(false), ready });
+        let waker = Waker::from(Arc::clone(&state));
+        state.wake_by_ref();
+        tasks.push(Some(Slot { task: Some(Box::pin(task)), state, waker }));
     }
 
     /// Runs until no task can go on.
     pub fn run(&self) {
-        while let Some(id) = self.next_ready() {
-            // Taken out meanwhile, so that the task can spawn others.
-            let Some(mut task) = self.0.tasks.borrow_mut().remove(&id) else { continue };
-            let waker = Waker::from(Arc::new(TaskWaker { id, ready: Arc::clone(&self.0.ready) }));
-            if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-                self.0.tasks.borrow_mut().insert(id, task);
-            }
-        }
+        while self.step() {}
     }
 
-    fn next_ready(&self) -> Option<u64> {
-        self.0.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// Runs until no task can go on, or `polls` polls of tasks were done since the executor was made. True in the first case.
+    pub fn run_to(&self, polls: u64) -> bool {
+        while self.0.polls.get() < polls {
+            if !self.step() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Polls of tasks so far.
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.0.polls.get()
+    }
+
+    /// Polls the next task, letting time go by if need be; false if there is nothing to do.
+    fn step(&self) -> bool {
+        let next = self.0.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(id) = next else {
+            let Some(Reverse(sleeper)) = self.0.sleepers.borrow_mut().pop() else { return false };
+            self.0.now.set(self.0.now.get().max(sleeper.at.0));
+            sleeper.waker.wake();
+            return true;
+        };
+        // Taken out meanwhile, so that the task can spawn others.
+        let taken = self.0.tasks.borrow_mut().get_mut(id).and_then(Option::as_mut).and_then(|slot| {
+            slot.state.woken.store(false, Ordering::Relaxed);
+            Some((slot.task.take()?, slot.waker.clone()))
+        });
+        let Some((mut task, waker)) = taken else { return true };
+        self.0.polls.set(self.0.polls.get() + 1);
+        let pending = task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
+        if let Some(slot) = self.0.tasks.borrow_mut().get_mut(id) {
+            match slot {
+                Some(slot) if pending => slot.task = Some(task),
+                _ => *slot = None,
+            }
+        }
+        true
     }
 
     /// Runs `future`, and all tasks; `None` if it can never end, as after a power cut.
@@ -90,11 +169,37 @@ impl Executor {
         // Taken out first: what a task drops may look at the executor.
         let tasks = std::mem::take(&mut *self.0.tasks.borrow_mut());
         drop(tasks);
+        let sleepers = std::mem::take(&mut *self.0.sleepers.borrow_mut());
+        drop(sleepers);
+    }
+
+    /// The time on its clock.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.now.get()
     }
 
     /// Lets time go by.
     pub fn advance(&self, by: Duration) {
         self.0.now.set(self.0.now.get() + by);
+    }
+
+    /// Waits until that much time has gone by.
+    pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + use<> {
+        let inner = Rc::clone(&self.0);
+        let until = inner.now.get() + time;
+        let mut asleep = false;
+        std::future::poll_fn(move |context| {
+            if asleep && inner.now.get() >= until {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut asleep, true) {
+                inner.slept.set(inner.slept.get() + 1);
+                let at = (until, inner.slept.get());
+                inner.sleepers.borrow_mut().push(Reverse(Sleeper { at, waker: context.waker().clone() }));
+            }
+            Poll::Pending
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use futures_util::future::join;
 
 use super::*;
 use crate::device::Device;
+use crate::format::Copy;
 
 /// What the host may find on a block.
 #[derive(Clone, Default)]
@@ -194,4 +195,43 @@ fn acked_writes_survive_a_crash_around_the_checkpoint_of_a_full_area() {
     let host = world.host();
     assert_eq!(mappings(&host.engine).len(), 135);
     assert!(host.engine.status().epoch >= 3);
+}
+
+/// The log page of copy B that follows the last one of area 0, overwritten with something.
+fn with_bad_page(world: &World, host: &SimHost, page: u64) -> Medium {
+    let mut medium = world.spare.contents();
+    medium.set_block(host.engine.layout().log_page(Copy::B, 0, page), &filled(7));
+    medium
+}
+
+/// Found by seed 2131 of the simulation: the torn page lay in wait until its area was used again.
+#[test]
+fn a_torn_page_is_no_trap_for_later_epochs() {
+    let world = World::new();
+    world.bad_for_writes(5, 1);
+    let host = world.host();
+    world.write(&host, 5, filled(55)).unwrap();
+    // As a crash leaves it in the middle of writing copy B.
+    let world = world.after_crash(with_bad_page(&world, &host, 1));
+    let host = world.host();
+    assert_eq!(host.engine.status().epoch, 2, "a fresh checkpoint, in area 1");
+    world.save(&host).unwrap();
+    let world = world.after_kill();
+    let host = world.host_of(world.open_with(params()).unwrap());
+    assert_eq!(value(&world.read(&host, 5, 1).unwrap()), 55);
+}
+
+/// Found by fuzzing: a bad page behind the end did no harm until the end came to it.
+#[test]
+fn a_bad_page_behind_the_end_is_no_trap_for_later_commits() {
+    let world = World::new();
+    world.bad_for_writes(5, 2);
+    let host = world.host();
+    world.write(&host, 5, filled(55)).unwrap();
+    let world = world.after_crash(with_bad_page(&world, &host, 3));
+    let host = world.host();
+    world.write(&host, 6, filled(66)).unwrap();
+    let world = world.after_kill();
+    let host = world.host_of(world.open_with(params()).unwrap());
+    assert_eq!(value(&world.read(&host, 6, 1).unwrap()), 66);
 }

@@ -1,0 +1,108 @@
+//! A valid spare with anything changed on it, checksums made right or not: it is loaded with a table that is sound, or
+//! refused with nothing written. What was loaded works: a new mapping survives a restart together with the others.
+#![no_main]
+
+use std::collections::BTreeSet;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use remap_core::format::{Copy, Layout};
+use remap_core::sim::Medium;
+use remap_fuzz::{PAGE, SPARE_BLOCKS, host, mappings, open, valid_image};
+
+#[derive(Arbitrary, Debug)]
+struct Edit {
+    place: Place,
+    at: u16,
+    bytes: Vec<u8>,
+    fix_crc: bool,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Place {
+    Superblock {
+        b: bool,
+    },
+    Log {
+        b: bool,
+        area: bool,
+        page: u8,
+    },
+    /// Another page of the log is put there.
+    Copied {
+        b: bool,
+        area: bool,
+        page: u8,
+        from: u8,
+    },
+    /// The page is gone.
+    Zero {
+        b: bool,
+        area: bool,
+        page: u8,
+    },
+}
+
+fn edit(medium: &mut Medium, layout: &Layout, edit: &Edit) {
+    let copy = |b: &bool| if *b { Copy::B } else { Copy::A };
+    let log = |b, area: &bool, page: u8| {
+        layout.log_page(copy(b), usize::from(*area), u64::from(page) % u64::from(layout.area_pages))
+    };
+    let at = match &edit.place {
+        Place::Superblock { b } => layout.superblock(copy(b)),
+        Place::Log { b, area, page } | Place::Copied { b, area, page, .. } | Place::Zero { b, area, page } => {
+            // Mostly those that are there.
+            log(b, area, if page % 4 == 3 { *page } else { page % 8 })
+        }
+    };
+    let mut page = match &edit.place {
+        Place::Copied { from, area, .. } => medium.block(log(&(from & 1 == 1), &((from & 2 == 2) != *area), from >> 4)),
+        Place::Zero { .. } => vec![0; PAGE],
+        Place::Superblock { .. } | Place::Log { .. } => medium.block(at),
+    };
+    let from = usize::from(edit.at) % 640;
+    for (to, byte) in page[from..].iter_mut().zip(&edit.bytes) {
+        *to = *byte;
+    }
+    if edit.fix_crc {
+        remap_fuzz::fix_crc(&mut page);
+    }
+    medium.set_block(at, &page);
+}
+
+fuzz_target!(|edits: Vec<Edit>| {
+    let mut medium = valid_image();
+    let layout = Layout::for_spare(PAGE as u32, SPARE_BLOCKS).expect("it is large enough");
+    edits.iter().take(12).for_each(|one| edit(&mut medium, &layout, one));
+    let (executor, spare, opened) = open(medium.clone());
+    let engine = match opened {
+        Ok(engine) => engine,
+        Err(error) => {
+            assert!(error.errno() < 0 && !error.to_string().is_empty());
+            assert!(spare.contents() == medium && spare.writes() == 0, "a refusal has written something: {error}");
+            return;
+        }
+    };
+    let held = mappings(&engine);
+    let places: Vec<_> = held.iter().filter_map(|(_, mapping)| mapping.spare()).collect();
+    assert!(places.iter().all(|spare| spare.get() < layout.data_blocks), "outside the data area");
+    assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), places.len(), "two blocks share a spare block");
+    let usage = engine.status().spare;
+    assert!(usage.used + usage.free + usage.bad == usage.total && usage.used == places.len() as u64);
+
+    let again = host(&engine, &spare);
+    let (_, written) = executor
+        .block_on(async move {
+            let report = again.engine.restore(true).await.expect("what was loaded can be read again");
+            assert_eq!(report.added + report.removed + report.changed, 0);
+            ((), again.write(100, vec![100; PAGE]).await)
+        })
+        .expect("it ends");
+    let now = mappings(&engine);
+    if written.is_err() {
+        assert_eq!(usage.free, 0, "a block was not relocated");
+    }
+    let (_, _, reopened) = open(spare.contents());
+    let reopened = reopened.expect("what was loaded once can be loaded again");
+    assert_eq!(mappings(&reopened), now, "a restart changes the table");
+});

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Usage: scripts/test.sh [--help] [FILTER]
 #
-# Sets everything up and runs all tests: formatting, clippy, the scripts' and the plugin's syntax, then `cargo test` for the whole
-# workspace, the end-to-end tests with the real spdk_tgt among it. With FILTER: only the tests whose name holds it, and nothing else.
+# Sets everything up and runs all tests: formatting, clippy, the scripts' and the plugin's syntax, the tests of the crates, the simulation
+# with bugs on purpose, loom, and the end-to-end tests with the real spdk_tgt. With FILTER: only the tests whose name holds it, and
+# nothing else.
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -37,5 +38,11 @@ fi
 
 step "tests of the crates"
 cargo test --locked --workspace --exclude e2e --no-fail-fast -- "${filter[@]}"
+if [ ${#filter[@]} -eq 0 ]; then
+	step "bugs on purpose, each to be found by the simulation"
+	cargo test --locked -p remap-core --features mutations simulation
+	step "publishing and reclaiming of the remap table, in every order (loom)"
+	RUSTFLAGS="--cfg loom" cargo test --locked -p remap-core --lib --release --target-dir "$BUILD_DIR/loom" loom
+fi
 step "end-to-end tests with the real spdk_tgt"
 cargo test --locked -p e2e --tests --no-fail-fast -- "${filter[@]}"

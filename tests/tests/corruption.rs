@@ -96,8 +96,8 @@ fn right(structure: Structure, copies: &[Copy], damage: Damage) -> Right {
     let name = |a, b| if copies[0] == Copy::A { a } else { b };
     match (structure, copies.len()) {
         (NextPage, _) if damage != Damage::Garbage => Right::Table { bad: None },
-        // On copy A it is a page that a crash tore. On copy B it may have been a commit that copy A did not take.
-        (NextPage, 1) if copies[0] == Copy::A => Right::Table { bad: Some("log_a") },
+        // On copy A it is a page that a crash tore; copy B is not written before copy A. The area is left for the other one.
+        (NextPage, 1) => Right::Table { bad: Some(name("log_a", "log_b")) },
         (NextPage, _) => Right::Refused { format: "auto" },
         (DeadArea, _) => Right::Table { bad: None },
         (Superblock, 1) if damage == Damage::Garbage => Right::Foreign,

@@ -202,6 +202,7 @@ async fn format<D: Device>(
         state: SpareState::Active,
         sequence: 0,
         epoch: 0,
+        missed_by_a: 0,
         layout,
     };
     // Slots that were never written have to read as zeros.

@@ -84,8 +84,10 @@ pub struct RawSuperblock {
     pub reserved: [u8; 4],
     /// Name of the Remap bdev, UTF-8, zeros behind it.
     pub name: [u8; 256],
+    /// The last epoch in which log copy A missed a committed page, or zero.
+    pub missed_by_a: U64,
     /// Zeros.
-    pub tail: [u8; 3632],
+    pub tail: [u8; 3624],
 }
 
 const _: () = assert!(size_of::<RawSuperblock>() == SUPERBLOCK_SIZE);
@@ -162,6 +164,8 @@ pub struct Superblock {
     pub sequence: u64,
     /// The highest epoch whose checkpoint is known to be complete.
     pub epoch: u64,
+    /// The last epoch in which log copy A missed a committed page, or zero: in that epoch it does not show where the log ends.
+    pub missed_by_a: u64,
     /// Where everything is.
     pub layout: Layout,
 }
@@ -228,7 +232,8 @@ impl Superblock {
             data_blocks: U32::new(layout.data_blocks),
             reserved: [0; 4],
             name,
-            tail: [0; 3632],
+            missed_by_a: U64::new(self.missed_by_a),
+            tail: [0; 3624],
         };
         raw.crc = U32::new(crc_without(raw.as_bytes(), offset_of!(RawSuperblock, crc)));
         if let Some(head) = page.get_mut(..SUPERBLOCK_SIZE) {
@@ -285,6 +290,7 @@ impl Superblock {
             state: SpareState::decode(raw.state.get(), other).ok_or("state")?,
             sequence: raw.sequence.get(),
             epoch: raw.epoch.get(),
+            missed_by_a: raw.missed_by_a.get(),
             layout,
         })
     }

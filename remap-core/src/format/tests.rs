@@ -27,6 +27,7 @@ fn superblock() -> Superblock {
         state: SpareState::MigratingOut(Uuid::from_u128(45)),
         sequence: 77,
         epoch: 5,
+        missed_by_a: 4,
         layout: Layout::for_spare(512, 1 << 20).unwrap(),
     }
 }
@@ -224,7 +225,8 @@ fn the_document_says_what_the_code_does() {
             SUPERBLOCK_SIZE,
             fields!(RawSuperblock: magic, crc, version, incompat, compat, set_uuid, spare_id, base_uuid, base_blocks,
                 spare_blocks, block_size, md_size, state, name_len, other_spare, sequence, epoch, page_bytes, area_pages,
-                area_0_a, area_1_a, area_0_b, area_1_b, data_start, superblock_b, data_blocks, reserved, name, tail),
+                area_0_a, area_1_a, area_0_b, area_1_b, data_start, superblock_b, data_blocks, reserved, name, missed_by_a,
+                tail),
         ),
     ];
     for (name, size, fields) in structures {

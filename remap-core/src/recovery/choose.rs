@@ -52,11 +52,12 @@ fn top_epoch(area: &Area) -> Option<u64> {
     area.iter().flatten().filter_map(Slot::epoch).max()
 }
 
-/// Finds the part of the log that is in force. `known` is the highest epoch whose checkpoint is known to be complete.
+/// Finds the part of the log that is in force. `known` is the highest epoch whose checkpoint is known to be complete,
+/// `missed_by_a` the last one in which copy A missed a committed page.
 ///
 /// # Errors
 /// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`].
-pub(super) fn choose(areas: &[Area; 2], known: u64) -> Result<Chosen, Error> {
+pub(super) fn choose(areas: &[Area; 2], known: u64, missed_by_a: u64) -> Result<Chosen, Error> {
     let tops = [top_epoch(&areas[0]), top_epoch(&areas[1])];
     let newest = usize::from(tops[1] > tops[0] && !active(Mutation::IgnoreEpoch));
     let Some(epoch) = tops[newest] else { return Err(Error::NoCheckpoint) };
@@ -83,7 +84,7 @@ pub(super) fn choose(areas: &[Area; 2], known: u64) -> Result<Chosen, Error> {
     });
     let top = (epoch, sequences.max().unwrap_or(0));
     let dirty = [0, 1].map(|area: usize| areas[area].iter().flatten().any(|slot| *slot == Slot::Bad));
-    let (end, torn) = view.end()?;
+    let (end, torn) = view.end(missed_by_a == view.epoch)?;
     let ahead = (end..view.pages()).any(|page| Copy::BOTH.iter().any(|copy| view.kind(*copy, page) == Kind::Bad));
     let (log_ok, single) = view.health(end);
     Ok(Chosen {
@@ -188,8 +189,8 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The first page that no copy holds, and whether a crash tore it.
-    fn end(&self) -> Result<(u64, bool), Error> {
+    /// The first page that no copy holds, and whether a crash tore it. `a_missed`: copy A may lack committed pages.
+    fn end(&self, a_missed: bool) -> Result<(u64, bool), Error> {
         let end = (self.checkpoint_pages..self.pages()).find(|page| !self.any(*page)).unwrap_or(self.pages());
         if end == self.pages() {
             return Ok((end, false));
@@ -198,7 +199,9 @@ impl<'a> View<'a> {
             [Kind::Older, Kind::Older] => false,
             // Copy A is written first: the page was never durable.
             [Kind::Bad, Kind::Older] => true,
-            // Copy B is written only when copy A is done: the page may have been durable.
+            // Copy B is written only when copy A is done, which has nothing here: it was never begun. If copy A is known to
+            // have failed, it may have been.
+            [Kind::Older, Kind::Bad] if !a_missed => false,
             _ => return Err(self.damaged("a page is bad that may hold records", end)),
         };
         match (end..self.pages()).find(|page| self.any(*page)) {

@@ -50,7 +50,7 @@ pub(crate) async fn recover<D: Device>(spare: &Spare<D>, superblock: &Superblock
         scan_area(spare, layout, superblock.set_uuid, 0).await?,
         scan_area(spare, layout, superblock.set_uuid, 1).await?,
     ];
-    let chosen = choose(&areas, superblock.epoch)?;
+    let chosen = choose(&areas, superblock.epoch, superblock.missed_by_a)?;
     let slots = &areas[chosen.area];
     let mut replay = Replay::new(superblock.base_blocks, layout.data_blocks);
     for page in 0..chosen.end {

@@ -184,7 +184,7 @@ impl<D: Device> Log<D> {
     }
 
     /// Writes both superblocks, one after the other; whether at least one is durable now.
-    async fn write_superblocks(&mut self) -> bool {
+    pub(super) async fn write_superblocks(&mut self) -> bool {
         self.superblock.sequence += 1;
         // A bad copy first: the good one is not touched before there is another.
         let order = if self.superblock_ok[1] { Copy::BOTH } else { [Copy::B, Copy::A] };

@@ -156,7 +156,7 @@ impl<D: Device> Log<D> {
                 AppendError::NotWritten
             })?;
         }
-        let mut durable = false;
+        let mut taken = [false; 2];
         for copy in Copy::BOTH {
             let at = layout.log_page(copy, area, next_page);
             let (back, result) = if active(Mutation::CompleteBeforeCommit) {
@@ -166,11 +166,11 @@ impl<D: Device> Log<D> {
             };
             page = back;
             match result {
-                Ok(()) => durable = true,
+                Ok(()) => taken[copy.index()] = true,
                 Err(error) => self.copy_failed(copy, &error),
             }
         }
-        if !durable {
+        if taken == [false; 2] || !self.note_missed(taken).await {
             self.must_checkpoint = true;
             return Err(AppendError::InDoubt);
         }
@@ -180,6 +180,16 @@ impl<D: Device> Log<D> {
         self.position.top_sequence = self.position.top_sequence.max(info.sequence);
         self.counters.log_pages.add(1);
         Ok(())
+    }
+
+    /// Before a page that copy A did not take counts as committed, the superblocks say so: once in an epoch. Otherwise
+    /// recovery takes a copy A that has no page for one that shows where the log ends. Whether it is durable.
+    async fn note_missed(&mut self, taken: [bool; 2]) -> bool {
+        if taken[Copy::A.index()] || self.superblock.missed_by_a == self.position.epoch {
+            return true;
+        }
+        self.superblock.missed_by_a = self.position.epoch;
+        self.write_superblocks().await
     }
 
     async fn write_durably(&self, lba: u64, buffer: D::Buffer) -> (D::Buffer, Result<(), Error>) {

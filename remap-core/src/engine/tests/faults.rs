@@ -43,6 +43,20 @@ fn one_log_copy_is_enough_and_is_healed_by_save() {
 }
 
 #[test]
+fn a_commit_that_copy_a_missed_is_not_forgotten_when_copy_b_loses_it() {
+    let (world, host) = world();
+    // Pages count from 0, sequence numbers from 1: this is the page that comes next.
+    let page = host.engine.status().sequence;
+    fail_log(&world, &host, Copy::A, FaultKind::Write, 1);
+    world.write(&host, 11, filled(2)).unwrap();
+    let mut medium = world.spare.contents();
+    medium.set_block(host.engine.layout().log_page(Copy::B, 0, page), &filled(7));
+    let again = world.after_crash(medium);
+    let refused = again.open_with(params()).map(drop);
+    assert!(matches!(refused, Err(Error::LogDamaged { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_dead_log_copy_is_survived_for_ever() {
     for copy in Copy::BOTH {
         let (world, host) = world();

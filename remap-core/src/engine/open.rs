@@ -56,7 +56,7 @@ impl Found {
 enum Plan {
     Format,
     Load {
-        superblock: Superblock,
+        superblock: Box<Superblock>,
         ok: [bool; 2],
         /// Whether the other copy is an older superblock, or was given up by the user.
         rewrite: bool,
@@ -91,7 +91,7 @@ pub(super) async fn open<D: Device>(
         Plan::Load { superblock, ok, rewrite } => {
             let mut recovered = recover(&spare, &superblock).await?;
             recovered.unfinished |= rewrite;
-            let mut log = Log::new(spare, counters, superblock, recovered.position, recovered.log_ok, ok);
+            let mut log = Log::new(spare, counters, *superblock, recovered.position, recovered.log_ok, ok);
             log.found_dirty(recovered.dirty);
             Ok((log, recovered))
         }
@@ -142,7 +142,7 @@ fn plan<D: Device>(a: Found, b: Found, params: &OpenParams, spare: &Spare<D>) ->
             let stale = [&a, &b].iter().any(|found| found.valid().is_some_and(|copy| copy != newest));
             let ok = [&a, &b].map(|found| found.valid() == Some(newest));
             let rewrite = stale || a.is_foreign() || b.is_foreign();
-            Ok(Plan::Load { superblock: newest.clone(), ok, rewrite })
+            Ok(Plan::Load { superblock: Box::new(newest.clone()), ok, rewrite })
         }
         None if a.is_zero() && b.is_zero() && params.format == FormatPolicy::Never => Err(Error::Empty),
         None if (a.is_zero() && b.is_zero()) || force => Ok(Plan::Format),

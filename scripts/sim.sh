@@ -11,6 +11,8 @@
 #   --seed S      only this seed; if it fails, its shortest trace
 #   --first S     begin with this seed, not 0
 #   --mutations   instead: show that each bug on purpose is found
+#
+# Environment: RUST_LOG=info shows what the engine logs, best with --seed.
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"

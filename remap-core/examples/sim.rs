@@ -62,6 +62,8 @@ struct Totals {
 }
 
 fn main() -> ExitCode {
+    // The simulated engines complain all the time: their log is shown only to who asks for it.
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let options = match options() {
         Ok(options) => options,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use futures_channel::oneshot;
 use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn};
 use spdk::{
-    BdevHandle, BdevInfo, Desc, Errno, Event, Properties, bdev_exists,
+    BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_exists,
     rpc::Error,
     thread::{self, AppCell},
 };
@@ -158,6 +158,10 @@ async fn make(creation: Creation) -> Result<BdevHandle<Remap>, Error> {
         assembly::release_base(&base_info.name);
         claim("base_bdev", &base)?;
     }
+    if spare_info.write_cache && !spare.supports(IoKind::Flush) {
+        let why = "has a volatile cache but takes no FLUSH, so that nothing on it could be made durable";
+        return Err(Error::invalid("spare_bdev", format!("{} {why}", spare_info.name)));
+    }
     claim("spare_bdev", &spare)?;
 
     let params = OpenParams {
@@ -304,9 +308,13 @@ pub async fn delete(name: &str, wipe: bool, force: bool) -> Result<(), Error> {
             );
             return Err(Error::new(Errno::BUSY, why));
         }
-        device.wipe_at_end(force);
+        device.wipe_at_end(Some(force));
     }
-    device.unregister().await.map_err(|errno| Error::new(errno, format!("name: {name} was not deleted: {errno}")))?;
+    device.unregister().await.map_err(|errno| {
+        // The wish goes with the call that failed: a later removal must not wipe.
+        device.wipe_at_end(None);
+        Error::new(errno, format!("name: {name} was not deleted: {errno}"))
+    })?;
     match device.wipe_failure() {
         None => Ok(()),
         Some(error) => Err(Error {

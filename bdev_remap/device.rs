@@ -145,9 +145,9 @@ impl Remap {
         self.owned.get().map(|owned| &owned.engine)
     }
 
-    /// Asks for the superblocks to be erased when the bdev has gone.
-    pub fn wipe_at_end(&self, force: bool) {
-        lock(&self.end).wipe = Some(force);
+    /// Asks for the superblocks to be erased when the bdev has gone, or takes that back.
+    pub fn wipe_at_end(&self, force: Option<bool>) {
+        lock(&self.end).wipe = force;
     }
 
     /// Why the superblocks could not be erased.

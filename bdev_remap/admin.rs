@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use futures_channel::oneshot;
-use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn};
+use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn, format::superblock::NAME_MAX};
 use spdk::{
     BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_exists,
     rpc::Error,
@@ -15,6 +15,7 @@ use crate::{
     assembly,
     device::{Below, Names, Remap},
     spare::{Spare, Threads},
+    status::to_rpc,
 };
 
 /// A Remap bdev, from the first moment of its creation on.
@@ -82,8 +83,8 @@ pub fn gone(name: &str) {
 /// succeeds, and its options are taken over. On failure nothing has changed, unless the error says so.
 pub async fn create(creation: Creation) -> Result<(), Error> {
     let name = creation.names.name.clone();
-    if name.is_empty() {
-        return Err(Error::invalid("name", "must not be empty"));
+    if !(1..=NAME_MAX).contains(&name.len()) {
+        return Err(Error::invalid("name", format!("has {} bytes; 1 to {NAME_MAX} are allowed", name.len())));
     }
     // Somebody else may be making it, as auto-assembly does: then that is waited for.
     while let Some(other) = with_sets(|sets| match sets.get_mut(&name) {
@@ -163,6 +164,12 @@ async fn make(creation: Creation) -> Result<BdevHandle<Remap>, Error> {
         return Err(Error::invalid("spare_bdev", format!("{} {why}", spare_info.name)));
     }
     claim("spare_bdev", &spare)?;
+    for (parameter, desc) in [("base_bdev", &base), ("spare_bdev", &spare)] {
+        if !desc.supports(IoKind::Flush) {
+            let Names { name, .. } = &names;
+            log::warn!("{name}: {parameter} {desc:?} takes no FLUSH: it alone decides what survives a loss of power");
+        }
+    }
 
     let params = OpenParams {
         name: names.name.clone(),
@@ -175,11 +182,14 @@ async fn make(creation: Creation) -> Result<BdevHandle<Remap>, Error> {
         md_size: base_info.md_size,
         format,
         storm_limit: storm_limit.unwrap_or(STORM_LIMIT),
+        host_id: Uuid::nil(),
+        take_over: false,
+        stated_end: None,
     };
     let (device, threads) = (Spare::new(&spare, &spare_info).map_err(failed("spare_bdev"))?, Threads::default());
     let engine = Engine::open(device.clone(), threads.clone(), params)
         .await
-        .map_err(|error| Error { code: error.errno(), message: format!("spare_bdev {}: {error}", spare_info.name) })?;
+        .map_err(|error| to_rpc(format_args!("spare_bdev {}", spare_info.name), &error))?;
 
     let properties = Properties {
         name: names.name.clone(),
@@ -317,10 +327,7 @@ pub async fn delete(name: &str, wipe: bool, force: bool) -> Result<(), Error> {
     })?;
     match device.wipe_failure() {
         None => Ok(()),
-        Some(error) => Err(Error {
-            code: error.errno(),
-            message: format!("{name} was deleted, but its spare was not wiped: {error}"),
-        }),
+        Some(error) => Err(to_rpc(format_args!("{name} was deleted, but its spare was not wiped"), &error)),
     }
 }
 
@@ -328,7 +335,7 @@ pub async fn delete(name: &str, wipe: bool, force: bool) -> Result<(), Error> {
 pub async fn restore(name: &str, dry_run: bool) -> Result<remap_core::RestoreReport, Error> {
     let device = find(name)?;
     let engine = Rc::clone(device.engine().ok_or_else(|| Error::new(Errno::NODEV, "not the owner thread"))?);
-    let failed = |error: remap_core::Error| Error { code: error.errno(), message: format!("{name}: {error}") };
+    let failed = |error: remap_core::Error| to_rpc(name, &error);
     if dry_run {
         return engine.restore(true).await.map_err(failed);
     }

@@ -176,7 +176,7 @@ async fn probe(desc: &Desc, info: &BdevInfo) -> Option<Superblock> {
     let (_, page_blocks) = page_geometry(info.block_size)?;
     let device = Spare::new(desc, info).ok()?;
     let mut newest: Option<Superblock> = None;
-    for lba in [0, superblock_b(info.block_size, info.blocks)?] {
+    for lba in [0, superblock_b(info.block_size, info.blocks)?.0] {
         let (page, outcome) = device.read(lba, device.alloc(page_blocks).ok()?).await;
         if outcome.is_ok()
             && let SuperblockContent::Valid(found) = Superblock::decode(page.as_ref())

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use remap_core::{Counters, Engine, RemapOn, Table};
+use remap_core::{Abilities, Counters, Engine, RemapOn, SpareIndex, Table};
 use serde_json::{Value, json};
 use spdk::{Bdev, Desc, Errno, Io, IoKind, Module, thread::Bound};
 
@@ -46,23 +46,6 @@ pub struct Remap {
     /// Given up in destruct.
     below: Mutex<Option<Below>>,
     end: Mutex<End>,
-}
-
-/// Which I/O the base and the spare take.
-#[derive(Clone, Copy)]
-pub struct Abilities {
-    /// The base takes FLUSH.
-    pub base_flush: bool,
-    /// The spare takes FLUSH.
-    pub spare_flush: bool,
-    /// The base takes UNMAP.
-    pub base_unmap: bool,
-    /// The spare takes UNMAP.
-    pub spare_unmap: bool,
-    /// The base takes RESET.
-    pub base_reset: bool,
-    /// The spare takes RESET.
-    pub spare_reset: bool,
 }
 
 /// The names of a set.
@@ -105,15 +88,18 @@ impl Remap {
     /// A bdev on an engine that has loaded its set. Owner thread.
     pub fn new(names: Names, engine: Rc<RemapEngine>, spare: Spare, below: Below, remap_on: RemapOn) -> Option<Remap> {
         let abilities = Abilities {
+            base_cache: below.base.info().write_cache,
             base_flush: below.base.supports(IoKind::Flush),
             spare_flush: below.spare.supports(IoKind::Flush),
             base_unmap: below.base.supports(IoKind::Unmap),
             spare_unmap: below.spare.supports(IoKind::Unmap),
             base_reset: below.base.supports(IoKind::Reset),
             spare_reset: below.spare.supports(IoKind::Reset),
+            base_abort: below.base.supports(IoKind::Abort),
+            spare_abort: below.spare.supports(IoKind::Abort),
         };
         let (table, counters) = (Arc::clone(engine.table()), Arc::clone(engine.counters()));
-        let (data_start, data_blocks) = (engine.data_start(), engine.status().spare.total);
+        let (data_start, data_blocks) = (engine.layout().data_start.0, engine.layout().data_blocks.into());
         let owned = Bound::new(Owned { engine, spare })?;
         Some(Remap {
             table,
@@ -128,6 +114,12 @@ impl Remap {
             below: Mutex::new(Some(below)),
             end: Mutex::default(),
         })
+    }
+
+    /// LBA, on the spare, of a block of its data area.
+    #[inline]
+    pub fn spare_lba(&self, index: SpareIndex) -> u64 {
+        self.data_start + u64::from(index.get())
     }
 
     /// Which errors count as media errors.
@@ -162,6 +154,7 @@ impl Remap {
         let mut all = json!({
             "name": name, "state": status.as_ref().map(|status| status.state),
             "base_bdev": base_bdev, "spare_bdev": spare_bdev, "remap_on": self.remap_on(),
+            "flush": { "base": self.abilities.base_flush, "spare": self.abilities.spare_flush },
         });
         if let (Some(all), Ok(Value::Object(status))) = (all.as_object_mut(), serde_json::to_value(status)) {
             all.extend(status);
@@ -218,12 +211,13 @@ impl Bdev for Remap {
 
     async fn destruct(&self) {
         let wipe = lock(&self.end).wipe;
-        if let (Some(force), Some(engine)) = (wipe, self.engine()) {
-            let failure = engine.wipe(force).await.err();
-            lock(&self.end).failure = failure;
-        }
-        if let Some(owned) = self.owned.get() {
-            owned.spare.close();
+        if let Some(Owned { engine, spare }) = self.owned.get() {
+            if let Some(force) = wipe {
+                let failure = engine.wipe(force).await.err();
+                lock(&self.end).failure = failure;
+            }
+            engine.close().await;
+            spare.close();
         }
         lock(&self.below).take();
         admin::gone(&self.names.name);

@@ -1,101 +1,99 @@
-//! The hot path: where each I/O goes.
+//! The hot path: each I/O goes where `remap-core` says, and comes back from there.
 //!
-//! An I/O that touches no entry of the remap table goes to the base as it is: one atomic load while nothing is remapped, no
-//! allocation, no lock, no shared write. Everything else is out of line.
+//! Nothing is decided here. An I/O that goes to one place as a whole is forwarded with its own buffers: no allocation, no
+//! lock, no shared write. Everything else is out of line.
 
-use remap_core::{BaseLba, Extent, IoStatus, Place, Segment};
+use remap_core::{AfterError, At, BaseLba, Devices, Extent, Request, Route, after_error, route};
+use smallvec::SmallVec;
 use spdk::{Child, Io, IoKind, OnChild, OnFan, Part, Status};
 
-use crate::{channel::Channel, device::Remap, rescue, status::to_core};
-
-/// NVMe unrecovered read error: what the read of a lost block gets.
-const UNRECOVERED_READ: Status = Status::Nvme { cdw0: 0, sct: 2, sc: 0x81 };
+use crate::{
+    channel::Channel,
+    device::Remap,
+    rescue,
+    status::{to_core, to_spdk},
+};
 
 /// Takes an I/O.
 #[inline]
 pub fn submit(device: &Remap, channel: &Channel, io: Io<Remap>) {
     match io.kind() {
         IoKind::Read if io.needs_buffer() => io.get_buffer(),
-        IoKind::Read => pass(IoKind::Read, device, channel, io),
-        IoKind::Write => pass(IoKind::Write, device, channel, io),
-        kind @ (IoKind::WriteZeroes | IoKind::Unmap) => pass(kind, device, channel, io),
-        IoKind::Flush => flush(device, channel, io),
-        IoKind::Reset => rescue::reset(io),
-        IoKind::Abort => io.forward_abort::<AbortBack>(|channel| &channel.base),
-        IoKind::Unsupported => io.complete(Err(Status::Failed)),
+        IoKind::Read => start(IoKind::Read, Request::Read, device, channel, io),
+        IoKind::Write => start(IoKind::Write, Request::Write, device, channel, io),
+        kind => others(kind, device, channel, io),
     }
 }
 
-/// To the base, unless some block of the range is in the table. While that is empty nothing else is in the way.
-#[inline(always)]
-fn pass(kind: IoKind, device: &Remap, channel: &Channel, io: Io<Remap>) {
-    if device.table.is_empty() {
-        let lba = io.lba();
-        io.forward::<Back>(kind, &channel.base, lba);
-    } else {
-        look_up(kind, device, channel, io);
-    }
-}
-
-/// Out of line, so that the way through an empty table stays short.
 #[inline(never)]
-fn look_up(kind: IoKind, device: &Remap, channel: &Channel, io: Io<Remap>) {
-    let range = Extent::new(BaseLba(io.lba()), io.blocks());
-    if device.table.touches(range) {
-        route(device, channel, io, range);
-    } else {
-        io.forward::<Back>(kind, &channel.base, range.lba.0);
+fn others(kind: IoKind, device: &Remap, channel: &Channel, io: Io<Remap>) {
+    match request(kind) {
+        Some(request) => start(kind, request, device, channel, io),
+        None => io.complete(Err(Status::Failed)),
     }
 }
 
-/// Some block of the range is in the table.
+/// What the host asks for, in the words of `remap-core`.
+fn request(kind: IoKind) -> Option<Request> {
+    Some(match kind {
+        IoKind::Read => Request::Read,
+        IoKind::Write => Request::Write,
+        IoKind::WriteZeroes => Request::WriteZeroes,
+        IoKind::Unmap => Request::Unmap,
+        IoKind::Flush => Request::Flush,
+        IoKind::Reset => Request::Reset,
+        IoKind::Abort => Request::Abort,
+        IoKind::Unsupported => return None,
+    })
+}
+
+/// Asks where the I/O goes, and sends it there.
+#[inline(always)]
+fn start(kind: IoKind, request: Request, device: &Remap, channel: &Channel, io: Io<Remap>) {
+    let range = Extent::new(BaseLba(io.lba()), io.blocks());
+    match route(request, range, &device.table, &device.abilities) {
+        Route::Whole(At::Base(lba)) => io.forward::<Back>(kind, &channel.base, lba.0),
+        Route::Whole(At::Spare(index)) => io.forward::<Back>(kind, &channel.spare, device.spare_lba(index)),
+        Route::Split(parts) => split(device, channel, io, &parts),
+        Route::AllOf(devices) if kind == IoKind::Reset => rescue::reset(io, devices),
+        Route::AllOf(devices) => flush(device, channel, io, devices),
+        Route::OneOf(devices) => abort(io, devices),
+        Route::Done => io.complete(Ok(())),
+        Route::Fail(status) => io.complete(Err(to_spdk(status))),
+        Route::Rescue(op) => rescue::start(op, io),
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn route(device: &Remap, channel: &Channel, io: Io<Remap>, range: Extent) {
-    let kind = io.kind();
-    let (mut parts, mut lost, mut unsettled) = (Vec::new(), false, false);
-    device.table.for_each_segment(range, |Segment { place, offset, blocks }| {
-        let (to, lba) = match place {
-            Place::Base(lba) => (&channel.base, lba.0),
-            Place::Pending(lba) => {
-                unsettled = true;
-                (&channel.base, lba.0)
-            }
-            Place::Spare(index) => (&channel.spare, device.data_start + u64::from(index.get())),
-            Place::Lost(index) => {
-                (lost, unsettled) = (true, true);
-                (&channel.spare, device.data_start + u64::from(index.get()))
-            }
+fn split(device: &Remap, channel: &Channel, io: Io<Remap>, parts: &[remap_core::Part]) {
+    let children = parts.iter().map(|part| {
+        let (to, lba) = match part.at {
+            At::Base(lba) => (&channel.base, lba.0),
+            At::Spare(index) => (&channel.spare, device.spare_lba(index)),
         };
-        // Unmap is advice: a spare that takes none just keeps its data.
-        let skip =
-            kind == IoKind::Unmap && matches!(place, Place::Spare(_) | Place::Lost(_)) && !device.abilities.spare_unmap;
-        if !skip {
-            parts.push(Part { to, lba, offset, blocks });
-        }
+        Part { to, lba, offset: part.offset, blocks: part.blocks }
     });
-    match (kind, parts.as_slice()) {
-        (IoKind::Read, _) if lost => io.complete(Err(UNRECOVERED_READ)),
-        // A write settles pending and lost blocks, durably.
-        (IoKind::Write | IoKind::WriteZeroes, _) if unsettled => rescue::start(io),
-        (_, []) => io.complete(Ok(())),
-        (kind, [only]) if only.blocks == range.blocks => io.forward::<Back>(kind, only.to, only.lba),
-        (_, parts) => io.fan_out::<FanBack>(parts),
+    io.fan_out::<FanBack>(&children.collect::<SmallVec<[Part; 8]>>());
+}
+
+#[inline(never)]
+fn flush(device: &Remap, channel: &Channel, io: Io<Remap>, devices: Devices) {
+    let base = Part { to: &channel.base, lba: io.lba(), offset: 0, blocks: io.blocks() };
+    let spare = Part { to: &channel.spare, lba: device.data_start, offset: 0, blocks: device.data_blocks };
+    match devices {
+        Devices { base: true, spare: true } => io.fan_out::<FanBack>(&[base, spare]),
+        Devices { base: false, spare: true } => io.fan_out::<FanBack>(&[spare]),
+        Devices { spare: false, .. } => io.forward::<Back>(IoKind::Flush, &channel.base, base.lba),
     }
 }
 
-/// To every device that may hold written data in a cache.
-#[inline(never)]
-fn flush(device: &Remap, channel: &Channel, io: Io<Remap>) {
-    let (lba, blocks) = (io.lba(), io.blocks());
-    let base = Part { to: &channel.base, lba, offset: 0, blocks };
-    let spare = Part { to: &channel.spare, lba: device.data_start, offset: 0, blocks: device.data_blocks };
-    let to_spare = device.abilities.spare_flush && !device.table.is_empty();
-    match (device.abilities.base_flush, to_spare) {
-        (true, false) => io.forward::<Back>(IoKind::Flush, &channel.base, lba),
-        (true, true) => io.fan_out::<FanBack>(&[base, spare]),
-        (false, true) => io.fan_out::<FanBack>(&[spare]),
-        (false, false) => io.complete(Ok(())),
+#[cold]
+fn abort(io: Io<Remap>, devices: Devices) {
+    match devices {
+        Devices { base: true, spare: true } => io.forward_abort::<TrySpare>(|channel| &channel.base),
+        Devices { base: false, spare: true } => io.forward_abort::<Back>(|channel| &channel.spare),
+        Devices { spare: false, .. } => io.forward_abort::<Back>(|channel| &channel.base),
     }
 }
 
@@ -125,37 +123,25 @@ impl OnFan<Remap> for FanBack {
     }
 }
 
-/// A media error starts a rescue; anything else goes up as it is.
-#[cold]
-fn settle(io: Io<Remap>, outcome: Result<(), Status>) {
-    match outcome {
-        Err(status) if may_rescue(&io, to_core(status)) => rescue::start(io),
-        outcome => io.complete(outcome),
-    }
-}
+/// An abort that may go on to the spare.
+struct TrySpare;
 
-fn may_rescue(io: &Io<Remap>, status: IoStatus) -> bool {
-    matches!(io.kind(), IoKind::Read | IoKind::Write | IoKind::WriteZeroes)
-        && status.is_media_error(io.bdev().remap_on())
-}
-
-/// An abort that found nothing on the base: the I/O may be on the spare.
-struct AbortBack;
-
-impl OnChild<Remap> for AbortBack {
+impl OnChild<Remap> for TrySpare {
     fn done(io: Io<Remap>, child: Child) {
-        if child.succeeded() || io.bdev().table.is_empty() {
+        if child.succeeded() {
             return io.complete_as(child);
         }
         drop(child);
-        io.forward_abort::<SpareAbortBack>(|channel| &channel.spare);
+        io.forward_abort::<Back>(|channel| &channel.spare);
     }
 }
 
-struct SpareAbortBack;
-
-impl OnChild<Remap> for SpareAbortBack {
-    fn done(io: Io<Remap>, child: Child) {
-        io.complete_as(child);
+/// Asks what follows an error.
+#[cold]
+fn settle(io: Io<Remap>, outcome: Result<(), Status>) {
+    let (Err(status), Some(request)) = (outcome, request(io.kind())) else { return io.complete(outcome) };
+    match after_error(request, to_core(status), io.bdev().remap_on()) {
+        AfterError::Complete(status) => io.complete(Err(to_spdk(status))),
+        AfterError::Rescue(op) => rescue::start(op, io),
     }
 }

@@ -3,11 +3,12 @@
 
 use std::{future::Future, rc::Rc};
 
+use futures_util::future::join;
 use remap_core::{
-    At, BaseLba, Committed, Extent, HostIo, HostOp, IoStatus, Move, Owner, Refused, SpareIndex, Target, rescue,
+    At, BaseLba, Committed, Devices, Extent, HostIo, HostOp, IoStatus, Move, Owner, Refused, SpareIndex, Target, rescue,
 };
 use spdk::{
-    Io, IoKind, Status,
+    Endpoint, Io, IoKind, Status,
     thread::{self, Bound},
 };
 
@@ -16,15 +17,9 @@ use crate::{
     status::{to_core, to_spdk},
 };
 
-/// Rescues `io`, and completes it with the outcome.
+/// Rescues `io`, which asks for `op`, and completes it with the outcome.
 #[cold]
-pub fn start(io: Io<Remap>) {
-    let op = match io.kind() {
-        IoKind::Read => HostOp::Read,
-        IoKind::Write => HostOp::Write,
-        IoKind::WriteZeroes => HostOp::WriteZeroes,
-        _ => return io.complete(Err(Status::Failed)),
-    };
+pub fn start(op: HostOp, io: Io<Remap>) {
     thread::spawn(async move {
         let held = Held { op, io: Rc::new(io) };
         let device = held.io.bdev();
@@ -33,18 +28,17 @@ pub fn start(io: Io<Remap>) {
     });
 }
 
-/// Resets both devices: the base at once, the spare when no metadata write is under way, which would be aborted.
+/// Resets these devices, both at one time. Metadata I/O to the spare is aborted with the rest; `remap-core` tries it again.
 #[cold]
-pub fn reset(io: Io<Remap>) {
+pub fn reset(io: Io<Remap>, devices: Devices) {
     thread::spawn(async move {
         let io = Rc::new(io);
-        let base = io.channel().base.command(IoKind::Reset, 0, 0).await;
-        let device = io.bdev();
-        let spare = if device.abilities.spare_reset && !device.table.is_empty() {
-            device.owner.reset_spare().await.map_err(to_spdk)
-        } else {
-            Ok(())
+        let reset = async |wanted: bool, endpoint: &Endpoint| match wanted {
+            true => endpoint.command(IoKind::Reset, 0, 0).await,
+            false => Ok(()),
         };
+        let channel = io.channel();
+        let (base, spare) = join(reset(devices.base, &channel.base), reset(devices.spare, &channel.spare)).await;
         complete(io, base.and(spare));
     });
 }
@@ -77,7 +71,7 @@ impl HostIo for Held {
         let channel = self.io.channel();
         let (to, lba) = match at {
             At::Base(lba) => (&channel.base, lba.0),
-            At::Spare(index) => (&channel.spare, self.io.bdev().data_start + u64::from(index.get())),
+            At::Spare(index) => (&channel.spare, self.io.bdev().spare_lba(index)),
         };
         to.part_of(&self.io, offset, blocks, lba).await.map_err(to_core)
     }
@@ -99,14 +93,6 @@ impl OwnerThread {
     {
         self.0.call(move |owned| request(Rc::clone(&owned.engine))).await
     }
-
-    async fn reset_spare(&self) -> Result<(), IoStatus> {
-        let reset = self.0.call(|owned| {
-            let (engine, spare) = (Rc::clone(&owned.engine), owned.spare.clone());
-            async move { engine.while_idle(spare.reset()).await }
-        });
-        reset.await.unwrap_or(Err(IoStatus::Failed))
-    }
 }
 
 impl Owner for OwnerThread {
@@ -125,6 +111,11 @@ impl Owner for OwnerThread {
     async fn release(&self, reserved: Vec<SpareIndex>) {
         // Nobody there to give them back to: then they are free anyway.
         let _ = self.call(|engine| async move { engine.release(reserved).await }).await;
+    }
+
+    async fn condemn(&self, blocks: Vec<SpareIndex>) {
+        // Nobody there to record them: then the next open finds out anew.
+        let _ = self.call(|engine| async move { engine.condemn(blocks).await }).await;
     }
 
     async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {

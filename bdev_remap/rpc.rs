@@ -2,7 +2,7 @@
 
 use std::{ffi::CStr, rc::Rc, time::Instant};
 
-use remap_core::{BaseLba, FormatPolicy, ListedExtent, RemapOn, RestoreReport};
+use remap_core::{BaseLba, Epoch, FormatPolicy, ListedExtent, RemapOn, RestoreReport};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spdk::{
@@ -15,6 +15,7 @@ use crate::{
     admin::{self, Creation},
     assembly,
     device::{Names, Remap, RemapEngine},
+    status::to_rpc,
 };
 
 /// Extents in one answer of bdev_remap_list, unless told otherwise.
@@ -178,7 +179,7 @@ struct Save;
 
 #[derive(Serialize)]
 struct Saved {
-    epoch: u64,
+    epoch: Epoch,
     bytes: u64,
     all_copies: bool,
     duration_us: u128,
@@ -193,8 +194,7 @@ impl Method for Save {
         let device = admin::find(&params.name)?;
         let began = Instant::now();
         let saved = engine(&device)?.save().await;
-        let report =
-            saved.map_err(|error| Error { code: error.errno(), message: format!("{}: {error}", params.name) })?;
+        let report = saved.map_err(|error| to_rpc(&params.name, &error))?;
         Ok(Saved {
             epoch: report.epoch,
             bytes: report.bytes,

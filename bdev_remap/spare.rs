@@ -4,13 +4,16 @@ use std::{
     cell::{OnceCell, RefCell},
     future::Future,
     rc::Rc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use remap_core::{Device, Env, Geometry, IoStatus};
-use spdk::{BdevInfo, Desc, DmaBuf, Endpoint, Errno, IoKind, Status, WeakBdev, thread};
+use spdk::{BdevInfo, Desc, DmaBuf, Endpoint, Errno, IoKind, WeakBdev, thread};
 
 use crate::{device::Remap, status::to_core};
+
+/// The pause after a drain that SPDK refused.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The spare, on the owner thread. Clones share it.
 #[derive(Clone)]
@@ -18,7 +21,7 @@ pub struct Spare(Rc<Inner>);
 
 struct Inner {
     geometry: Geometry,
-    /// Does it take FLUSH at all?
+    /// Does it take FLUSH at all? What it says of its cache is not asked: a cache may be further below.
     flushes: bool,
     /// None when the spare was closed.
     endpoint: RefCell<Option<Rc<Endpoint>>>,
@@ -27,7 +30,7 @@ struct Inner {
 impl Spare {
     /// The spare behind `desc`, for the current thread.
     pub fn new(desc: &Desc, info: &BdevInfo) -> Result<Spare, Errno> {
-        let geometry = Geometry { block_size: info.block_size, blocks: info.blocks, volatile_cache: info.write_cache };
+        let geometry = Geometry { block_size: info.block_size, blocks: info.blocks };
         let endpoint = RefCell::new(Some(Rc::new(Endpoint::new(desc)?)));
         Ok(Spare(Rc::new(Inner { geometry, flushes: desc.supports(IoKind::Flush), endpoint })))
     }
@@ -41,60 +44,8 @@ impl Spare {
         self.0.endpoint.borrow().clone().ok_or(IoStatus::Failed)
     }
 
-    /// Aborts all I/O to the spare (SPDK: reset).
-    pub async fn reset(&self) -> Result<(), IoStatus> {
-        self.endpoint()?.command(IoKind::Reset, 0, 0).await.map_err(to_core)
-    }
-
-    async fn transfer(
-        &self,
-        lba: u64,
-        mut buffer: DmaBuf,
-        run: impl AsyncFn(&Endpoint, u64, DmaBuf) -> (DmaBuf, Result<(), Status>),
-    ) -> (DmaBuf, Result<(), IoStatus>) {
-        let mut patience = Patience::default();
-        loop {
-            let endpoint = match self.endpoint() {
-                Ok(endpoint) => endpoint,
-                Err(closed) => return (buffer, Err(closed)),
-            };
-            let outcome;
-            (buffer, outcome) = run(&endpoint, lba, buffer).await;
-            if !patience.again(outcome).await {
-                return (buffer, outcome.map_err(to_core));
-            }
-        }
-    }
-
     async fn command(&self, kind: IoKind, lba: u64, blocks: u64) -> Result<(), IoStatus> {
-        let mut patience = Patience::default();
-        loop {
-            let outcome = self.endpoint()?.command(kind, lba, blocks).await;
-            if !patience.again(outcome).await {
-                return outcome.map_err(to_core);
-            }
-        }
-    }
-}
-
-/// Metadata I/O that is aborted is tried again: somebody resets the device, and its next moment may be fine. Giving up at
-/// once would call a good copy of the metadata bad.
-#[derive(Default)]
-struct Patience {
-    tried: u32,
-}
-
-impl Patience {
-    const MOST: u32 = 8;
-
-    /// Whether to try again; waits a while, 10 ms at first and 2.5 s in all.
-    async fn again(&mut self, outcome: Result<(), Status>) -> bool {
-        if outcome != Err(Status::Aborted) || self.tried >= Self::MOST {
-            return false;
-        }
-        spdk::sleep(Duration::from_millis(10 << self.tried)).await;
-        self.tried += 1;
-        true
+        self.endpoint()?.command(kind, lba, blocks).await.map_err(to_core)
     }
 }
 
@@ -111,11 +62,21 @@ impl Device for Spare {
     }
 
     async fn read(&self, lba: u64, buffer: DmaBuf) -> (DmaBuf, Result<(), IoStatus>) {
-        self.transfer(lba, buffer, async |endpoint, lba, buffer| endpoint.read(lba, buffer).await).await
+        let endpoint = match self.endpoint() {
+            Ok(endpoint) => endpoint,
+            Err(closed) => return (buffer, Err(closed)),
+        };
+        let (buffer, outcome) = endpoint.read(lba, buffer).await;
+        (buffer, outcome.map_err(to_core))
     }
 
     async fn write(&self, lba: u64, buffer: DmaBuf) -> (DmaBuf, Result<(), IoStatus>) {
-        self.transfer(lba, buffer, async |endpoint, lba, buffer| endpoint.write(lba, buffer).await).await
+        let endpoint = match self.endpoint() {
+            Ok(endpoint) => endpoint,
+            Err(closed) => return (buffer, Err(closed)),
+        };
+        let (buffer, outcome) = endpoint.write(lba, buffer).await;
+        (buffer, outcome.map_err(to_core))
     }
 
     async fn write_zeroes(&self, lba: u64, blocks: u64) -> Result<(), IoStatus> {
@@ -155,9 +116,41 @@ unsafe impl Env for Threads {
         thread::now()
     }
 
+    fn unix_time(&self) -> Duration {
+        // A clock that is set before 1970 tells nothing.
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + 'static {
+        spdk::sleep(time)
+    }
+
     async fn grace(&self) {
         if let Some(bdev) = self.bdev.get().and_then(WeakBdev::upgrade) {
             bdev.grace().await;
+        }
+    }
+
+    /// Quiesces the whole bdev for a moment: SPDK ends that only when no I/O that it let in is left.
+    ///
+    /// An I/O that is held for a rescue counts, too. It goes on by itself, as the owner's tasks commit while a drain waits;
+    /// whoever calls this holds no I/O. While the bdev is quiesced SPDK lets reads of a new channel in: those look at the
+    /// table as it is now, where the blocks that are waited for are no more.
+    async fn drain(&self) {
+        // Before it is registered, and from its destruct on, there is no I/O.
+        while let Some(bdev) = self.bdev.get().and_then(WeakBdev::upgrade) {
+            match bdev.quiesce().await {
+                Ok(()) => {
+                    if let Err(errno) = bdev.unquiesce().await {
+                        log::error!("{}: I/O could not be let go on after a drain: {errno}", bdev.names.name);
+                    }
+                    return;
+                }
+                Err(Errno::NODEV) => return,
+                Err(errno) => log::warn!("{}: not drained yet: {errno}", bdev.names.name),
+            }
+            drop(bdev);
+            spdk::sleep(DRAIN_PAUSE).await;
         }
     }
 

@@ -1,7 +1,9 @@
-//! The same I/O error in the words of `spdk` and of `remap-core`, which know nothing of each other.
+//! The same error in the words of `spdk` and of `remap-core`, which know nothing of each other.
+
+use std::fmt::Display;
 
 use remap_core::IoStatus;
-use spdk::Status;
+use spdk::{Status, rpc};
 
 /// SPDK's status for `remap-core`.
 pub fn to_core(status: Status) -> IoStatus {
@@ -27,4 +29,9 @@ pub fn to_spdk(status: IoStatus) -> Status {
         IoStatus::Failed => Status::Failed,
         IoStatus::Other(status) => Status::Other(status),
     }
+}
+
+/// `remap-core`'s error for the caller of an RPC; `what` it is about comes first.
+pub fn to_rpc(what: impl Display, error: &remap_core::Error) -> rpc::Error {
+    rpc::Error { code: error.errno(), message: format!("{what}: {error}") }
 }

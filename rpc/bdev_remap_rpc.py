@@ -29,9 +29,14 @@ def _print(result):
     print(json.dumps(result, indent=2))
 
 
+COPIES = ("superblock_a", "superblock_b", "log_a", "log_b")
+
+
 def _metadata(status):
-    copies = status.get("metadata", {})
-    bad = [name for name, health in copies.items() if health != "ok"]
+    metadata = status.get("metadata")
+    if metadata is None:
+        return "?"
+    bad = [name for name in COPIES if metadata.get(name) != "ok"]
     return "bad: " + ",".join(bad) if bad else "ok"
 
 
@@ -63,15 +68,15 @@ def _add_remap(subparsers):
 
     p = subparsers.add_parser('bdev_remap_create',
                               help='Create a bdev that replaces bad blocks of a base bdev by blocks of a spare bdev')
-    p.add_argument('-n', '--name', help='Name of the Remap bdev', required=True)
+    p.add_argument('-n', '--name', help='Name of the Remap bdev, 1 to 191 bytes', required=True)
     p.add_argument('-b', '--base-bdev', help='Name of the base bdev, whose bad blocks are replaced', required=True)
     p.add_argument('-s', '--spare-bdev',
                    help='Name of the spare bdev: same block size as the base; holds the replaced blocks and the remap log',
                    required=True)
     p.add_argument('-u', '--uuid', help='UUID of the set and of the Remap bdev (optional; by default that of the set on the spare, or a new one)')
     p.add_argument('--format', choices=['auto', 'never', 'force'],
-                   help="""What to do with the spare: auto (default) formats it if it is empty, never refuses then,
-                   force overwrites whatever is on it""")
+                   help="""What to do with a spare without a valid superblock: auto (default) formats it if it is empty, also of
+                   pages of a remap log, never refuses it, force formats it whatever is on it""")
     p.add_argument('--remap-on', choices=['media', 'any'],
                    help="""Errors that count as bad blocks: media (default) errors only, or any error of the base that does
                    not say what it is, too (AIO -EIO, FAILED)""")
@@ -85,7 +90,7 @@ def _add_remap(subparsers):
     p = subparsers.add_parser('bdev_remap_delete', help='Delete a Remap bdev; base and spare stay as they are')
     p.add_argument('name', help='Name of the Remap bdev')
     p.add_argument('--wipe', action='store_true',
-                   help='Erase the superblocks on the spare as well; refused while blocks are remapped')
+                   help='Make the spare empty as well; refused while blocks are remapped')
     p.add_argument('--force', action='store_true', help='Wipe although blocks are remapped: their data is lost')
     p.set_defaults(func=bdev_remap_delete)
 
@@ -96,7 +101,7 @@ def _add_remap(subparsers):
         else:
             _print(devices)
 
-    p = subparsers.add_parser('bdev_remap_status', help='Show state, block counts and counters of Remap bdevs')
+    p = subparsers.add_parser('bdev_remap_status', help='Show state, block counts, health of the metadata and counters of Remap bdevs')
     p.add_argument('name', nargs='?', help='Name of the Remap bdev (optional; all by default)')
     p.add_argument('-t', '--table', action='store_true', help='Print a short table instead of JSON')
     p.set_defaults(func=bdev_remap_status)
@@ -114,7 +119,7 @@ def _add_remap(subparsers):
         _print(_call(args, "bdev_remap_save", name=args.name))
 
     p = subparsers.add_parser('bdev_remap_save',
-                              help='Write the whole remap table to all copies on the spare, and repair bad copies')
+                              help='Write the whole remap table to all copies on the spare now; bad copies are also repaired without it')
     p.add_argument('name', help='Name of the Remap bdev')
     p.set_defaults(func=bdev_remap_save)
 

@@ -40,7 +40,7 @@ step "tests of the crates"
 cargo test --locked --workspace --exclude e2e --no-fail-fast -- "${filter[@]}"
 if [ ${#filter[@]} -eq 0 ]; then
 	step "bugs on purpose, each to be found by the simulation"
-	cargo test --locked -p remap-core --features mutations simulation
+	cargo test --locked -p remap-sim --features mutations mutations
 	step "publishing and reclaiming of the remap table, in every order (loom)"
 	RUSTFLAGS="--cfg loom" cargo test --locked -p remap-core --lib --release --target-dir "$BUILD_DIR/loom" loom
 fi

@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use spdk::{Desc, DmaBuf, Endpoint, Errno, IoKind, Status, thread};
 
@@ -133,10 +135,9 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// One half of all blocks, by seed (splitmix64).
+/// One half of all blocks, by seed: each block has a stream of its own, so that its answer does not depend on the others.
 fn is_kept(lba: u64, seed: u64) -> bool {
-    let mut x = seed ^ lba.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)) & 1 == 0
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(lba);
+    random.next_u32() & 1 == 0
 }

@@ -3,12 +3,15 @@
 #![no_main]
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use remap_core::format::{Copy, Layout};
-use remap_core::sim::Medium;
-use remap_fuzz::{PAGE, SPARE_BLOCKS, host, mappings, open, valid_image};
+use remap_core::engine::inspect;
+use remap_core::format::{Area, Copy, Layout};
+use remap_core::{OpenParams, StatedEnd};
+use remap_fuzz::{PAGE, SPARE_BLOCKS, mappings, open, params, valid_image};
+use remap_sim::{Disk, Executor, Medium, Threads, Vbdev};
 
 #[derive(Arbitrary, Debug)]
 struct Edit {
@@ -46,10 +49,16 @@ enum Place {
 fn edit(medium: &mut Medium, layout: &Layout, edit: &Edit) {
     let copy = |b: &bool| if *b { Copy::B } else { Copy::A };
     let log = |b, area: &bool, page: u8| {
-        layout.log_page(copy(b), usize::from(*area), u64::from(page) % u64::from(layout.area_pages))
+        layout
+            .log_page(
+                copy(b),
+                if *area { Area::One } else { Area::Zero },
+                u64::from(page) % u64::from(layout.area_pages),
+            )
+            .0
     };
     let at = match &edit.place {
-        Place::Superblock { b } => layout.superblock(copy(b)),
+        Place::Superblock { b } => layout.superblock(copy(b)).0,
         Place::Log { b, area, page } | Place::Copied { b, area, page, .. } | Place::Zero { b, area, page } => {
             // Mostly those that are there.
             log(b, area, if page % 4 == 3 { *page } else { page % 8 })
@@ -70,39 +79,53 @@ fn edit(medium: &mut Medium, layout: &Layout, edit: &Edit) {
     medium.set_block(at, &page);
 }
 
-fuzz_target!(|edits: Vec<Edit>| {
-    let mut medium = valid_image();
-    let layout = Layout::for_spare(PAGE as u32, SPARE_BLOCKS).expect("it is large enough");
-    edits.iter().take(12).for_each(|one| edit(&mut medium, &layout, one));
-    let (executor, spare, opened) = open(medium.clone());
-    let engine = match opened {
-        Ok(engine) => engine,
-        Err(error) => {
-            assert!(error.errno() < 0 && !error.to_string().is_empty());
-            assert!(spare.contents() == medium && spare.writes() == 0, "a refusal has written something: {error}");
-            return;
-        }
-    };
+/// What is loaded is sound, works, and is the same after a restart.
+fn check(executor: &Executor, spare: &Disk, layout: &Layout, host: Vbdev) {
+    let engine = Rc::clone(&host.engine);
     let held = mappings(&engine);
     let places: Vec<_> = held.iter().filter_map(|(_, mapping)| mapping.spare()).collect();
     assert!(places.iter().all(|spare| spare.get() < layout.data_blocks), "outside the data area");
     assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), places.len(), "two blocks share a spare block");
     let usage = engine.status().spare;
     assert!(usage.used + usage.free + usage.bad == usage.total && usage.used == places.len() as u64);
-
-    let again = host(&engine, &spare);
-    let (_, written) = executor
+    let written = executor
         .block_on(async move {
-            let report = again.engine.restore(true).await.expect("what was loaded can be read again");
+            let report = host.engine.restore(true).await.expect("what was loaded can be read again");
             assert_eq!(report.added + report.removed + report.changed, 0);
-            ((), again.write(100, vec![100; PAGE]).await)
+            host.write(100, vec![100; PAGE]).await
         })
         .expect("it ends");
     let now = mappings(&engine);
     if written.is_err() {
         assert_eq!(usage.free, 0, "a block was not relocated");
     }
-    let (_, _, reopened) = open(spare.contents());
+    let (_, _, reopened) = open(spare.contents(), params());
     let reopened = reopened.expect("what was loaded once can be loaded again");
-    assert_eq!(mappings(&reopened), now, "a restart changes the table");
+    assert_eq!(mappings(&reopened.engine), now, "a restart changes the table");
+}
+
+fuzz_target!(|edits: Vec<Edit>| {
+    let mut medium = valid_image();
+    let layout = Layout::for_spare(PAGE as u32, SPARE_BLOCKS).expect("it is large enough");
+    edits.iter().take(12).for_each(|one| edit(&mut medium, &layout, one));
+    let (executor, spare, opened) = open(medium.clone(), params());
+    let refused = match opened {
+        Ok(host) => return check(&executor, &spare, &layout, host),
+        Err(error) => error,
+    };
+    assert!(refused.errno() < 0 && !refused.to_string().is_empty());
+    assert!(spare.contents() == medium && spare.writes() == 0, "a refusal has written something: {refused}");
+    // What an operator may choose instead is sound, or refused as well.
+    let threads = Threads::in_order(&executor);
+    let of = spare.clone();
+    let inspected = executor.block_on(async move { inspect(of, threads).await }).expect("it ends");
+    assert!(spare.writes() == 0, "inspecting has written something");
+    for candidate in inspected.expect("nothing fails but the medium").candidates {
+        let stated_end = Some(StatedEnd { epoch: candidate.epoch, sequence: candidate.sequence });
+        let (executor, spare, opened) = open(medium.clone(), OpenParams { stated_end, ..params() });
+        match opened {
+            Ok(host) => check(&executor, &spare, &layout, host),
+            Err(error) => assert!(spare.writes() == 0, "a refusal has written something: {error}"),
+        }
+    }
 });

@@ -1,11 +1,10 @@
 //! What the fuzz targets share.
 
 use std::cell::OnceCell;
-use std::ops::ControlFlow;
-use std::rc::Rc;
+use std::ops::{ControlFlow, Deref};
 
-use remap_core::sim::{Executor, FaultKind, Medium, SimDevice, SimEnv, SimHost};
-use remap_core::{BaseLba, Engine, Error, Extent, FormatPolicy, IoStatus, Mapping, OpenParams, RemapOn};
+use remap_core::{BaseLba, Error, Extent, FormatPolicy, IoStatus, Mapping, OpenParams};
+use remap_sim::{Disk, Executor, Fault, Medium, SimEngine, Threads, Vbdev, Verb};
 use uuid::Uuid;
 
 /// Bytes of a page, and of a block.
@@ -16,9 +15,6 @@ pub const SPARE_BLOCKS: u64 = 330;
 pub const BASE_BLOCKS: u64 = 256;
 /// Where the CRC is in a superblock and in a page.
 const CRC: std::ops::Range<usize> = 8..12;
-
-/// An engine on a simulated spare.
-pub type FuzzEngine = Engine<SimDevice, SimEnv>;
 
 /// Makes the checksum of a superblock or page right, so that what is behind it is looked at.
 pub fn fix_crc(page: &mut [u8]) {
@@ -41,33 +37,49 @@ pub fn params() -> OpenParams {
         md_size: 0,
         format: FormatPolicy::Auto,
         storm_limit: 1 << 20,
+        host_id: Uuid::nil(),
+        take_over: false,
+        stated_end: None,
     }
 }
 
-/// Opens what is on `medium`.
-pub fn open(medium: Medium) -> (Executor, SimDevice, Result<Rc<FuzzEngine>, Error>) {
-    let executor = Executor::new();
-    let spare = SimDevice::new(medium, true);
-    let opened = executor.block_on(Engine::open(spare.clone(), SimEnv::new(&executor), params()));
+/// A simulated process, whose tasks end with it: they know their executor, which has them, and would never be freed.
+pub struct Process(Executor);
+
+impl Deref for Process {
+    type Target = Executor;
+
+    fn deref(&self) -> &Executor {
+        &self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+/// Opens what is on `medium`, above a base whose blocks are all bad for writes, those from 200 on for reads, too.
+pub fn open(medium: Medium, params: OpenParams) -> (Process, Disk, Result<Vbdev, Error>) {
+    let executor = Process(Executor::new());
+    let base = Disk::new(&executor, Medium::new(PAGE as u32, BASE_BLOCKS), false);
+    base.fail(Fault::new(Verb::Write, 0..BASE_BLOCKS, IoStatus::WRITE_FAULT));
+    base.fail(Fault::new(Verb::Read, 200..BASE_BLOCKS, IoStatus::UNRECOVERED_READ));
+    let spare = Disk::new(&executor, medium, true);
+    let (of, threads) = (spare.clone(), Threads::in_order(&executor));
+    let opened = executor.block_on(async move { Vbdev::open(&base, &of, &threads, params).await });
     (executor, spare, opened.expect("opening ends"))
 }
 
 /// All that the table holds.
-pub fn mappings(engine: &FuzzEngine) -> Vec<(BaseLba, Mapping)> {
+pub fn mappings(engine: &SimEngine) -> Vec<(BaseLba, Mapping)> {
     let mut all = Vec::new();
     let _ = engine.table().visit(Extent::new(BaseLba(0), BASE_BLOCKS), |lba, mapping| {
         all.push((lba, mapping));
         ControlFlow::Continue(())
     });
     all
-}
-
-/// A host on the engine; every block of its base is bad for writes, those from 200 on for reads, too.
-pub fn host(engine: &Rc<FuzzEngine>, spare: &SimDevice) -> SimHost {
-    let base = SimDevice::new(Medium::new(PAGE as u32, BASE_BLOCKS), false);
-    base.fail(FaultKind::Write, 0, BASE_BLOCKS, IoStatus::WRITE_FAULT, u64::MAX);
-    base.fail(FaultKind::Read, 200, BASE_BLOCKS, IoStatus::UNRECOVERED_READ, u64::MAX);
-    SimHost { engine: Rc::clone(engine), base, spare: spare.clone(), remap_on: RemapOn::Media }
 }
 
 /// A spare with a checkpoint in either area, pages behind the newer one, pending blocks, and a bad spare block.
@@ -77,16 +89,16 @@ pub fn valid_image() -> Medium {
 }
 
 fn make_image() -> Medium {
-    let (executor, spare, engine) = open(Medium::new(PAGE as u32, SPARE_BLOCKS));
-    let host = host(&engine.expect("an empty spare is formatted"), &spare);
+    let (executor, spare, host) = open(Medium::new(PAGE as u32, SPARE_BLOCKS), params());
+    let host = host.expect("an empty spare is formatted");
     executor.block_on(async move {
         for lba in [1, 2, 3, 10, 12] {
             host.write(lba, vec![lba as u8; PAGE]).await.expect("it is relocated");
         }
         host.read(200, 3).await.expect_err("it is bad");
         host.engine.save().await.expect("it is saved");
-        let bad = host.engine.data_start() + 1;
-        host.spare.fail(FaultKind::Write, bad, bad + 1, IoStatus::WRITE_FAULT, 1);
+        let bad = host.engine.layout().data_start.0 + 1;
+        host.spare.fail(Fault::new(Verb::Write, bad..bad + 1, IoStatus::WRITE_FAULT).times(1));
         host.write(2, vec![22; PAGE]).await.expect("it moves on");
         host.write(20, vec![20; PAGE]).await.expect("it is relocated");
     });

@@ -7,11 +7,11 @@
 //! free ──reserve──> reserved ──commit──> used      (the table holds it)
 //!   ^                │   │
 //!   └────release─────┘   └──in doubt──> (a commit failed, nobody knows how) ──new checkpoint──> free
-//! any ──set_bad──> bad       used ──> held: not used any more, but not given out before the next open either, as I/O
-//!                                    that was sent there may still be under way
+//! any ──set_bad──> bad       used ──hold──> held: not used any more, but I/O that was sent there may still be under way
+//!                                       └──set_drained──> free: it no longer can be
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use fixedbitset::FixedBitSet;
 
@@ -30,6 +30,8 @@ pub(crate) struct Allocator {
     bad: FixedBitSet,
     reserved: HashMap<SpareIndex, Reservation>,
     in_doubt: Vec<SpareIndex>,
+    /// Blocks that hold nothing any more, while I/O to them may still be under way.
+    held: HashSet<SpareIndex>,
     free_count: u32,
     /// Where the search for a free block begins: behind the last one given out.
     hint: usize,
@@ -45,6 +47,7 @@ impl Allocator {
             bad: FixedBitSet::with_capacity(total as usize),
             reserved: HashMap::new(),
             in_doubt: Vec::new(),
+            held: HashSet::new(),
             free_count: total,
             hint: 0,
         }
@@ -111,6 +114,7 @@ impl Allocator {
     /// The block holds data from now on, whatever it was.
     pub(crate) fn set_used(&mut self, index: SpareIndex) {
         self.reserved.remove(&index);
+        self.held.remove(&index);
         self.take(index);
     }
 
@@ -142,11 +146,22 @@ impl Allocator {
         }
     }
 
-    /// Takes what the log on the spare says: `used` and `bad` blocks. What was taken before is held or stays reserved.
-    pub(crate) fn reload(&mut self, used: impl Iterator<Item = SpareIndex>, bad: impl Iterator<Item = SpareIndex>) {
+    /// The block holds nothing any more, but I/O to it may be under way.
+    pub(crate) fn hold(&mut self, index: SpareIndex) {
+        self.held.insert(index);
+    }
+
+    /// No I/O to the block is under way any more: it is free, unless it came into use again, or is bad.
+    pub(crate) fn set_drained(&mut self, index: SpareIndex) {
+        if self.held.remove(&index) {
+            self.put_back(index);
+        }
+    }
+
+    /// Nothing is in doubt any more, as the log was read again. What was taken before and is not in it is not given out
+    /// before the next open.
+    pub(crate) fn forget_doubts(&mut self) {
         self.in_doubt.clear();
-        used.for_each(|index| self.set_used(index));
-        bad.for_each(|index| self.set_bad(index));
     }
 
     fn take(&mut self, index: SpareIndex) {
@@ -227,6 +242,23 @@ mod tests {
         assert_eq!(allocator.free_count(), 4);
         let again = allocator.reserve(4).unwrap();
         assert!(!again.contains(&got[0]) && !again.contains(&got[1]));
+    }
+
+    #[test]
+    fn a_block_that_holds_nothing_any_more_is_free_when_it_is_drained_and_not_in_use_again() {
+        let mut allocator = Allocator::new(3);
+        for index in allocator.reserve(3).unwrap() {
+            allocator.set_used(index);
+            allocator.hold(index);
+        }
+        assert_eq!(allocator.free_count(), 0);
+        allocator.set_drained(spare(0));
+        assert_eq!(allocator.free_count(), 1);
+        allocator.set_used(spare(1));
+        allocator.set_bad(spare(2));
+        allocator.set_drained(spare(1));
+        allocator.set_drained(spare(2));
+        assert_eq!(allocator.free_count(), 1);
     }
 
     #[test]

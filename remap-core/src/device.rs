@@ -1,6 +1,6 @@
 //! What the engine needs of the world: a spare to keep its metadata on, and a few services of the runtime.
 //!
-//! The vbdev implements both over SPDK, [`crate::sim`] over memory. The engine calls them on the owner thread only.
+//! The vbdev implements both over SPDK, `remap-sim` over memory. The engine calls them on the owner thread only.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,8 +14,6 @@ pub struct Geometry {
     pub block_size: u32,
     /// Size in blocks.
     pub blocks: u64,
-    /// Whether completed writes need a flush to survive power loss.
-    pub volatile_cache: bool,
 }
 
 /// A block device, as the owner thread uses it for metadata. A future is always run to its end.
@@ -41,7 +39,8 @@ pub trait Device: 'static {
     /// Makes `blocks` blocks from `lba` on read as zeros.
     fn write_zeroes(&self, lba: u64, blocks: u64) -> impl Future<Output = Result<(), IoStatus>>;
 
-    /// Makes all completed writes survive power loss. Called only where [`Geometry::volatile_cache`] is set.
+    /// Makes all completed writes survive power loss, whatever the device says of its cache. Succeeds at once on a device
+    /// that takes no FLUSH at all.
     fn flush(&self) -> impl Future<Output = Result<(), IoStatus>>;
 }
 
@@ -54,8 +53,18 @@ pub unsafe trait Env: 'static {
     /// Monotonic time since some fixed point.
     fn now(&self) -> Duration;
 
+    /// The time of day, since 1970 in UTC; for people only.
+    fn unix_time(&self) -> Duration;
+
+    /// Waits for `time` to pass.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + 'static;
+
     /// Waits for all readers of the remap table that may have begun before the call.
     fn grace(&self) -> impl Future<Output = ()>;
+
+    /// Waits for all I/O to the spare that hosts may have begun before the call, as the table then said: afterwards nothing
+    /// is under way to a spare block that was taken out of the table before.
+    fn drain(&self) -> impl Future<Output = ()>;
 
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

@@ -5,8 +5,9 @@
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::format::superblock::NAME_MAX;
 use crate::status::IoStatus;
-use crate::units::MAX_BASE_BLOCKS;
+use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
 
 /// Why an administrative operation was refused or failed. Where opening fails, nothing was written to the spare, other
 /// than where the sentence says so.
@@ -19,7 +20,7 @@ pub enum Error {
         /// "read", "write", "zero" or "flush".
         what: &'static str,
         /// First block of the failed access.
-        lba: u64,
+        lba: SpareLba,
         /// How it failed.
         status: IoStatus,
     },
@@ -54,7 +55,7 @@ pub enum Error {
         block_size: u32,
     },
     /// The name does not fit into the superblock.
-    #[error("the name has {len} bytes, 1 to 255 are allowed; nothing was written")]
+    #[error("the name has {len} bytes, 1 to {NAME_MAX} are allowed; nothing was written")]
     NameLength {
         /// Its length in bytes.
         len: usize,
@@ -71,6 +72,14 @@ pub enum Error {
     Foreign {
         /// "A" or "B".
         copy: char,
+    },
+    /// The superblocks are gone, the log is not.
+    #[error(
+        "the superblocks of the spare are zero, but its remap log holds pages of set {set}: it was erased, or belongs to a set that lost them; nothing was written; restore its superblocks from a copy, or create with format \"force\" to give up what was remapped"
+    )]
+    Erased {
+        /// The set that the pages belong to.
+        set: Uuid,
     },
     /// There is no valid superblock, and the spare is not empty.
     #[error(
@@ -91,6 +100,16 @@ pub enum Error {
         a: Uuid,
         /// The set UUID in copy B.
         b: Uuid,
+    },
+    /// The set belongs to another host.
+    #[error(
+        "the set belongs to host {found}, this is {expected}; nothing was written; create it by name to take it over, when the other host has let it go"
+    )]
+    OtherHost {
+        /// In the superblock.
+        found: Uuid,
+        /// Of this host.
+        expected: Uuid,
     },
     /// Written by a newer version.
     #[error(
@@ -198,7 +217,7 @@ pub enum Error {
         /// What was found.
         what: &'static str,
         /// Of the checkpoint that was looked at.
-        epoch: u64,
+        epoch: Epoch,
         /// The log area, 0 or 1.
         area: usize,
         /// The page of the area.
@@ -215,9 +234,29 @@ pub enum Error {
     )]
     EpochLost {
         /// In the superblock.
-        known: u64,
+        known: Epoch,
         /// The newest complete checkpoint.
-        found: u64,
+        found: Epoch,
+    },
+    /// The superblock knows of more log pages than are found.
+    #[error(
+        "the superblock knows that log page {known} was committed, the log ends at {found}; nothing was written; restore the spare from a copy if there is one"
+    )]
+    PagesLost {
+        /// The sequence number in the superblock.
+        known: Sequence,
+        /// That of the last page found.
+        found: Sequence,
+    },
+    /// What the operator was ready to accept is not what is there.
+    #[error(
+        "there is no log that ends at epoch {epoch}, sequence {sequence}; nothing was written; inspect the spare and choose one of the states that it lists"
+    )]
+    NoSuchState {
+        /// As stated.
+        epoch: Epoch,
+        /// As stated.
+        sequence: Sequence,
     },
     /// A checkpoint could not be written on any copy.
     #[error(
@@ -248,23 +287,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// The negative errno that belongs to the error (Linux numbers), for the RPC.
+    /// The negative errno that belongs to the error for the RPC.
     #[must_use]
     pub fn errno(&self) -> i32 {
-        const EIO: i32 = 5;
-        const ENOMEM: i32 = 12;
-        const EBUSY: i32 = 16;
-        const EEXIST: i32 = 17;
-        const ENODEV: i32 = 19;
-        const EINVAL: i32 = 22;
-        const ENOSPC: i32 = 28;
-        const ENOTSUP: i32 = 95;
-        const ESTALE: i32 = 116;
-        const EUCLEAN: i32 = 117;
         -match self {
-            Error::Io { .. } | Error::CheckpointFailed => EIO,
-            Error::NoMemory { .. } => ENOMEM,
-            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } => ENOSPC,
+            Error::Io { .. } | Error::CheckpointFailed => libc::EIO,
+            Error::NoMemory { .. } => libc::ENOMEM,
+            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }
@@ -274,17 +303,19 @@ impl Error {
             | Error::BaseSizeDiffers { .. }
             | Error::SpareSizeDiffers { .. }
             | Error::NameDiffers { .. }
-            | Error::SetDiffers { .. } => EINVAL,
-            Error::Empty | Error::Closed => ENODEV,
-            Error::Foreign { .. } | Error::MixedSuperblocks { .. } => EEXIST,
-            Error::Version { .. } => ENOTSUP,
-            Error::NotActive { .. } => ESTALE,
+            | Error::SetDiffers { .. }
+            | Error::NoSuchState { .. } => libc::EINVAL,
+            Error::Empty | Error::Closed => libc::ENODEV,
+            Error::Foreign { .. } | Error::MixedSuperblocks { .. } | Error::Erased { .. } => libc::EEXIST,
+            Error::Version { .. } => libc::ENOTSUP,
+            Error::NotActive { .. } => libc::ESTALE,
             Error::NoSuperblock { .. }
             | Error::Superblock { .. }
             | Error::LogDamaged { .. }
             | Error::NoCheckpoint
-            | Error::EpochLost { .. } => EUCLEAN,
-            Error::StillRemapped { .. } => EBUSY,
+            | Error::EpochLost { .. }
+            | Error::PagesLost { .. } => libc::EUCLEAN,
+            Error::StillRemapped { .. } | Error::OtherHost { .. } => libc::EBUSY,
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A *base* device has bad blocks; a *spare* device takes them over. This crate holds the remap table that every I/O
 //! looks at ([`table`]), the format of the spare ([`format`](mod@format)), the log that makes mappings durable, its recovery, and the
-//! [`Engine`] that owns all of it on one thread ([`engine`]), and what is done after a media error on any thread
-//! ([`rescue`](mod@rescue)). The world comes in through [`Device`], [`Env`], [`HostIo`] and [`Owner`]; nothing here uses a clock, a
+//! [`Engine`] that owns all of it on one thread ([`engine`]); and, on any thread, where each I/O goes
+//! ([`route`](mod@route)), and what is done after a media error ([`rescue`](mod@rescue)). The world comes in through [`Device`], [`Env`], [`HostIo`] and [`Owner`]; nothing here uses a clock, a
 //! thread or randomness of its own.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, missing_docs)]
@@ -20,13 +20,11 @@ pub mod mutation;
 #[cfg(not(feature = "mutations"))]
 mod mutation;
 mod owner;
+mod pace;
 mod recovery;
 mod remap_log;
 pub mod rescue;
-#[cfg(any(test, feature = "sim"))]
-pub mod sim;
-#[cfg(any(test, feature = "sim"))]
-pub mod simulation;
+pub mod route;
 mod spare;
 mod status;
 mod sync;
@@ -41,7 +39,9 @@ pub use engine::{
 };
 pub use error::Error;
 pub use owner::{Committed, Move, Owner, Refused, Target};
-pub use rescue::{At, HostIo, HostOp, rescue};
+pub use recovery::{Candidate, StatedEnd};
+pub use rescue::{HostIo, HostOp, rescue};
+pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, after_error, route};
 pub use status::{IoStatus, RemapOn};
 pub use table::{Change, Counts, Mapping, Place, Retired, Segment, Table, TableWriter};
-pub use units::{BaseLba, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, SpareIndex};
+pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareIndex, SpareLba};

@@ -1,9 +1,23 @@
 //! Bugs on purpose, to show that the simulation finds them. Without the feature `mutations` there are none: `active` is
 //! false where it is compiled, and nothing of this is left.
 
-/// A bug that can be switched on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutation {
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A bug that can be switched on.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutation {
+            $($(#[$doc])* $name,)*
+        }
+
+        #[cfg(feature = "mutations")]
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &[Mutation] = &[$(Mutation::$name,)*];
+        }
+    };
+}
+
+mutations! {
     /// The record may become durable before the data that it speaks of.
     SkipFlushBeforeRecord,
     /// Readers see a mapping that is not durable yet.
@@ -14,24 +28,62 @@ pub enum Mutation {
     ReuseSpareTooEarly,
     /// The next commit overwrites the last page.
     RewriteCommittedPage,
+    /// A batch is answered when all but its last page are durable.
+    AnswerOnePageEarly,
+    /// Of a batch of several pages, the second is not written.
+    SecondPageNotWritten,
+    /// A write whose commit is in doubt leaves its blocks as they were: they can be written without a commit.
+    DoubtForgotten,
+    /// A commit that one copy of the log missed is not noted in the superblocks.
+    CommitNotNoted,
+    /// Recovery does not look at what the superblocks noted.
+    NoteIgnored,
+    /// The log is gone on with after an open, under the same epoch.
+    GoOnInTheSameEpoch,
+    /// A checkpoint that failed and the next one have the same epoch.
+    EpochUsedTwice,
+    /// The later parts of a checkpoint are written over its first.
+    ChunkOverTheFirst,
+    /// A log area with bad pages is used as it is.
+    AreaNotZeroed,
+    /// A checkpoint forgets which spare blocks are bad.
+    BadSpareBlocksNotSaved,
+    /// Both superblocks are written before either is flushed.
+    SuperblocksTogether,
+    /// A superblock that could not be read has the same sequence number as the next.
+    SuperblockSequenceUsedTwice,
+    /// Of two superblocks, the older one is believed.
+    OlderSuperblock,
+    /// What is read is not made durable before it is relied on.
+    NoFlushBeforeReading,
     /// Recovery takes the first area, whatever the epochs say.
     IgnoreEpoch,
+    /// An epoch one below that of the superblock is taken for good, and with it an end below what is noted.
+    EpochOffByOne,
     /// Recovery takes a page whose checksum is wrong.
     TrustPageWithoutCrc,
-}
-
-#[cfg(feature = "mutations")]
-impl Mutation {
-    /// All of them.
-    pub const ALL: [Mutation; 7] = [
-        Mutation::SkipFlushBeforeRecord,
-        Mutation::PublishBeforeCommit,
-        Mutation::CompleteBeforeCommit,
-        Mutation::ReuseSpareTooEarly,
-        Mutation::RewriteCommittedPage,
-        Mutation::IgnoreEpoch,
-        Mutation::TrustPageWithoutCrc,
-    ];
+    /// Recovery takes a page that belongs somewhere else.
+    IgnorePlaceOfPage,
+    /// A checkpoint counts as complete with its first page.
+    CompleteWithFirstPage,
+    /// A page that is bad in all copies where the log could end is taken for its end.
+    BadPageTakenForEnd,
+    /// An error that is not of the medium is taken for a bad page.
+    TransientErrorIsVerdict,
+    /// A copy that is found to be bad at open is not made whole.
+    FoundDamageNotHealed,
+    /// The bad spare block that a block moves away from is given to others before the move is durable.
+    ReplacedSpareFreedTooEarly,
+    /// A spare block that is free again is given to others while reads of it are under way.
+    FreedSpareNotDrained,
+    /// A spare block that failed a write is given to others.
+    BadReservationReleased,
+    /// A write of a pending block goes to the base.
+    WritePendingToBase,
+    /// An I/O of several blocks goes where its first block lives.
+    LookUpFirstBlockOnly,
+    /// A FLUSH goes to the base only.
+    FlushLeavesSpareOut,
 }
 
 #[cfg(feature = "mutations")]
@@ -47,7 +99,8 @@ pub fn activate(mutation: Option<Mutation>) {
 
 /// Whether the bug is switched on.
 #[cfg(feature = "mutations")]
-pub(crate) fn active(mutation: Mutation) -> bool {
+#[must_use]
+pub fn active(mutation: Mutation) -> bool {
     ACTIVE.get() == Some(mutation)
 }
 

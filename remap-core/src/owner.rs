@@ -20,6 +20,16 @@ pub enum Target {
     Fill(SpareIndex),
 }
 
+impl Target {
+    /// The spare block.
+    #[must_use]
+    pub fn spare(self) -> SpareIndex {
+        match self {
+            Target::New(at) | Target::Existing(at) | Target::Fill(at) => at,
+        }
+    }
+}
+
 /// A mapping that is to become durable: the data is on the spare block already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -78,8 +88,12 @@ pub trait Owner {
     /// As [`Owner::reserve`]. If `bad` was a reservation, it is used up in any case.
     fn replace(&self, lba: BaseLba, bad: SpareIndex) -> impl Future<Output = Result<Target, Refused>>;
 
-    /// Gives reservations back that were not passed to [`Owner::commit`] or [`Owner::replace`].
+    /// Gives reservations back that were not passed to [`Owner::commit`] or [`Owner::replace`]: their blocks are good.
     fn release(&self, reserved: Vec<SpareIndex>) -> impl Future<Output = ()>;
+
+    /// Takes reservations out of use that turned out to be bad and are not replaced, and records that. Of `blocks`, those
+    /// that are not reserved are left as they are.
+    fn condemn(&self, blocks: Vec<SpareIndex>) -> impl Future<Output = ()>;
 
     /// Makes those of `blocks` pending, durably, that are neither remapped nor pending.
     ///

@@ -1,18 +1,57 @@
-//! The spare as the engine uses it: a device with a layout, whose errors say what was tried.
+//! The spare as log and recovery use it: errors say what was tried, what may pass is tried again, what hangs is given up.
 //!
-//! Used by log, recovery and opening. Never decides anything.
+//! An error that is not of the medium (aborted, path, no memory) says nothing about a page, so it is tried again for a
+//! while. An operation that does not end within [`LIMIT`] counts as failed; a write that hangs may still come true, so
+//! that nothing else is written to its blocks before it has ended.
 
-use crate::device::Device;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use crate::device::{Device, Env};
 use crate::error::Error;
+use crate::mutation::{Mutation, active};
+use crate::status::{IoStatus, RemapOn};
+use crate::units::SpareLba;
+
+/// How long an operation may take before it counts as failed.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Pauses between attempts after an error that may pass: 10 ms at first, twice as long each time, 2.5 s in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// As many pauses as that.
+const PAUSES: u32 = 8;
+/// Blocks that are zeroed at once.
+const ZERO_BYTES: u64 = 4 << 20;
+/// The operation did not end in time.
+const TIMED_OUT: IoStatus = IoStatus::Other(-libc::ETIMEDOUT);
 
 /// The spare device.
-pub(crate) struct Spare<D: Device> {
-    pub(crate) device: D,
+pub(crate) struct Spare<D: Device, E: Env> {
+    device: Rc<D>,
+    env: Rc<E>,
+    under_way: Rc<UnderWay>,
+    /// Dropped with this: the task that looks at the clock ends then, as nobody waits for anything any more.
+    watch: Cell<Option<oneshot::Sender<()>>>,
 }
 
-impl<D: Device> Spare<D> {
-    pub(crate) fn new(device: D) -> Spare<D> {
-        Spare { device }
+impl<D: Device, E: Env> Spare<D, E> {
+    pub(crate) fn new(device: D, env: Rc<E>) -> Spare<D, E> {
+        Spare { device: Rc::new(device), env, under_way: Rc::default(), watch: Cell::default() }
+    }
+
+    pub(crate) fn geometry(&self) -> crate::device::Geometry {
+        self.device.geometry()
+    }
+
+    pub(crate) fn env(&self) -> &Rc<E> {
+        &self.env
     }
 
     /// A zeroed buffer of `blocks` blocks.
@@ -22,27 +61,234 @@ impl<D: Device> Spare<D> {
         self.device.alloc(count).map_err(|_| no_memory)
     }
 
-    pub(crate) async fn read(&self, lba: u64, blocks: u64) -> Result<D::Buffer, Error> {
-        let (buffer, result) = self.device.read(lba, self.alloc(blocks)?).await;
-        result.map_err(|status| Error::Io { what: "read", lba, status })?;
-        Ok(buffer)
-    }
-
-    /// Writes `buffer`, and gives it back in any case.
-    pub(crate) async fn write(&self, lba: u64, buffer: D::Buffer) -> (D::Buffer, Result<(), Error>) {
-        let (buffer, result) = self.device.write(lba, buffer).await;
-        (buffer, result.map_err(|status| Error::Io { what: "write", lba, status }))
-    }
-
-    pub(crate) async fn zero(&self, lba: u64, blocks: u64) -> Result<(), Error> {
-        self.device.write_zeroes(lba, blocks).await.map_err(|status| Error::Io { what: "zero", lba, status })
-    }
-
-    /// Makes what was written survive power loss; does nothing on a device without a volatile cache.
-    pub(crate) async fn flush(&self) -> Result<(), Error> {
-        if !self.device.geometry().volatile_cache {
-            return Ok(());
+    /// What is in `blocks` blocks from `lba` on; `None` if the medium does not yield it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it failed in another way, again and again: that says nothing about the medium.
+    pub(crate) async fn read(&self, lba: SpareLba, blocks: u64) -> Result<Option<D::Buffer>, Error> {
+        let mut patience = Patience::new(&*self.env);
+        loop {
+            let (device, buffer) = (Rc::clone(&self.device), self.alloc(blocks)?);
+            let done = self.limited(0..0, async move { device.read(lba.0, buffer).await }).await;
+            let status = match done {
+                Some((buffer, Ok(()))) => return Ok(Some(buffer)),
+                Some((_, Err(status))) => status,
+                None => TIMED_OUT,
+            };
+            if of_the_medium(status) || active(Mutation::TransientErrorIsVerdict) {
+                return Ok(None);
+            }
+            if !patience.again(status).await {
+                return Err(Error::Io { what: "read", lba, status });
+            }
         }
-        self.device.flush().await.map_err(|status| Error::Io { what: "flush", lba: 0, status })
+    }
+
+    /// Writes `buffer`, and gives it back unless the write hangs.
+    pub(crate) async fn write(&self, lba: SpareLba, mut buffer: D::Buffer) -> (Option<D::Buffer>, Result<(), Error>) {
+        let blocks = buffer.as_ref().len() as u64 / u64::from(self.geometry().block_size.max(1));
+        let range = lba.0..lba.0.saturating_add(blocks);
+        let failed = |status| Err(Error::Io { what: "write", lba, status });
+        let mut patience = Patience::new(&*self.env);
+        loop {
+            if self.under_way.hangs(&range) {
+                return (Some(buffer), failed(TIMED_OUT));
+            }
+            let device = Rc::clone(&self.device);
+            let done = self.limited(range.clone(), async move { device.write(lba.0, buffer).await }).await;
+            let Some((back, result)) = done else { return (None, failed(TIMED_OUT)) };
+            buffer = back;
+            match result {
+                Ok(()) => return (Some(buffer), Ok(())),
+                Err(status) if !patience.again(status).await => return (Some(buffer), failed(status)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes blocks read as zeros.
+    pub(crate) async fn zero(&self, lba: SpareLba, blocks: u64) -> Result<(), Error> {
+        let step = (ZERO_BYTES / u64::from(self.geometry().block_size.max(1))).max(1);
+        let mut done = 0;
+        while done < blocks {
+            let (at, count) = (lba.plus(done), step.min(blocks - done));
+            let range = at.0..at.0.saturating_add(count);
+            if self.under_way.hangs(&range) {
+                return Err(Error::Io { what: "zero", lba: at, status: TIMED_OUT });
+            }
+            let zero = move |device: Rc<D>| async move { device.write_zeroes(at.0, count).await };
+            self.command("zero", at, range, zero).await?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written survive power loss, on every device that takes FLUSH.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.command("flush", SpareLba(0), 0..0, |device: Rc<D>| async move { device.flush().await }).await
+    }
+
+    async fn command<F: Future<Output = Result<(), IoStatus>> + 'static>(
+        &self,
+        what: &'static str,
+        lba: SpareLba,
+        range: Range<u64>,
+        run: impl Fn(Rc<D>) -> F,
+    ) -> Result<(), Error> {
+        let mut patience = Patience::new(&*self.env);
+        loop {
+            let done = self.limited(range.clone(), run(Rc::clone(&self.device))).await;
+            match done.unwrap_or(Err(TIMED_OUT)) {
+                Ok(()) => return Ok(()),
+                Err(status) if !patience.again(status).await => return Err(Error::Io { what, lba, status }),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Waits for `operation`, which writes to `range`, to its end, or until it is late: then `None`, and it goes on by itself.
+    async fn limited<T: 'static>(&self, range: Range<u64>, operation: impl Future<Output = T> + 'static) -> Option<T> {
+        let (late, is_late) = oneshot::channel();
+        let id = self.under_way.begin(range, self.env.now() + LIMIT, late);
+        self.watch();
+        let (under_way, env) = (Rc::clone(&self.under_way), Rc::clone(&self.env));
+        let running = Running { operation: Some(Box::pin(operation)), under_way, id, env };
+        match select(running, is_late).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Sees to it that somebody looks at the clock while an operation is under way.
+    fn watch(&self) {
+        if self.under_way.watched.replace(true) {
+            return;
+        }
+        let (under_way, env) = (Rc::clone(&self.under_way), Rc::clone(&self.env));
+        let (watch, mut gone) = oneshot::channel();
+        self.watch.set(Some(watch));
+        self.env.spawn(async move {
+            while under_way.tell_late(env.now()) {
+                if let Either::Left(_) = select(&mut gone, Box::pin(env.sleep(LIMIT / 2))).await {
+                    break;
+                }
+            }
+            under_way.watched.set(false);
+        });
+    }
+}
+
+/// An operation that has begun. It is run to its end also when it is dropped, as nobody waits for it any more: until then the
+/// device has its buffer, and its blocks must not be written to.
+struct Running<F: Future + 'static, E: Env> {
+    /// `None` when it has ended.
+    operation: Option<Pin<Box<F>>>,
+    under_way: Rc<UnderWay>,
+    id: u64,
+    env: Rc<E>,
+}
+
+impl<F: Future + 'static, E: Env> Future for Running<F, E> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(operation) = &mut self.operation else { return Poll::Pending };
+        let done = operation.as_mut().poll(context);
+        if done.is_ready() {
+            self.operation = None;
+            self.under_way.end(self.id);
+        }
+        done
+    }
+}
+
+impl<F: Future + 'static, E: Env> Drop for Running<F, E> {
+    fn drop(&mut self) {
+        let Some(operation) = self.operation.take() else { return };
+        let (under_way, id) = (Rc::clone(&self.under_way), self.id);
+        self.env.spawn(async move {
+            operation.await;
+            under_way.end(id);
+        });
+    }
+}
+
+/// Whether an error means that the medium has lost or cannot take the data: the unspecific ones count, as many devices know
+/// no better.
+fn of_the_medium(status: IoStatus) -> bool {
+    status.is_media_error(RemapOn::Any)
+}
+
+/// Trying again what may pass.
+struct Patience<'a, E> {
+    env: &'a E,
+    pauses: u32,
+}
+
+impl<'a, E: Env> Patience<'a, E> {
+    fn new(env: &'a E) -> Patience<'a, E> {
+        Patience { env, pauses: 0 }
+    }
+
+    /// Whether to try again after `status`; waits a while before.
+    async fn again(&mut self, status: IoStatus) -> bool {
+        if of_the_medium(status) || status == TIMED_OUT || self.pauses >= PAUSES {
+            return false;
+        }
+        self.env.sleep(FIRST_PAUSE * (1 << self.pauses)).await;
+        self.pauses += 1;
+        true
+    }
+}
+
+/// The operations that have begun and not ended.
+#[derive(Default)]
+struct UnderWay {
+    operations: RefCell<Vec<Operation>>,
+    begun: Cell<u64>,
+    /// Whether a task looks at the clock.
+    watched: Cell<bool>,
+}
+
+struct Operation {
+    id: u64,
+    /// The blocks that it writes.
+    range: Range<u64>,
+    until: Duration,
+    /// `None` when it is late.
+    late: Option<oneshot::Sender<()>>,
+}
+
+impl UnderWay {
+    fn begin(&self, range: Range<u64>, until: Duration, late: oneshot::Sender<()>) -> u64 {
+        let id = self.begun.get() + 1;
+        self.begun.set(id);
+        self.operations.borrow_mut().push(Operation { id, range, until, late: Some(late) });
+        id
+    }
+
+    fn end(&self, id: u64) {
+        self.operations.borrow_mut().retain(|operation| operation.id != id);
+    }
+
+    /// Whether a write to some of these blocks is late and may still come true.
+    fn hangs(&self, range: &Range<u64>) -> bool {
+        let operations = self.operations.borrow();
+        let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+        operations.iter().any(|operation| operation.late.is_none() && overlaps(&operation.range))
+    }
+
+    /// Tells those that are late; whether there are others to be watched.
+    fn tell_late(&self, now: Duration) -> bool {
+        let mut others = false;
+        for operation in &mut *self.operations.borrow_mut() {
+            if operation.until > now {
+                others |= operation.late.is_some();
+            } else if let Some(late) = operation.late.take() {
+                // Nobody waits any more if the engine is gone.
+                let _ = late.send(());
+            }
+        }
+        others
     }
 }

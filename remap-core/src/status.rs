@@ -4,10 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The errno of a medium error on Linux (`BLK_STS_MEDIUM`).
-const ENODATA: i32 = 61;
-/// The errno of an unspecific I/O error on Linux.
-const EIO: i32 = 5;
 /// NVMe status code type "media and data integrity errors" (NVMe base specification, status field).
 const SCT_MEDIA: u8 = 0x2;
 /// NVMe "write fault", under [`SCT_MEDIA`].
@@ -76,7 +72,8 @@ impl IoStatus {
         match self {
             IoStatus::Nvme { sct, sc, .. } => sct == SCT_MEDIA && (sc == SC_WRITE_FAULT || sc == SC_UNRECOVERED_READ),
             IoStatus::Scsi { sk, .. } => sk == SENSE_MEDIUM_ERROR,
-            IoStatus::Aio(errno) => errno == -ENODATA || (on == RemapOn::Any && errno == -EIO),
+            // ENODATA is what Linux makes of BLK_STS_MEDIUM.
+            IoStatus::Aio(errno) => errno == -libc::ENODATA || (on == RemapOn::Any && errno == -libc::EIO),
             IoStatus::Failed => on == RemapOn::Any,
             IoStatus::Aborted | IoStatus::NoMemory | IoStatus::Other(_) => false,
         }

@@ -2,6 +2,8 @@
 //!
 //! Used everywhere in the crate. Holds no logic beyond range checks.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The largest number of spare blocks that one set uses; what a spare has beyond it stays unused.
@@ -54,6 +56,87 @@ impl SpareIndex {
     pub(crate) fn masked(value: u32) -> SpareIndex {
         SpareIndex(value & (MAX_SPARE_BLOCKS - 1))
     }
+}
+
+/// A block address on the spare device, in blocks; not to be mixed up with a [`SpareIndex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpareLba(pub u64);
+
+impl SpareLba {
+    /// The address `blocks` blocks further on (saturating).
+    #[inline]
+    #[must_use]
+    pub fn plus(self, blocks: u64) -> SpareLba {
+        SpareLba(self.0.saturating_add(blocks))
+    }
+}
+
+impl fmt::Display for SpareLba {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Epochs and sequence numbers beyond this were not written by this software: it would take thousands of years to get there.
+const MAX_COUNT: u64 = 1 << 62;
+
+macro_rules! count {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Before the first.
+            pub const ZERO: $name = $name(0);
+            /// The first.
+            pub const ONE: $name = $name(1);
+
+            /// `count` as one of these, or `None` if it is beyond all that can have been written.
+            #[must_use]
+            pub fn new(count: u64) -> Option<$name> {
+                (count <= MAX_COUNT).then_some($name(count))
+            }
+
+            /// The number.
+            #[must_use]
+            pub fn get(self) -> u64 {
+                self.0
+            }
+
+            /// Whether there is still room for all that may come after it.
+            pub(crate) fn has_room(self) -> bool {
+                self.0 <= MAX_COUNT / 2
+            }
+
+            /// The one `by` further on (saturating; [`Self::new`] keeps what is read from a spare far from that).
+            #[must_use]
+            pub fn plus(self, by: u64) -> $name {
+                $name(self.0.saturating_add(by))
+            }
+
+            /// The one `by` before.
+            #[must_use]
+            pub fn minus(self, by: u64) -> Option<$name> {
+                self.0.checked_sub(by).map($name)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+count! {
+    /// The number of a checkpoint, and of the log behind it. No two attempts at a checkpoint have the same.
+    Epoch
+}
+count! {
+    /// The number of a log page, or of a superblock, over the life of a set.
+    Sequence
 }
 
 /// A run of blocks of the base.

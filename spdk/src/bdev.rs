@@ -244,12 +244,13 @@ impl<B: Bdev> BdevHandle<B> {
         let _ = answered.await;
     }
 
-    /// Holds back new I/O and waits for I/O under way (SPDK: quiesce; see there for what it does not hold back).
+    /// Holds back new I/O and waits for I/O under way (SPDK: quiesce; see there for what it does not hold back). App thread
+    /// only. [`Errno::NODEV`] once the bdev is being destructed: then there is no I/O.
     pub async fn quiesce(&self) -> Result<(), Errno> {
         self.quiescing(sys::spdk_bdev_quiesce).await
     }
 
-    /// Lets I/O go on.
+    /// Lets I/O go on. App thread only.
     pub async fn unquiesce(&self) -> Result<(), Errno> {
         self.quiescing(sys::spdk_bdev_unquiesce).await
     }
@@ -268,9 +269,12 @@ impl<B: Bdev> BdevHandle<B> {
             let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<c_int>>()) };
             let _ = answer.send(status);
         }
+        if !self.0.registered.load(Ordering::Acquire) {
+            return Err(Errno::NODEV);
+        }
         let (answer, answered) = oneshot::channel::<c_int>();
         let arg = Box::into_raw(Box::new(answer));
-        // SAFETY: the bdev is registered, with this module.
+        // SAFETY: the bdev is registered, with this module: its destruct, which begins on this thread, has not begun.
         let rc = unsafe { call(self.0.bdev.get(), B::module().raw(), Some(done), arg.cast()) };
         if let Err(errno) = Errno::check(rc) {
             // SAFETY: refused, so that the callback never runs: the sender is ours again.

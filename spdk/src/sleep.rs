@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{c_int, c_void},
+    ptr::{self, NonNull},
     time::Duration,
 };
 
@@ -13,38 +14,67 @@ const POLLER_BUSY: c_int = 1;
 
 /// What a poller has while it waits.
 struct Waiter {
+    /// NULL when it is not registered, or not any more.
     poller: *mut sys::spdk_poller,
     answer: Option<oneshot::Sender<()>>,
 }
 
-/// Resolves after `time` (rounded up to microseconds), on an SPDK thread. Resolves at once where there is no memory for a poller.
-pub async fn sleep(time: Duration) {
-    unsafe extern "C" fn over(arg: *mut c_void) -> c_int {
-        let waiter = arg.cast::<Waiter>();
-        // SAFETY: the waiter leaked below. The poller runs on the thread that registered it, so not before its handle is
-        // stored, and, being unregistered here, never again: the box is taken back once.
+/// A waiter whose poller runs at most once, and not at all once this is dropped. It is not `Send`: pollers belong to the
+/// thread that registers them.
+struct Timer(NonNull<Waiter>);
+
+impl Timer {
+    /// A timer of `time` on the current thread, which sends to `answer`; None where there is no memory for a poller.
+    fn start(time: Duration, answer: oneshot::Sender<()>) -> Option<Timer> {
+        // A period of 0 would be a poller without a timer, which is as good as one of 1 us.
+        let period = u64::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
+        let waiter = Box::leak(Box::new(Waiter { poller: ptr::null_mut(), answer: Some(answer) }));
+        let timer = Timer(NonNull::from(waiter));
+        let waiter = timer.0.as_ptr();
+        // SAFETY: the waiter lives as long as the timer, which unregisters the poller first; the name is a 'static C string.
+        // The poller does not run before its handle is stored, as it runs on this thread.
+        unsafe {
+            (*waiter).poller = sys::spdk_poller_register_named(Some(over), waiter.cast(), period, c"sleep".as_ptr());
+            (!(*waiter).poller.is_null()).then_some(timer)
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let waiter = self.0.as_ptr();
+        // SAFETY: this is the thread of the poller, as the timer is not Send; a NULL handle is left alone. Once
+        // unregistered the poller never runs again, so that nobody has the waiter any more: the box is taken back once.
         unsafe {
             sys::spdk_poller_unregister(&raw mut (*waiter).poller);
-            if let Some(answer) = Box::from_raw(waiter).answer.take() {
-                // The future may have been dropped: then nobody waits.
-                let _ = answer.send(());
-            }
-        }
-        POLLER_BUSY
-    }
-    // A period of 0 would be a poller without a timer, which is as good as one of 1 us.
-    let period = u64::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
-    let (answer, answered) = oneshot::channel();
-    let waiter = Box::into_raw(Box::new(Waiter { poller: std::ptr::null_mut(), answer: Some(answer) }));
-    // SAFETY: the waiter lives until `over` takes it, or until it is taken back below; the name is a 'static C string.
-    unsafe {
-        (*waiter).poller = sys::spdk_poller_register_named(Some(over), waiter.cast(), period, c"sleep".as_ptr());
-        if (*waiter).poller.is_null() {
-            log::error!("no memory for a poller: {time:?} are not waited for");
             drop(Box::from_raw(waiter));
-            return;
         }
     }
-    // An error means that the waiter has gone, as it does with SPDK itself.
+}
+
+unsafe extern "C" fn over(arg: *mut c_void) -> c_int {
+    let waiter = arg.cast::<Waiter>();
+    // SAFETY: the poller runs only while its timer, and so the waiter, exists. Unregistering sets the handle to NULL.
+    let answer = unsafe {
+        sys::spdk_poller_unregister(&raw mut (*waiter).poller);
+        (*waiter).answer.take()
+    };
+    // Last, and with nothing borrowed: whoever is woken may drop the timer.
+    if let Some(answer) = answer {
+        // An error means that nobody waits any more.
+        let _ = answer.send(());
+    }
+    POLLER_BUSY
+}
+
+/// Resolves after `time` (rounded up to microseconds), counted from the first poll, on an SPDK thread. When the future is
+/// dropped, its poller goes at once. Resolves at once where there is no memory for a poller.
+pub async fn sleep(time: Duration) {
+    let (answer, answered) = oneshot::channel();
+    let Some(_timer) = Timer::start(time, answer) else {
+        log::error!("no memory for a poller: {time:?} are not waited for");
+        return;
+    };
+    // The timer, and the sender in it, goes after this.
     let _ = answered.await;
 }

@@ -6,28 +6,27 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// splitmix64: small, and good with any seed.
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A generator that gives the same for the same seed, on every machine.
 #[derive(Clone)]
-pub struct Random(u64);
+pub struct Random(ChaCha8Rng);
 
 impl Random {
     /// The sequence of `seed`.
     pub fn new(seed: u64) -> Random {
-        Random(seed)
+        Random(ChaCha8Rng::seed_from_u64(seed))
     }
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
+        self.0.next_u64()
     }
 
     /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.bits() % limit
+        self.0.random_range(..limit)
     }
 
     /// True once in `n` times.
@@ -37,7 +36,7 @@ impl Random {
 
     /// Another sequence.
     pub fn fork(&mut self) -> Random {
-        Random(self.bits())
+        Random::new(self.bits())
     }
 }
 

@@ -55,6 +55,11 @@ pub fn fault_every(stride: u64, lba: u64, blocks: u64, op: &str, error: &str) ->
     params
 }
 
+/// Whether status says that every copy of the metadata is as it should be.
+pub fn copies_ok(status: &Value) -> bool {
+    ["superblock_a", "superblock_b", "log_a", "log_b"].iter().all(|copy| status["metadata"][copy] == "ok")
+}
+
 /// What the stack is made of.
 #[derive(Clone)]
 pub struct Stack {

@@ -23,7 +23,7 @@ const CALL: Duration = Duration::from_secs(60);
 
 /// Where the files of the tests are: in memory where that can be had, as a test is not the faster for a disk's flushes, and what a
 /// kill leaves does not depend on them. `E2E_DIR` names another place.
-fn place() -> PathBuf {
+pub fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     std::env::var_os("E2E_DIR")
         .map(PathBuf::from)

@@ -1,15 +1,25 @@
 //! The operator's methods: status, list, save, restore, delete.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt,
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use e2e::{
+    config::Config,
     nvme_tcp::Status,
-    scene::{Scene, fault, stamped},
+    scene::{BASE_UUID, SPARE_UUID, Scene, copies_ok, fault, stamped},
+    spare_format::{self, BOTH, SpareFile},
+    wait::wait_until,
 };
 use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Seconds since 1970.
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
 
 fn remap0() -> Value {
     json!({ "name": "Remap0" })
@@ -39,9 +49,9 @@ fn status_says_how_things_are() {
     let spare = |field: &str| status["spare"][field].as_u64().unwrap_or_else(|| panic!("{field}: {status}"));
     assert_eq!((spare("used"), spare("bad")), (5, 0));
     assert_eq!(spare("free"), spare("total") - 5);
-    for copy in ["superblock_a", "superblock_b", "log_a", "log_b"] {
-        assert_eq!(status["metadata"][copy], "ok", "{copy}");
-    }
+    assert!(copies_ok(&status), "{status}");
+    assert!(status["metadata"]["degraded_at"].is_null() && status["metadata"]["healed_at"].is_null(), "{status}");
+    assert_eq!(status["flush"], json!({ "base": true, "spare": true }), "AIO takes FLUSH: {status}");
     assert!(status["counters"].is_object(), "{status}");
     assert_eq!(scene.target.rpc("bdev_remap_status", json!({})).as_array().unwrap().len(), 1);
     scene.target.stop();
@@ -91,9 +101,15 @@ fn list_goes_on_where_it_stopped() {
 fn save_writes_a_checkpoint_that_is_loaded() {
     let mut scene = scene_with_remaps();
     let epoch = scene.count("epoch");
+    assert!(scene.status()["last_save_at"].is_null(), "{}", scene.status());
+    let before = unix_time();
     let saved = scene.target.rpc("bdev_remap_save", remap0());
     assert_eq!(saved["epoch"], epoch + 1, "{saved}");
     assert!(saved["bytes"].as_u64().unwrap() > 0 && saved["duration_us"].is_u64(), "{saved}");
+    assert_eq!(saved["all_copies"], true, "{saved}");
+    let status = scene.status();
+    assert_eq!(status["last_save_epoch"], epoch + 1, "{status}");
+    assert!((before..=unix_time()).contains(&scene.count("last_save_at")), "{status}");
     // Many saves in turn use both areas.
     for _ in 0..5 {
         scene.target.rpc("bdev_remap_save", remap0());
@@ -142,15 +158,10 @@ fn wipe_is_refused_while_blocks_are_remapped() {
     assert!(scene.target.has_bdev("Remap0"));
     assert_eq!(scene.host().read(0, 32).unwrap().unwrap(), stamped(0, 32, 1));
 
-    let spare = fs::read(&scene.spare).unwrap();
-    assert!(spare[..4096].iter().any(|&byte| byte != 0));
+    let spare = SpareFile::open(&scene.spare);
     assert_eq!(scene.target.rpc("bdev_remap_delete", json!({ "name": "Remap0", "wipe": true, "force": true })), true);
     scene.target.stop();
-    let spare = fs::read(&scene.spare).unwrap();
-    assert!(
-        spare[..4096].iter().chain(&spare[spare.len() - 4096..]).all(|&byte| byte == 0),
-        "both superblocks are erased"
-    );
+    assert!(spare.is_wiped(), "both superblocks are erased, and the first pages of each area of the log");
 }
 
 #[test]
@@ -165,33 +176,54 @@ fn wipe_makes_an_empty_spare() {
     scene.target.stop();
 }
 
+/// So that what was not seen while loading can never come back and win.
+#[test]
+fn first_commit_after_an_open_is_under_a_new_epoch() {
+    let mut scene = scene_with_remaps();
+    scene.target.kill9();
+    let before = SpareFile::open(&scene.spare).log();
+    scene.start_again(&[fault(40, 2, "write", "write_fault")]);
+    assert_eq!(scene.count("epoch"), before.epoch, "loading alone writes nothing");
+    assert_eq!(scene.host().write(40, &stamped(40, 1, 1)).unwrap(), Status::SUCCESS);
+    assert_eq!(scene.count("epoch"), before.epoch + 1);
+    assert_eq!(scene.host().write(41, &stamped(41, 1, 1)).unwrap(), Status::SUCCESS);
+    let after = SpareFile::open(&scene.spare).log();
+    assert_eq!((after.epoch, after.pages), (before.epoch + 1, after.checkpoint + 2), "{after:?}");
+    assert_ne!(after.area, before.area);
+    scene.target.kill9();
+    scene.start_again(&[]);
+    assert_eq!(scene.count("remapped"), 7);
+    assert_eq!(scene.host().read(40, 2).unwrap().unwrap(), stamped(40, 2, 1));
+    scene.target.stop();
+}
+
 /// Inverts a byte of the spare's file while nothing runs.
-fn damage(scene: &Scene, offset: u64) {
-    let file = File::options().read(true).write(true).open(&scene.spare).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[!byte[0]], offset).unwrap();
+fn damage(spare: &SpareFile, offset: u64) {
+    let byte = spare.read(offset, 1)[0];
+    spare.write(offset, &[!byte]);
 }
 
 #[test]
-fn damaged_copy_is_reported_and_repaired_by_save() {
+fn damaged_copy_is_whole_again_right_after_loading() {
     let mut scene = scene_with_remaps();
     scene.target.stop();
-    let spare_size = fs::metadata(&scene.spare).unwrap().len();
-    // The two superblocks are at both ends of the spare (docs/format.md).
-    for (offset, copy) in [(200, "superblock_a"), (spare_size - 4096 + 200, "superblock_b")] {
-        damage(&scene, offset);
+    for copy in BOTH {
+        let spare = SpareFile::open(&scene.spare);
+        damage(&spare, spare.superblock(copy) + 200);
+        let before = unix_time();
         scene.start_again(&[]);
         let status = scene.status();
-        assert_eq!((&status["state"], &status["metadata"][copy]), (&json!("degraded"), &json!("bad")), "{status}");
+        assert!(status["state"] == "online" && copies_ok(&status), "{copy:?}: {status}");
+        let healed_at = status["metadata"]["healed_at"].as_u64().unwrap_or_else(|| panic!("{copy:?}: {status}"));
+        assert!((before..=unix_time()).contains(&healed_at), "{copy:?}: {status}");
+        spare.assert_whole(&format!("superblock {copy:?}"));
         assert_eq!(scene.host().read(0, 32).unwrap().unwrap(), stamped(0, 32, 1));
-        scene.target.rpc("bdev_remap_save", remap0());
-        let status = scene.status();
-        assert_eq!((&status["state"], &status["metadata"][copy]), (&json!("online"), &json!("ok")), "{status}");
         scene.target.stop();
+        spare.assert_whole(&format!("superblock {copy:?}, after a stop"));
     }
     scene.start_again(&[]);
-    assert_eq!(scene.status()["state"], "online");
+    let status = scene.status();
+    assert!(status["state"] == "online" && status["metadata"]["healed_at"].is_null(), "nothing was bad: {status}");
     assert_eq!((scene.count("remapped"), scene.host().read(0, 32).unwrap().unwrap()), (5, stamped(0, 32, 1)));
     scene.target.stop();
 }
@@ -200,11 +232,93 @@ fn damaged_copy_is_reported_and_repaired_by_save() {
 fn spare_damaged_beyond_doubt_is_refused_untouched() {
     let mut scene = scene_with_remaps();
     scene.target.stop();
-    let spare_size = fs::metadata(&scene.spare).unwrap().len();
-    damage(&scene, 200);
-    damage(&scene, spare_size - 4096 + 200);
-    let before = fs::read(&scene.spare).unwrap();
+    let spare = SpareFile::open(&scene.spare);
+    BOTH.iter().for_each(|copy| damage(&spare, spare.superblock(*copy) + 200));
+    refused_at_start(&mut scene, &spare, "no valid superblock");
+}
+
+/// Starts the target, which must end with these words in its log and both files as they were.
+#[track_caller]
+fn refused_at_start(scene: &mut Scene, spare: &SpareFile, words: &str) {
+    let files = |scene: &Scene| (spare.bytes(), fs::read(&scene.base).unwrap());
+    let before = files(scene);
     let log = scene.target.try_start(&scene.config(&[]).to_json()).unwrap_err();
-    assert!(log.contains("no valid superblock"), "{log}");
-    assert!(fs::read(&scene.spare).unwrap() == before, "the spare must be left as it was");
+    assert!(log.contains(words), "\"{words}\" is not in: {log}");
+    assert!(files(scene) == before, "{words}: base and spare must be left as they were");
+}
+
+/// A spare that lost both superblocks is no empty one: its log still shows that it belongs to a set.
+#[test]
+fn erased_spare_is_formatted_by_force_only_and_a_wiped_one_by_auto() {
+    let mut scene = scene_with_remaps();
+    let uuid = scene.status()["uuid"].as_str().map(str::to_owned).unwrap();
+    scene.target.stop();
+    let spare = SpareFile::open(&scene.spare);
+    spare.zero_superblocks();
+    refused_at_start(&mut scene, &spare, &format!("its remap log holds pages of set {uuid}: it was erased"));
+
+    let create = |more: Value| {
+        let mut params = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let disks = Config::new()
+        .aio("Base0", &scene.base, 4096, BASE_UUID)
+        .bdev("bdev_fault_create", json!({ "name": "Fault0", "base_bdev": "Base0" }))
+        .aio("Spare0", &scene.spare, 4096, SPARE_UUID);
+    scene.target.start(&disks);
+    let before = spare.bytes();
+    for format in ["auto", "never"] {
+        let (code, message) = scene.target.refused("bdev_remap_create", create(json!({ "format": format })));
+        assert!(code == -17 && message.contains("it was erased"), "{format}: {message} ({code})");
+    }
+    assert!(spare.bytes() == before && !scene.target.has_bdev("Remap0"));
+
+    scene.target.rpc("bdev_remap_create", create(json!({ "format": "force" })));
+    let status = scene.status();
+    assert_eq!((&status["remapped"], &status["state"]), (&json!(0), &json!("online")), "{status}");
+    assert_ne!(status["uuid"], uuid.as_str(), "a new set");
+    scene.target.rpc("bdev_remap_delete", json!({ "name": "Remap0", "wipe": true }));
+    assert!(spare.is_wiped());
+    scene.target.rpc("bdev_remap_create", create(json!({ "format": "auto" })));
+    assert_eq!(scene.count("remapped"), 0);
+    spare.assert_whole("formatted again");
+    scene.target.stop();
+}
+
+/// Waits until both superblocks say that `sequence` is committed.
+#[track_caller]
+fn wait_for_the_note(scene: &Scene, sequence: u64) {
+    wait_until("the note of what is committed", LIMIT, || {
+        spare_format::superblocks(&scene.spare)
+            .iter()
+            .all(|copy| copy.as_ref().is_some_and(|s| s.committed() == sequence))
+    });
+}
+
+/// The end of the log is gone from both copies without a trace. Nothing but the superblocks knows of it.
+#[test]
+fn lost_end_of_the_log_is_refused_once_it_was_noted() {
+    for stopped in [false, true] {
+        let mut scene = scene_with_remaps();
+        let sequence = scene.count("sequence");
+        if stopped {
+            // The clean end is a note, too: nobody waits for the other one.
+            scene.target.stop();
+            let noted = spare_format::superblocks(&scene.spare).map(|copy| copy.map(|copy| copy.committed()));
+            assert_eq!(noted, [Some(sequence); 2], "after a clean stop");
+        } else {
+            wait_for_the_note(&scene, sequence);
+            scene.target.kill9();
+        }
+        let spare = SpareFile::open(&scene.spare);
+        let log = spare.log();
+        assert_eq!((log.last, log.pages > log.checkpoint), (sequence, true), "{log:?}");
+        for copy in BOTH {
+            spare.write(spare.page(copy, log.area, log.pages - 1), &[0; 4096]);
+        }
+        let words =
+            format!("the superblock knows that log page {sequence} was committed, the log ends at {}", sequence - 1);
+        refused_at_start(&mut scene, &spare, &words);
+    }
 }

@@ -1,10 +1,11 @@
 //! Auto-assembly: sets come online by themselves when base and spare are there, whatever the order, at the start and later.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use e2e::{
     config::Config,
     scene::{BASE_UUID, BLOCK, NQN, SPARE_UUID, Scene, connect, fault, free_port, stamped},
+    spare_format::{BOTH, SpareFile},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -131,14 +132,10 @@ fn a_deleted_set_stays_away() {
 #[test]
 fn the_base_of_a_refused_set_is_kept_from_others() {
     let mut made = Made::new();
-    // Both copies of all of the remap log, as docs/format.md has its place.
-    let file = File::options().read(true).write(true).open(&made.scene.spare).expect("the spare");
-    let mut superblock = vec![0; 4096];
-    file.read_exact_at(&mut superblock, 0).expect("the superblock");
-    let number = |at: usize| u64::from_le_bytes(superblock[at..at + 8].try_into().expect("8 bytes"));
-    let area_bytes = (number(160) - number(152)) as usize * BLOCK;
-    for area in [152, 160, 168, 176] {
-        file.write_all_at(&vec![0x5a; area_bytes], number(area) * BLOCK as u64).expect("the log");
+    let spare = SpareFile::open(&made.scene.spare);
+    for copy in BOTH {
+        let (offset, len) = spare.log_bytes(copy);
+        spare.write(offset, &vec![0x5a; len]);
     }
     made.scene.target.start(&made.base(made.spare(Config::new())));
     let status = made.waiting();

@@ -1,10 +1,10 @@
-//! Damage to each structure on the spare, on one copy and on both: the set comes up right and says so, or is refused with both
-//! files left as they were. Never a wrong table.
+//! Damage to each structure on the spare, on one copy and on both: the set comes up right, and whole again, or is refused with
+//! both files left as they were. Never a wrong table.
 
 use e2e::{
-    scene::BASE_UUID,
+    scene::{BASE_UUID, copies_ok},
     set::{Loaded, Set},
-    spare_format::{BOTH, Copy, SpareFile},
+    spare_format::{BOTH, Copy, LogInForce, SpareFile},
 };
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ const ALL: [Structure; 9] = [
 /// How it is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Damage {
-    /// One bit, near the end of the used part.
+    /// One bit.
     Bit,
     /// As if never written.
     Zeroes,
@@ -53,7 +53,7 @@ enum Damage {
 }
 
 fn offset(spare: &SpareFile, structure: Structure, copy: Copy) -> u64 {
-    let (area, checkpoint, pages) = spare.log();
+    let LogInForce { area, checkpoint, pages, .. } = spare.log();
     assert!(checkpoint >= 4 && pages == checkpoint + 3, "{checkpoint} pages of checkpoint, {pages} in all");
     match structure {
         Superblock => spare.superblock(copy),
@@ -79,34 +79,40 @@ fn damage(spare: &SpareFile, offset: u64, damage: Damage) {
     spare.write(offset, &page);
 }
 
-/// What a load after this damage may come to.
+/// What a load after this damage has to come to.
 #[derive(PartialEq, Eq, Debug)]
 enum Right {
-    /// All is there; the status says that copy `bad` was bad, unless it was put right at once.
-    Table { bad: Option<&'static str> },
-    /// Refused with this `format`, files unchanged.
-    Refused { format: &'static str },
-    /// Taken for somebody else's data: refused, files unchanged, and all is there with `force`.
-    Foreign,
+    /// All is there, and nothing had to be put right.
+    Sound,
+    /// All is there, and what was bad is whole again right after loading.
+    Healed,
+    /// Refused, files unchanged: the codes for these values of `format`.
+    Refused(&'static [(&'static str, i64)]),
     /// All is there but the last commit, which is as if never written: no software can tell.
     WithoutLast,
 }
 
+/// As the log cannot tell: -117.
+const DAMAGED: Right = Right::Refused(&[("auto", -117), ("never", -117), ("force", -117)]);
+
 fn right(structure: Structure, copies: &[Copy], damage: Damage) -> Right {
-    let name = |a, b| if copies[0] == Copy::A { a } else { b };
     match (structure, copies.len()) {
-        (NextPage, _) if damage != Damage::Garbage => Right::Table { bad: None },
-        // On copy A it is a page that a crash tore; copy B is not written before copy A. The area is left for the other one.
-        (NextPage, 1) => Right::Table { bad: Some(name("log_a", "log_b")) },
-        (NextPage, _) => Right::Refused { format: "auto" },
-        (DeadArea, _) => Right::Table { bad: None },
-        (Superblock, 1) if damage == Damage::Garbage => Right::Foreign,
-        (Superblock, 1) => Right::Table { bad: Some(name("superblock_a", "superblock_b")) },
-        (_, 1) => Right::Table { bad: Some(name("log_a", "log_b")) },
+        // The page was zero before.
+        (NextPage, _) if damage != Damage::Garbage => Right::Sound,
+        // Both copies of a page that may have been written.
+        (NextPage, 2) => DAMAGED,
+        // The other area is in force. A bad page here may hide a newer epoch, which must not come back later.
+        (DeadArea, _) if damage == Damage::Zeroes => Right::Sound,
+        (DeadArea, _) => Right::Healed,
+        (_, 1) => Right::Healed,
         (LastCommit, _) if damage == Damage::Zeroes => Right::WithoutLast,
-        // That is what a wiped set looks like, and an empty spare: formatted, unless that is forbidden.
-        (Superblock, _) if damage == Damage::Zeroes => Right::Refused { format: "never" },
-        _ => Right::Refused { format: "auto" },
+        (Superblock, _) => Right::Refused(match damage {
+            Damage::Bit => &[("auto", -117), ("never", -117)],
+            // The log shows that this is no empty spare.
+            Damage::Zeroes => &[("auto", -17), ("never", -17)],
+            Damage::Garbage => &[("auto", -17), ("never", -17)],
+        }),
+        _ => DAMAGED,
     }
 }
 
@@ -120,24 +126,29 @@ fn matrix(set: &Set, structures: &[Structure], damage_kind: Damage) -> u32 {
             let offsets: Vec<u64> = copies.iter().map(|copy| offset(&spare, structure, *copy)).collect();
             offsets.into_iter().for_each(|offset| damage(&spare, offset, damage_kind));
             match right(structure, copies, damage_kind) {
-                Right::Refused { format } => {
-                    let (code, message) = set.refused(&what, 4096, BASE_UUID, json!({ "format": format }));
-                    assert!([-117, -19, -17].contains(&code), "{what}: {message} ({code})");
-                }
-                Right::Foreign => {
-                    let (code, message) = set.refused(&what, 4096, BASE_UUID, json!({}));
-                    assert!(code == -17 && message.contains("not ours"), "{what}: {message} ({code})");
-                    let loaded = set.load_with(4096, BASE_UUID, json!({ "format": "force" }));
-                    let Loaded::Yes(_, list) = loaded else { panic!("{what}: refused") };
-                    assert_eq!(list, set.list, "{what}");
-                    set.unload();
+                Right::Refused(formats) => {
+                    for (format, expected) in formats {
+                        let (code, message) = set.refused(&what, 4096, BASE_UUID, json!({ "format": format }));
+                        assert_eq!(code, *expected, "{what}, {format}: {message}");
+                    }
                 }
                 Right::WithoutLast => {
                     let Loaded::Yes(_, list) = set.load() else { panic!("{what}: refused") };
                     assert_eq!(list, set.list_before_last, "{what}");
                     set.unload();
                 }
-                Right::Table { bad } => check_healed(set, &what, bad),
+                Right::Sound => {
+                    let status = check_loaded(set, &what);
+                    assert!(status["epoch"] == set.epoch && status["last_save_at"].is_null(), "{what}: {status}");
+                }
+                Right::Healed => {
+                    let status = check_loaded(set, &what);
+                    let saved = status["epoch"].as_u64() > Some(set.epoch) && status["last_save_at"].is_u64();
+                    // A page that holds nothing of what is in force makes no copy bad.
+                    let was_bad = ![NextPage, DeadArea].contains(&structure);
+                    let healed = status["metadata"]["healed_at"].is_u64() == was_bad;
+                    assert!(saved && healed, "{what}: {status}");
+                }
             }
             cases += 1;
         }
@@ -145,39 +156,25 @@ fn matrix(set: &Set, structures: &[Structure], damage_kind: Damage) -> u32 {
     cases
 }
 
-/// Loads the set, which must have all of its mapping, and saves it, after which all must be well.
-fn check_healed(set: &Set, what: &str, bad: Option<&str>) {
-    let status = match set.load() {
+/// Loads the set, which must have all of its mapping and be whole on the spare, saves it, loads it again, and yields what status
+/// said first.
+fn check_loaded(set: &Set, what: &str) -> Value {
+    let load = |what: &str| match set.load() {
         Loaded::Yes(status, list) => {
             assert_eq!(list, set.list, "{what}");
+            assert!(status["state"] == "online" && copies_ok(&status), "{what}: {status}");
+            set.spare_file().assert_whole(what);
             status
         }
         Loaded::Refused(code, message) => panic!("{what}: {message} ({code})"),
     };
-    let ok = |status: &Value| status["state"] == "online" && all_ok(status);
-    match bad {
-        // What a crash leaves is put right at once, by a checkpoint under a new epoch.
-        Some(copy) => {
-            let said = status["state"] == "degraded" && status["metadata"][copy] == "bad";
-            let put_right = ok(&status) && status["epoch"].as_u64() > Some(set.epoch);
-            assert!(said || put_right, "{what}: {status}");
-        }
-        None => assert!(ok(&status), "{what}: {status}"),
-    }
-    if bad.is_none() {
-        return set.unload();
-    }
+    let first = load(what);
     let saved = set.target.rpc("bdev_remap_save", json!({ "name": "Remap0" }));
     assert_eq!(saved["all_copies"], true, "{what}: {saved}");
-    assert!(ok(&set.target.status("Remap0")), "{what}: {}", set.target.status("Remap0"));
     set.unload();
-    let Loaded::Yes(status, list) = set.load() else { panic!("{what}: refused after a save") };
-    assert!(ok(&status) && list == set.list, "{what}: {status}");
+    load(&format!("{what}, after a save"));
     set.unload();
-}
-
-fn all_ok(status: &Value) -> bool {
-    status["metadata"].as_object().is_some_and(|copies| copies.values().all(|health| health == "ok"))
+    first
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn wrong_parameters_are_named() {
         (create_and("Base", "Spare", "spar_bdev", json!("Spare")), "spar_bdev"),
         (create_and("Base", "Spare", "name", json!(5)), "name"),
         (create_and("Base", "Spare", "name", json!("")), "name"),
+        (create_and("Base", "Spare", "name", json!("x".repeat(192))), "1 to 191"),
         (create_and("Base", "Spare", "base_bdev", json!(["Base"])), "base_bdev"),
         (create_and("Base", "Spare", "uuid", json!("zzz")), "uuid"),
         (create_and("Base", "Spare", "format", json!("sometimes")), "format"),
@@ -61,6 +62,22 @@ fn wrong_parameters_are_named() {
         assert!(message.contains("Nope"), "{method}: {message}");
     }
     assert_eq!(target.rpc("bdev_remap_create", create("Base", "Spare")), "Remap0");
+    target.stop();
+}
+
+#[test]
+fn longest_name_is_remembered() {
+    let name = "é".repeat(95) + "x";
+    let mut target = Target::prepare();
+    let (base, spare) = (target.file("base", 16), target.file("spare", 16));
+    let config = Config::new().aio("Base", &base, 4096, BASE_UUID).aio("Spare", &spare, 4096, SPARE_UUID);
+    target.start(&config);
+    assert_eq!(target.rpc("bdev_remap_create", create_and("Base", "Spare", "name", json!(name))), name.as_str());
+    target.stop();
+    // Assembly knows it from the spare.
+    target.start(&config);
+    let status = target.status(&name);
+    assert_eq!((&status["state"], &status["base_bdev"]), (&json!("online"), &json!("Base")), "{status}");
     target.stop();
 }
 

@@ -45,6 +45,7 @@ fn plugin_speaks_to_the_target() {
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), 2, "{table}");
     assert!(lines[0].starts_with("NAME") && lines[1].starts_with("Remap0") && lines[1].contains("online"), "{table}");
+    assert!(lines[1].trim_end().ends_with("ok"), "all copies of the metadata are: {table}");
 
     for args in [
         &["bdev_remap_list", "Remap0", "-l", "0", "-m", "10"][..],

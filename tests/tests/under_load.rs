@@ -1,6 +1,7 @@
 //! Delete and reset while writers are at work over bad blocks: nothing acknowledged is lost, and nothing hangs.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
@@ -50,8 +51,11 @@ fn survive(what: &str, end: impl FnOnce(&mut Scene, &Shared)) {
             });
         }
         wait_until("some load", LIMIT, || shared.acked.load(Ordering::Relaxed) > 2000);
-        end(&mut scene, &shared);
+        let ended = catch_unwind(AssertUnwindSafe(|| end(&mut scene, &shared)));
+        // Whatever came of it: the writers end with the target.
+        shared.dying.set();
         scene.target.kill9();
+        ended.unwrap_or_else(|panic| resume_unwind(panic));
     });
 
     scene.start_again(&faults());
@@ -89,7 +93,8 @@ fn acknowledged_writes_survive_administration_under_load() {
         let end = Instant::now() + Duration::from_millis(500);
         let acked = shared.acked.load(Ordering::Relaxed);
         let mut saves = 0;
-        while Instant::now() < end {
+        // A slow machine takes its time over a few rounds.
+        while saves < 4 || Instant::now() < end {
             let saved = scene.target.rpc("bdev_remap_save", json!({ "name": "Remap0" }));
             assert_eq!(saved["all_copies"], true, "{saved}");
             for dry_run in [true, false] {
@@ -103,7 +108,6 @@ fn acknowledged_writes_survive_administration_under_load() {
             scene.target.rpc("bdev_get_bdevs", json!({ "name": "Remap0" }));
             saves += 1;
         }
-        assert!(saves > 3, "{saves}");
         assert!(shared.acked.load(Ordering::Relaxed) > acked, "I/O goes on");
         assert!(scene.target.rpc("nvmf_get_subsystems", json!({ "nqn": NQN })).is_array());
         shared.dying.set();

@@ -1,148 +1,101 @@
-//! Administrative operations: save, restore, wipe, and what the set tells about itself.
+//! Administrative operations: save, restore, wipe, close, and what the set tells about itself.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::Engine;
+use futures_channel::oneshot;
+
+use super::batch::{Answer, Asked};
+use super::committer::{Committer, Request};
+use super::open::TELLING_PAGES;
 use super::report::{
     CopyHealth, Difference, DifferingExtent, ListedExtent, ListedState, MetadataHealth, RestoreReport, SaveReport,
     SetState, SpareUsage, Status,
 };
+use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Copy;
+use crate::format::{Area, Copy};
+use crate::owner::Refused;
+use crate::pace::Pace;
 use crate::recovery::recover;
 use crate::table::{Change, Mapping};
-use crate::units::{BaseLba, Extent};
+use crate::units::{BaseLba, Epoch, Extent, Sequence};
 
 /// How many differing extents a restore names.
 const FIRST_DIFFERENCES: usize = 16;
 
 impl<D: Device, E: Env> Engine<D, E> {
+    /// Asks the committer, and waits for its answer; `None` if it is gone.
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.unbounded_send(request(answer)).ok()?;
+        answered.await.ok()
+    }
+
     /// Writes a checkpoint now; bad copies of the metadata are rewritten with it.
     ///
     /// # Errors
     /// [`Error::CheckpointFailed`], [`Error::CheckpointTooLarge`], [`Error::Closed`].
     pub async fn save(&self) -> Result<SaveReport, Error> {
-        let mut committer = self.committer.lock().await;
-        if self.closed.get() {
-            return Err(Error::Closed);
-        }
-        let saved = self.checkpoint(&mut committer).await;
-        self.log.set(committer.log.view());
-        let saved = saved?;
-        log::info!("{}: saved, epoch {}, {} bytes", self.name, saved.epoch, saved.bytes);
-        Ok(SaveReport { epoch: saved.epoch, bytes: saved.bytes, all_copies: saved.all_copies })
+        self.ask(Request::Save).await.unwrap_or(Err(Error::Closed))
     }
 
     /// Reads the mapping from the spare again, tells what differs from the table, and, unless `dry_run`, takes it over.
     /// The caller has quiesced the bdev.
     ///
     /// # Errors
-    /// As at open, where the log is damaged; nothing is changed then.
+    /// As at open, where the log is damaged; [`Error::CheckpointFailed`] if a commit is in doubt and cannot be settled.
+    /// Nothing is changed then.
     pub async fn restore(&self, dry_run: bool) -> Result<RestoreReport, Error> {
-        let mut committer = self.committer.lock().await;
-        if self.closed.get() {
-            return Err(Error::Closed);
-        }
-        let recovered = recover(committer.log.spare(), committer.log.superblock()).await?;
-        let changes = self.differences(&recovered.mappings);
-        let position = recovered.position;
-        let report = report(
-            dry_run,
-            position.epoch,
-            (position.first_sequence + position.next_page).saturating_sub(1),
-            changes.iter().map(|change| (change.lba, self.table.mapping(change.lba), change.to)),
-        );
-        if dry_run {
-            return Ok(report);
-        }
-        self.state.borrow_mut().allocator.reload(recovered.used(), recovered.bad.iter().copied());
-        self.publish(changes);
-        committer.forget_doubts();
-        committer.log.reposition(position, recovered.log_ok);
-        committer.log.found_dirty(recovered.dirty);
-        if recovered.unfinished {
-            committer.log.require_checkpoint();
-        }
-        if committer.log.needs_checkpoint()
-            && let Err(error) = self.checkpoint(&mut committer).await
-        {
-            log::warn!("{}: not saved after restoring: {error}", self.name);
-        }
-        self.log.set(committer.log.view());
-        log::info!(
-            "{}: restored, {} blocks added, {} removed, {} changed",
-            self.name,
-            report.added,
-            report.removed,
-            report.changed
-        );
-        Ok(report)
+        self.ask(|answer| Request::Restore { dry_run, answer }).await.unwrap_or(Err(Error::Closed))
     }
 
-    /// The changes that make the table say what `mappings` say.
-    fn differences(&self, mappings: &BTreeMap<BaseLba, Mapping>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let _ = self.table.visit(self.whole_base(), |lba, held| {
-            let to = mappings.get(&lba).copied();
-            if to != Some(held) {
-                changes.push(Change { lba, to });
-            }
-            ControlFlow::Continue(())
-        });
-        let missing = mappings.iter().filter(|(lba, _)| self.table.mapping(**lba).is_none());
-        changes.extend(missing.map(|(lba, to)| Change { lba: *lba, to: Some(*to) }));
-        changes.sort_by_key(|change| change.lba);
-        changes
-    }
-
-    /// Erases the superblocks, so that the spare is empty. Afterwards nothing can be committed any more.
+    /// Erases the superblocks and what shows the log, so that the spare is empty. Afterwards nothing can be committed any more.
     ///
     /// # Errors
     /// [`Error::StillRemapped`] unless `force`; [`Error::Io`], and the set is closed all the same; [`Error::Closed`].
     pub async fn wipe(&self, force: bool) -> Result<(), Error> {
-        let committer = self.committer.lock().await;
-        if self.closed.get() {
-            return Err(Error::Closed);
-        }
-        let counts = self.state.borrow().writer.counts();
-        let blocks = counts.remapped + counts.lost;
-        if blocks > 0 && !force {
-            return Err(Error::StillRemapped { blocks });
-        }
-        self.closed.set(true);
-        for copy in [Copy::B, Copy::A] {
-            let spare = committer.log.spare();
-            spare.zero(self.layout.superblock(copy), self.layout.page_blocks()).await?;
-            spare.flush().await?;
-        }
-        log::warn!("{}: superblocks erased, {blocks} blocks were remapped", self.name);
-        Ok(())
+        self.ask(|answer| Request::Wipe { force, answer }).await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Does `work` while no commit, checkpoint or restore is under way, and holds them back meanwhile.
-    pub async fn while_idle<R>(&self, work: impl Future<Output = R>) -> R {
-        let _committer = self.committer.lock().await;
-        work.await
+    /// The clean end: what waits is committed, and the superblocks note how far the log goes. Afterwards nothing can be
+    /// committed any more.
+    pub async fn close(&self) {
+        // A committer that is gone has closed already.
+        let _ = self.ask(Request::Close).await;
+    }
+
+    /// Gives blocks back to the base, and frees their spare blocks. The caller has copied the data to the base, made it
+    /// durable there and seen that it can be read, and holds writes of the blocks back until this returns.
+    ///
+    /// # Errors
+    /// [`Refused::LogFailed`], [`Refused::Closed`]; the blocks are where they were.
+    pub async fn clear(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
+        self.change(Asked::Clear(blocks)).await.map(drop)
+    }
+
+    /// Has a change of the mapping decided and made durable, together with whatever else waits.
+    pub(super) async fn change(&self, asked: Asked) -> Answer {
+        self.ask(|answer| Request::Change(asked, answer)).await.unwrap_or(Err(Refused::Closed))
     }
 
     /// All that there is to know about the set, at this moment.
     pub fn status(&self) -> Status {
-        let state = self.state.borrow();
-        let log = self.log.get();
+        let shared = &self.shared;
+        let state = shared.state.borrow();
+        let (log, times) = (shared.log.get(), shared.times.get());
         let counts = state.writer.counts();
         let (total, free) = (u64::from(state.allocator.total()), u64::from(state.allocator.free_count()));
         let bad = u64::from(state.allocator.bad_count());
-        let sound = log.log_ok == [true; 2] && log.superblock_ok == [true; 2] && !log.must_checkpoint;
         let health = |ok: bool| if ok { CopyHealth::Ok } else { CopyHealth::Bad };
         Status {
-            state: match (state.storm.tripped(), sound) {
+            state: match (state.storm.tripped(), log.sound()) {
                 (true, _) => SetState::Tripped,
                 (false, true) => SetState::Online,
                 (false, false) => SetState::Degraded,
             },
-            uuid: self.set_uuid,
+            uuid: shared.set_uuid,
             spare: SpareUsage { total, used: total.saturating_sub(free + bad), free, bad },
             remapped: counts.remapped,
             pending: counts.pending,
@@ -150,14 +103,17 @@ impl<D: Device, E: Env> Engine<D, E> {
             epoch: log.epoch,
             sequence: log.sequence,
             metadata: MetadataHealth {
-                superblock_a: health(log.superblock_ok[0]),
-                superblock_b: health(log.superblock_ok[1]),
-                log_a: health(log.log_ok[0]),
-                log_b: health(log.log_ok[1]),
+                superblock_a: health(log.superblock_ok[Copy::A]),
+                superblock_b: health(log.superblock_ok[Copy::B]),
+                log_a: health(log.log_ok[Copy::A]),
+                log_b: health(log.log_ok[Copy::B]),
+                degraded_at: times.degraded,
+                healed_at: times.healed,
             },
             last_save_epoch: log.epoch,
+            last_save_at: times.saved,
             storm_limit: state.storm.limit(),
-            counters: self.counters.snapshot(),
+            counters: shared.counters.snapshot(),
         }
     }
 
@@ -165,12 +121,13 @@ impl<D: Device, E: Env> Engine<D, E> {
     pub fn list(&self, from: BaseLba, max: usize) -> (Vec<ListedExtent>, Option<BaseLba>) {
         let mut listed: Vec<ListedExtent> = Vec::new();
         let mut go_on = None;
-        let rest = Extent::new(from, self.table.base_blocks().saturating_sub(from.0));
-        let _ = self.table.visit(rest, |lba, mapping| {
+        let table = &self.shared.table;
+        let rest = Extent::new(from, table.base_blocks().saturating_sub(from.0));
+        let _ = table.visit(rest, |lba, mapping| {
             let next = ListedExtent {
                 lba,
                 num_blocks: 1,
-                spare_lba: mapping.spare().map(|index| self.layout.data(index)),
+                spare_lba: mapping.spare().map(|index| self.shared.layout.data(index)),
                 state: match mapping {
                     Mapping::Spare(_) => ListedState::Remapped,
                     Mapping::Pending => ListedState::Pending,
@@ -180,7 +137,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             if let Some(last) = listed.last_mut()
                 && last.lba.plus(last.num_blocks) == lba
                 && last.state == next.state
-                && last.spare_lba.map(|spare| spare + last.num_blocks) == next.spare_lba
+                && last.spare_lba.map(|spare| spare.plus(last.num_blocks)) == next.spare_lba
             {
                 last.num_blocks += 1;
             } else if listed.len() >= max {
@@ -193,17 +150,136 @@ impl<D: Device, E: Env> Engine<D, E> {
         });
         (listed, go_on)
     }
+}
 
-    fn whole_base(&self) -> Extent {
-        Extent::new(BaseLba(0), self.table.base_blocks())
+impl<D: Device, E: Env> Committer<D, E> {
+    pub(super) async fn save(&mut self) -> Result<SaveReport, Error> {
+        if self.shared.closed.get() {
+            return Err(Error::Closed);
+        }
+        let saved = self.checkpoint().await?;
+        log::info!("{}: saved, epoch {}, {} bytes", self.shared.name, saved.epoch, saved.bytes);
+        Ok(SaveReport { epoch: saved.epoch, bytes: saved.bytes, all_copies: saved.all_copies })
+    }
+
+    pub(super) async fn restore(&mut self, dry_run: bool) -> Result<RestoreReport, Error> {
+        if self.shared.closed.get() {
+            return Err(Error::Closed);
+        }
+        if !dry_run && self.in_doubt() {
+            // What was written and failed may reach the medium after it was read here.
+            self.checkpoint().await?;
+        }
+        let recovered = recover(self.log.spare(), self.log.superblock(), None).await?;
+        let changes = self.shared.differences(recovered.mappings).await;
+        let position = recovered.position;
+        let table = &self.shared.table;
+        let differing = changes.iter().map(|change| (change.lba, table.mapping(change.lba), change.to));
+        let report = report(dry_run, position.epoch, position.last(), differing);
+        if dry_run {
+            return Ok(report);
+        }
+        let shared = &self.shared;
+        shared.state.borrow_mut().allocator.forget_doubts();
+        recovered.bad.iter().for_each(|spare| shared.state.borrow_mut().allocator.set_bad(*spare));
+        shared.publish_many(changes.into_iter()).await;
+        log::info!(
+            "{}: restored, {} blocks added, {} removed, {} changed",
+            shared.name,
+            report.added,
+            report.removed,
+            report.changed
+        );
+        self.log.reposition(position, recovered.log_ok, recovered.dirty);
+        if recovered.unfinished
+            && let Err(error) = self.heal_what_was_found(recovered.unsettled).await
+        {
+            log::warn!("{}: what was restored is not safe yet: {error}", self.shared.name);
+        }
+        Ok(report)
+    }
+
+    /// Erases the superblocks first: from then on the spare does not pass for a set, whatever else is left of it.
+    pub(super) async fn wipe(&mut self, force: bool) -> Result<(), Error> {
+        if self.shared.closed.get() {
+            return Err(Error::Closed);
+        }
+        let counts = self.shared.state.borrow().writer.counts();
+        let blocks = counts.remapped + counts.lost;
+        if blocks > 0 && !force {
+            return Err(Error::StillRemapped { blocks });
+        }
+        self.shared.closed.set(true);
+        let (spare, layout) = (self.log.spare(), &self.shared.layout);
+        for copy in [Copy::B, Copy::A] {
+            spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
+            spare.flush().await?;
+        }
+        for (copy, area) in Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| (copy, area))) {
+            spare.zero(layout.log_page(copy, area, 0), TELLING_PAGES * layout.page_blocks()).await?;
+        }
+        spare.flush().await?;
+        log::warn!("{}: spare erased, {blocks} blocks were remapped", self.shared.name);
+        Ok(())
+    }
+
+    /// Notes in the superblocks how far the log goes. Nothing can be committed any more then.
+    pub(super) async fn close(&mut self) {
+        if self.shared.closed.replace(true) || !self.log.note_is_due() {
+            return;
+        }
+        if !self.log.note_committed().await {
+            log::warn!("{}: no superblock can be written", self.shared.name);
+        }
+    }
+}
+
+impl<E: Env> Shared<E> {
+    /// The changes that make the table say what `mappings` say.
+    async fn differences(&self, mappings: BTreeMap<BaseLba, Mapping>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut pace = Pace::default();
+        let (mut from, end) = (BaseLba(0), BaseLba(self.table.base_blocks()));
+        while from < end {
+            let (mut seen, mut next) = (0, end);
+            let _ = self.table.visit(Extent::new(from, end.0 - from.0), |lba, held| {
+                if seen == Pace::STRIDE {
+                    next = lba;
+                    return ControlFlow::Break(());
+                }
+                seen += 1;
+                let to = mappings.get(&lba).copied();
+                if to != Some(held) {
+                    changes.push(Change { lba, to });
+                }
+                ControlFlow::Continue(())
+            });
+            from = next;
+            pace.step(seen).await;
+        }
+        let mut all = Vec::new();
+        let mut changes = changes.into_iter().peekable();
+        // It is taken apart as it is gone through: to drop it at once would take long, too.
+        for (lba, to) in mappings {
+            while let Some(earlier) = changes.next_if(|change| change.lba <= lba) {
+                all.push(earlier);
+                pace.step(1).await;
+            }
+            if self.table.mapping(lba).is_none() {
+                all.push(Change { lba, to: Some(to) });
+            }
+            pace.step(1).await;
+        }
+        all.extend(changes);
+        all
     }
 }
 
 /// Counts what differs: block, what the table has, what the spare has.
 fn report(
     dry_run: bool,
-    epoch: u64,
-    sequence: u64,
+    epoch: Epoch,
+    sequence: Sequence,
     differing: impl Iterator<Item = (BaseLba, Option<Mapping>, Option<Mapping>)>,
 ) -> RestoreReport {
     let mut report = RestoreReport { dry_run, epoch, sequence, added: 0, removed: 0, changed: 0, first: Vec::new() };

@@ -1,45 +1,64 @@
 //! The engine: the owner of a set's remap state, on the owner thread.
 //!
-//! It decides what becomes of each block (`commit`), gives out spare blocks (`owner`), makes it durable through the log,
-//! publishes it in the table, and does the administrative operations (`admin`). Reactors only read its table; what they
-//! want changed comes in through [`crate::Owner`]. It is not `Send`; no borrow of its state is held across an await.
+//! ```text
+//! Engine ──requests──> Committer: a task that has the log, and alone makes changes durable and publishes them
+//!    └───── Shared: table, allocator, storm brake, what the log last said of itself ─────┘
+//! ```
+//! The engine gives out spare blocks (`owner`) and does what operators ask for (`admin`); what becomes of each block is
+//! decided in the committer (`batch`), which also keeps the copies of the metadata whole (`upkeep`). Reactors only read the
+//! table; what they want changed comes in through [`crate::Owner`]. It is not `Send`; no borrow of its state is held across
+//! an await.
 
 mod admin;
-mod commit;
+mod batch;
+mod committer;
+mod inspect;
 mod open;
 mod owner;
 mod report;
 mod storm;
-
-#[cfg(test)]
-mod tests;
+mod upkeep;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
+pub use self::inspect::{AreaInspection, Inspection, PageCounts, inspect};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 
-use self::commit::{Committer, Queued};
+use self::committer::{Committer, Request};
 use self::storm::StormBrake;
 use crate::allocator::Allocator;
 use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::Layout;
+use crate::mutation::{Mutation, active};
+use crate::pace::Pace;
 use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::spare::Spare;
-use crate::table::{Change, Retired, Table, TableWriter, reclaim};
+use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
 use crate::units::{BaseLba, SpareIndex};
+
+/// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
+const PUBLISHED_AT_ONCE: usize = 8192;
 
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
+    shared: Rc<Shared<E>>,
+    requests: UnboundedSender<Request>,
+    device: std::marker::PhantomData<D>,
+}
+
+/// What the engine and its committer share.
+struct Shared<E: Env> {
     env: Rc<E>,
     table: Arc<Table>,
     counters: Arc<Counters>,
@@ -47,11 +66,18 @@ pub struct Engine<D: Device, E: Env> {
     set_uuid: Uuid,
     layout: Layout,
     state: RefCell<State>,
-    /// Who has it, and nobody else, writes to the log and publishes.
-    committer: async_lock::Mutex<Committer<D>>,
-    /// The log as it was when the committer was last given back.
+    /// The log as the committer last saw it.
     log: Cell<LogView>,
+    times: Cell<Times>,
     closed: Cell<bool>,
+}
+
+/// When something of note happened to the copies of the metadata: seconds since 1970.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    degraded: Option<u64>,
+    healed: Option<u64>,
+    saved: Option<u64>,
 }
 
 /// What changes without an await.
@@ -59,8 +85,6 @@ struct State {
     writer: TableWriter,
     allocator: Allocator,
     storm: StormBrake,
-    /// Requests that wait for the committer.
-    queue: Vec<Queued>,
 }
 
 impl<D: Device, E: Env> Engine<D, E> {
@@ -68,103 +92,132 @@ impl<D: Device, E: Env> Engine<D, E> {
     ///
     /// # Errors
     /// Everything that speaks against using the spare, each its own [`Error`]; nothing was written then.
+    /// [`Error::CheckpointFailed`] if something has to be durable before the set is served, and cannot be made so: what cannot
+    /// be read now may come back later, and what only one copy has may be lost.
     pub async fn open(spare: D, env: E, params: OpenParams) -> Result<Rc<Self>, Error> {
-        let counters = Arc::new(Counters::default());
-        let spare = Rc::new(Spare::new(spare));
+        let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
+        let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
         let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
-        let (set_uuid, layout) = (log.superblock().set_uuid, log.superblock().layout);
-        let mut writer = TableWriter::new(params.base_blocks);
-        let mut allocator = Allocator::new(layout.data_blocks);
-        allocator.reload(recovered.used(), recovered.bad.iter().copied());
-        let changes = recovered.mappings.iter().map(|(lba, to)| Change { lba: *lba, to: Some(*to) }).collect();
-        let fresh = writer.publish(changes);
-        debug_assert!(fresh.is_empty(), "nothing was in the table");
-        let engine = Rc::new(Engine {
-            env: Rc::new(env),
+        // Formatting may have found a copy that is bad.
+        let unfinished = recovered.unfinished || !log.view().sound();
+        let unsettled = recovered.unsettled;
+        let writer = TableWriter::new(params.base_blocks);
+        let superblock = log.superblock();
+        let allocator = Allocator::new(superblock.layout.data_blocks);
+        let shared = Rc::new(Shared {
+            env,
             table: Arc::clone(writer.table()),
             counters,
-            name: params.name.clone(),
-            set_uuid,
-            layout,
+            name: superblock.name.clone(),
+            set_uuid: superblock.set_uuid,
+            layout: superblock.layout,
             log: Cell::new(log.view()),
+            times: Cell::default(),
             state: RefCell::new(State {
                 writer,
                 allocator,
                 storm: StormBrake::new(params.name.clone(), params.storm_limit),
-                queue: Vec::new(),
             }),
-            committer: async_lock::Mutex::new(Committer::new(log)),
             closed: Cell::new(false),
         });
-        if recovered.unfinished {
-            engine.finish_recovery().await;
+        shared.load(recovered).await;
+        let (requests, asked) = unbounded();
+        let mut committer = Committer::new(Rc::clone(&shared), log, asked);
+        if unfinished && !active(Mutation::FoundDamageNotHealed) {
+            committer.heal_what_was_found(unsettled).await?;
         }
-        Ok(engine)
-    }
-
-    /// Puts right what a crash left: if that fails, nothing is appended before it has succeeded.
-    async fn finish_recovery(&self) {
-        let mut committer = self.committer.lock().await;
-        committer.log.require_checkpoint();
-        if let Err(error) = self.checkpoint(&mut committer).await {
-            log::warn!("{}: not saved after loading: {error}", self.name);
-        }
-        self.log.set(committer.log.view());
+        committer.note_what_was_found();
+        shared.env.spawn(committer.run());
+        Ok(Rc::new(Engine { shared, requests, device: std::marker::PhantomData }))
     }
 
     /// The remap table, to be shared with all threads.
     pub fn table(&self) -> &Arc<Table> {
-        &self.table
-    }
-
-    /// The block of the spare device that is [`SpareIndex`] 0.
-    pub fn data_start(&self) -> u64 {
-        self.layout.data_start
+        &self.shared.table
     }
 
     /// The layout of the spare.
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        &self.shared.layout
     }
 
     /// The identity of the set.
     pub fn set_uuid(&self) -> Uuid {
-        self.set_uuid
+        self.shared.set_uuid
     }
 
     /// The counters, to be shared with all threads.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.shared.counters
     }
 
     /// Sets the blocks that may be relocated within 60 s before the storm brake trips.
     pub fn set_storm_limit(&self, limit: u64) {
-        self.state.borrow_mut().storm.set_limit(limit);
+        self.shared.state.borrow_mut().storm.set_limit(limit);
     }
 
     /// Releases the storm brake.
     pub fn rearm(&self) {
-        self.state.borrow_mut().storm.rearm();
-        log::info!("{}: storm brake released", self.name);
+        self.shared.state.borrow_mut().storm.rearm();
+        log::info!("{}: storm brake released", self.shared.name);
+    }
+}
+
+impl<E: Env> Shared<E> {
+    /// Puts what the log says into the table and the allocator, which are empty.
+    async fn load(&self, recovered: Recovered) {
+        recovered.bad.iter().for_each(|spare| self.state.borrow_mut().allocator.set_bad(*spare));
+        let changes = recovered.mappings.into_iter().map(|(lba, to)| Change { lba, to: Some(to) });
+        self.publish_many(changes).await;
+    }
+
+    /// Publishes any number of changes, ascending by block, in steps; the spare blocks that they name are used then.
+    async fn publish_many(&self, changes: impl Iterator<Item = Change>) {
+        let mut pace = Pace::default();
+        let mut part: Vec<Change> = Vec::new();
+        for change in changes {
+            // A leaf is made at once where that does not take long, as it is copied whenever something comes into it.
+            let begins = part.last().is_some_and(|last| last.lba.0 / LEAF_BLOCKS != change.lba.0 / LEAF_BLOCKS);
+            if part.len() >= PUBLISHED_AT_ONCE || (begins && part.len() >= Pace::STRIDE) {
+                pace.step(part.len()).await;
+                self.publish(std::mem::take(&mut part));
+                pace.step(Pace::STRIDE).await;
+            }
+            if let Some(spare) = change.to.and_then(Mapping::spare) {
+                self.state.borrow_mut().allocator.set_used(spare);
+            }
+            part.push(change);
+            pace.step(1).await;
+        }
+        self.publish(part);
     }
 
     /// Changes the table, and frees what that takes out of it when nobody can look at it any more.
     fn publish(&self, changes: Vec<Change>) {
-        let retired: Retired = self.state.borrow_mut().writer.publish(changes);
+        let retired = self.state.borrow_mut().writer.publish(changes);
         if !retired.is_empty() {
             self.env.spawn(reclaim(Rc::clone(&self.env), retired));
         }
     }
 
+    /// Gives spare blocks free that were taken out of the table, when no I/O can be under way to them any more.
+    fn free_when_drained(self: &Rc<Self>, freed: Vec<SpareIndex>) {
+        if freed.is_empty() {
+            return;
+        }
+        freed.iter().for_each(|index| self.state.borrow_mut().allocator.hold(*index));
+        let shared = Rc::clone(self);
+        self.env.spawn(async move {
+            if !active(Mutation::FreedSpareNotDrained) {
+                shared.env.drain().await;
+            }
+            let allocator = &mut shared.state.borrow_mut().allocator;
+            freed.into_iter().for_each(|index| allocator.set_drained(index));
+        });
+    }
+
     /// Whether `lba` is a block of the base.
     fn on_base(&self, lba: BaseLba) -> bool {
         lba.0 < self.table.base_blocks()
-    }
-}
-
-impl Recovered {
-    /// The spare blocks that hold data.
-    fn used(&self) -> impl Iterator<Item = SpareIndex> + '_ {
-        self.mappings.values().filter_map(|mapping| mapping.spare())
     }
 }

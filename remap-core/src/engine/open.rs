@@ -1,30 +1,33 @@
 //! Opening a spare: what its superblocks say, whether they may be used, and formatting an empty one.
 //!
-//! Only [`super::Engine::open`] calls it. A refusal has written nothing.
+//! Only [`super::Engine::open`] and [`super::inspect`] call it. A refusal has written nothing.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::report::{FormatPolicy, OpenParams};
 use crate::counters::Counters;
-use crate::device::Device;
+use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::layout::{page_geometry, superblock_b};
-use crate::format::superblock::{NAME_MAX, VERSION};
-use crate::format::{Copy, Layout, Record, SpareState, Superblock, SuperblockContent};
+use crate::format::page::used_by;
+use crate::format::superblock::{Kept, NAME_MAX, VERSION};
+use crate::format::{Area, Copy, Layout, PerArea, PerCopy, Slot, SpareState, Superblock, SuperblockContent};
+use crate::mutation::{Mutation, active};
 use crate::recovery::{Recovered, recover};
-use crate::remap_log::{Log, Position};
+use crate::remap_log::{Health, Log, Position, Records, hidden};
 use crate::spare::Spare;
-use crate::units::MAX_BASE_BLOCKS;
+use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
 
 /// A superblock area as it was found.
-enum Found {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
     Unreadable,
     Read(SuperblockContent),
 }
 
 impl Found {
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Found::Unreadable => "unreadable",
             Found::Read(SuperblockContent::Valid(_)) => "valid",
@@ -36,15 +39,11 @@ impl Found {
         }
     }
 
-    fn is_foreign(&self) -> bool {
-        matches!(self, Found::Read(SuperblockContent::Foreign))
-    }
-
     fn is_zero(&self) -> bool {
         matches!(self, Found::Read(SuperblockContent::Zero))
     }
 
-    fn valid(&self) -> Option<&Superblock> {
+    pub(super) fn valid(&self) -> Option<&Superblock> {
         match self {
             Found::Read(SuperblockContent::Valid(superblock)) => Some(superblock),
             _ => None,
@@ -57,18 +56,20 @@ enum Plan {
     Format,
     Load {
         superblock: Box<Superblock>,
-        ok: [bool; 2],
-        /// Whether the other copy is an older superblock, or was given up by the user.
+        ok: PerCopy<bool>,
+        /// Whether the superblocks have to be written again at once.
         rewrite: bool,
+        /// Whether the set belongs to another host as long as they are not.
+        taken_over: bool,
     },
 }
 
-/// Reads or makes what the engine starts from. The log still has to write a checkpoint where [`Recovered::unfinished`].
-pub(super) async fn open<D: Device>(
-    spare: Rc<Spare<D>>,
+/// Reads or makes what the engine starts from. A checkpoint has to be written where [`Recovered::unfinished`].
+pub(super) async fn open<D: Device, E: Env>(
+    spare: Rc<Spare<D, E>>,
     counters: Arc<Counters>,
     params: &OpenParams,
-) -> Result<(Log<D>, Recovered), Error> {
+) -> Result<(Log<D, E>, Recovered), Error> {
     let len = params.name.len();
     if len == 0 || len > NAME_MAX {
         return Err(Error::NameLength { len });
@@ -76,7 +77,26 @@ pub(super) async fn open<D: Device>(
     if params.base_blocks > MAX_BASE_BLOCKS {
         return Err(Error::BaseTooLarge { blocks: params.base_blocks });
     }
-    let geometry = spare.device.geometry();
+    let found = read_superblocks(&spare).await?;
+    match plan(&found, params, &spare).await? {
+        Plan::Format => format(spare, counters, params, &found).await,
+        Plan::Load { superblock, ok, rewrite, taken_over } => {
+            let mut recovered = recover(&spare, &superblock, params.stated_end).await?;
+            recovered.unfinished |= rewrite;
+            recovered.unsettled |= taken_over;
+            let health = recovered.health(ok);
+            let log = Log::new(spare, counters, *superblock, recovered.position, health);
+            Ok((log, recovered))
+        }
+    }
+}
+
+/// What is in the two places where a superblock can be.
+///
+/// # Errors
+/// [`Error::BlockSize`], [`Error::TooSmall`]; [`Error::Io`] for errors that say nothing about the medium.
+pub(super) async fn read_superblocks<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<PerCopy<Found>, Error> {
+    let geometry = spare.geometry();
     let (_, page_blocks) =
         page_geometry(geometry.block_size).ok_or(Error::BlockSize { block_size: geometry.block_size })?;
     let Some(superblock_b) = superblock_b(geometry.block_size, geometry.blocks) else {
@@ -84,32 +104,44 @@ pub(super) async fn open<D: Device>(
         Layout::for_spare(geometry.block_size, geometry.blocks)?;
         return Err(Error::Superblock { what: "size of the device" });
     };
-    let a = read_superblock(&spare, 0, page_blocks as u64).await?;
-    let b = read_superblock(&spare, superblock_b, page_blocks as u64).await?;
-    match plan(a, b, params, &spare)? {
-        Plan::Format => format(spare, counters, params).await,
-        Plan::Load { superblock, ok, rewrite } => {
-            let mut recovered = recover(&spare, &superblock).await?;
-            recovered.unfinished |= rewrite;
-            let mut log = Log::new(spare, counters, *superblock, recovered.position, recovered.log_ok, ok);
-            log.found_dirty(recovered.dirty);
-            Ok((log, recovered))
-        }
-    }
+    let read = async |lba| {
+        let page = spare.read(lba, page_blocks as u64).await?;
+        Ok(page.map_or(Found::Unreadable, |page| Found::Read(Superblock::decode(page.as_ref()))))
+    };
+    Ok(PerCopy([read(SpareLba(0)).await?, read(superblock_b).await?]))
 }
 
-async fn read_superblock<D: Device>(spare: &Spare<D>, lba: u64, page_blocks: u64) -> Result<Found, Error> {
-    match spare.read(lba, page_blocks).await {
-        Ok(buffer) => Ok(Found::Read(Superblock::decode(buffer.as_ref()))),
-        Err(error @ Error::NoMemory { .. }) => Err(error),
-        Err(_) => Ok(Found::Unreadable),
+/// Of two valid superblocks the one that counts.
+///
+/// # Errors
+/// [`Error::MixedSuperblocks`], [`Error::Superblock`].
+pub(super) fn newest(found: &PerCopy<Found>) -> Result<Option<Superblock>, Error> {
+    let (a, b) = match (found[Copy::A].valid(), found[Copy::B].valid()) {
+        (Some(a), Some(b)) => (a, b),
+        (a, b) => return Ok(a.or(b).cloned()),
+    };
+    if a.set_uuid != b.set_uuid || a.spare_id != b.spare_id {
+        return Err(Error::MixedSuperblocks { a: a.set_uuid, b: b.set_uuid });
     }
+    if a.sequence == b.sequence && a != b {
+        return Err(Error::Superblock { what: "the copies differ" });
+    }
+    let (newer, older) = if (b.sequence > a.sequence) != active(Mutation::OlderSuperblock) { (b, a) } else { (a, b) };
+    let mut counts = newer.clone();
+    // What ends something counts only when both say so: until then nothing rests on it.
+    if newer.state.ends() && !older.state.ends() {
+        counts.state = older.state;
+    }
+    Ok(Some(counts))
 }
 
 /// What to do with a spare that has these superblocks.
-fn plan<D: Device>(a: Found, b: Found, params: &OpenParams, spare: &Spare<D>) -> Result<Plan, Error> {
-    let force = params.format == FormatPolicy::Force;
-    for found in [&a, &b] {
+async fn plan<D: Device, E: Env>(
+    found: &PerCopy<Found>,
+    params: &OpenParams,
+    spare: &Spare<D, E>,
+) -> Result<Plan, Error> {
+    for found in found.iter() {
         match found {
             Found::Read(SuperblockContent::Newer { version, features }) => {
                 return Err(Error::Version { version: *version, features: *features, known: VERSION });
@@ -118,41 +150,64 @@ fn plan<D: Device>(a: Found, b: Found, params: &OpenParams, spare: &Spare<D>) ->
             _ => {}
         }
     }
-    // What a valid superblock says comes before what the other area holds: it may explain that.
-    let newest = match (a.valid(), b.valid()) {
-        (Some(a), Some(b)) if a.set_uuid != b.set_uuid || a.spare_id != b.spare_id => {
-            return Err(Error::MixedSuperblocks { a: a.set_uuid, b: b.set_uuid });
+    // One valid superblock that fits is enough, whatever became of the other.
+    if let Some(mut superblock) = newest(found)? {
+        check(&superblock, params, spare)?;
+        let ok = PerCopy::each(|copy| found[copy].valid() == Some(&superblock));
+        let unread = found.iter().any(|found| found.valid().is_none());
+        if unread && !active(Mutation::SuperblockSequenceUsedTwice) {
+            // The one that cannot be read may be newer.
+            superblock.sequence = superblock.sequence.plus(hidden(spare.env().unix_time()));
         }
-        (Some(a), Some(b)) if a.sequence == b.sequence && a != b => {
-            return Err(Error::Superblock { what: "the copies differ" });
+        let claimed = !params.host_id.is_nil() && superblock.host_id != params.host_id;
+        let taken_over = claimed && !superblock.host_id.is_nil();
+        if claimed {
+            // It comes from the spare, which may say anything.
+            superblock.generation = superblock.generation.saturating_add(u64::from(taken_over));
+            superblock.host_id = params.host_id;
         }
-        (Some(a), Some(b)) => Some(if b.sequence > a.sequence { b } else { a }),
-        (a, b) => a.or(b),
-    };
-    if let Some(newest) = newest {
-        check(newest, params, spare)?;
+        let rewrite = claimed || !ok.all();
+        return Ok(Plan::Load { superblock: Box::new(superblock), ok, rewrite, taken_over });
     }
-    for (found, copy) in [(&a, Copy::A), (&b, Copy::B)] {
-        if found.is_foreign() && !force {
+    if params.format == FormatPolicy::Force {
+        return Ok(Plan::Format);
+    }
+    for copy in Copy::BOTH {
+        if found[copy] == Found::Read(SuperblockContent::Foreign) {
             return Err(Error::Foreign { copy: copy.name() });
         }
     }
-    match newest {
-        Some(newest) => {
-            let stale = [&a, &b].iter().any(|found| found.valid().is_some_and(|copy| copy != newest));
-            let ok = [&a, &b].map(|found| found.valid() == Some(newest));
-            let rewrite = stale || a.is_foreign() || b.is_foreign();
-            Ok(Plan::Load { superblock: Box::new(newest.clone()), ok, rewrite })
-        }
-        None if a.is_zero() && b.is_zero() && params.format == FormatPolicy::Never => Err(Error::Empty),
-        None if (a.is_zero() && b.is_zero()) || force => Ok(Plan::Format),
-        None => Err(Error::NoSuperblock { a: a.name(), b: b.name() }),
+    if !found.iter().all(Found::is_zero) {
+        return Err(Error::NoSuperblock { a: found[Copy::A].name(), b: found[Copy::B].name() });
+    }
+    match log_of_erased(spare).await? {
+        Some(set) => Err(Error::Erased { set }),
+        None if params.format == FormatPolicy::Never => Err(Error::Empty),
+        None => Ok(Plan::Format),
     }
 }
 
+/// Pages at the beginning of a log area that show whether it was used: the first checkpoint, and what follows it.
+pub(super) const TELLING_PAGES: u64 = 2;
+
+/// The set of which a spare without superblocks still has a log, where that would be.
+async fn log_of_erased<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<Option<uuid::Uuid>, Error> {
+    let geometry = spare.geometry();
+    let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
+    for (copy, area) in Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| (copy, area))) {
+        for page in 0..TELLING_PAGES {
+            let page = spare.read(layout.log_page(copy, area, page), layout.page_blocks()).await?;
+            if let Some(set) = page.and_then(|page| used_by(page.as_ref())) {
+                return Ok(Some(set));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Whether the superblock fits the devices and what the user asked for.
-fn check<D: Device>(found: &Superblock, params: &OpenParams, spare: &Spare<D>) -> Result<(), Error> {
-    let geometry = spare.device.geometry();
+fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spare<D, E>) -> Result<(), Error> {
+    let geometry = spare.geometry();
     let layout = &found.layout;
     if layout.block_size != geometry.block_size {
         return Err(Error::BlockSizeDiffers { found: layout.block_size, expected: geometry.block_size });
@@ -178,61 +233,65 @@ fn check<D: Device>(found: &Superblock, params: &OpenParams, spare: &Spare<D>) -
         return Err(Error::NameDiffers { found: found.name.clone(), expected: params.name.clone() });
     }
     if found.state != SpareState::Active {
-        return Err(Error::NotActive { state: found.state.name(), other: found.state.other() });
+        let other = found.other.map(|other| other.id).unwrap_or_default();
+        return Err(Error::NotActive { state: found.state.name(), other });
+    }
+    let known_host = found.host_id.is_nil() || params.host_id.is_nil() || found.host_id == params.host_id;
+    if !known_host && !params.take_over {
+        return Err(Error::OtherHost { found: found.host_id, expected: params.host_id });
     }
     Ok(())
 }
 
 /// Formats the spare: the log areas zero, an empty checkpoint, superblock B, superblock A. Before superblock B is there,
-/// the spare is as empty as it was.
-async fn format<D: Device>(
-    spare: Rc<Spare<D>>,
+/// the spare is as empty as it was. What was `found` in the place of a superblock goes first.
+async fn format<D: Device, E: Env>(
+    spare: Rc<Spare<D, E>>,
     counters: Arc<Counters>,
     params: &OpenParams,
-) -> Result<(Log<D>, Recovered), Error> {
-    let geometry = spare.device.geometry();
+    found: &PerCopy<Found>,
+) -> Result<(Log<D, E>, Recovered), Error> {
+    let geometry = spare.geometry();
     let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
     let superblock = Superblock {
         set_uuid: params.set_uuid.unwrap_or(params.fresh_set_uuid),
-        spare_id: params.fresh_spare_id,
         base_uuid: params.base_uuid,
+        host_id: params.host_id,
+        generation: 1,
+        sequence: Sequence::ZERO,
+        written_at: 0,
+        epoch: Epoch::ZERO,
+        committed: Sequence::ZERO,
+        noted_epoch: Epoch::ZERO,
         base_blocks: params.base_blocks,
         md_size: params.md_size,
         name: params.name.clone(),
+        slot: Slot::FIRST,
+        spare_id: params.fresh_spare_id,
         state: SpareState::Active,
-        sequence: 0,
-        epoch: 0,
-        missed_by_a: 0,
+        other: None,
         layout,
+        compat: 0,
+        kept: Kept::default(),
     };
     // Slots that were never written have to read as zeros.
     for copy in Copy::BOTH {
-        for area in 0..2 {
-            let blocks = u64::from(layout.area_pages) * layout.page_blocks();
-            spare.zero(layout.log_page(copy, area, 0), blocks).await?;
+        for area in Area::BOTH {
+            spare.zero(layout.log_page(copy, area, 0), layout.area_blocks()).await?;
+        }
+    }
+    // One that cannot be read now may be that of another set, and come back beside the new one.
+    for copy in Copy::BOTH {
+        if !found[copy].is_zero() {
+            spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
         }
     }
     spare.flush().await?;
-    let before = Position {
-        area: 1,
-        epoch: 0,
-        first_sequence: 0,
-        checkpoint_pages: 0,
-        next_page: 0,
-        next_epoch: 1,
-        top_sequence: 0,
-    };
     // No copy of anything is good yet, so superblock B is written first.
-    let mut log = Log::new(spare, counters, superblock, before, [false; 2], [false; 2]);
-    log.checkpoint(&[Record::EndOfCheckpoint]).await?;
+    let health = Health { log: PerCopy::NONE, superblock: PerCopy::NONE, dirty: PerArea::default() };
+    let mut log = Log::new(spare, counters, superblock, Position::START, health);
+    let empty = Records::new(Slot::FIRST, log.page_capacity()).finish();
+    log.checkpoint(&empty).await?;
     log::info!("{}: spare formatted, {} blocks for data", params.name, layout.data_blocks);
-    let empty = Recovered {
-        mappings: std::collections::BTreeMap::new(),
-        bad: std::collections::BTreeSet::new(),
-        position: before,
-        log_ok: [true; 2],
-        unfinished: false,
-        dirty: [false; 2],
-    };
-    Ok((log, empty))
+    Ok((log, Recovered::empty()))
 }

@@ -1,43 +1,65 @@
 //! What a rescue asks for, decided by the state at this moment. The [`Owner`] of production.
 
-use super::Engine;
-use super::commit::Request;
+use super::batch::Asked;
+use super::{Engine, Shared};
 use crate::device::{Device, Env};
+use crate::mutation::{Mutation, active};
 use crate::owner::{Committed, Move, Owner, Refused, Target};
 use crate::table::Mapping;
 use crate::units::{BaseLba, SpareIndex};
 
 impl<D: Device, E: Env> Owner for Engine<D, E> {
     async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
-        self.reserve_now(&blocks)
+        self.shared.reserve_now(&blocks)
     }
 
     async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
-        self.submit(Request::Commit(moves)).await
+        self.change(Asked::Commit(moves)).await
     }
 
     async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
-        let (target, held_nothing) = self.replace_now(lba, bad);
+        let (target, held_nothing) = self.shared.replace_now(lba, bad);
         if held_nothing {
-            log::warn!("{}: spare block {} is bad", self.name, bad.get());
-            // If it cannot be recorded it is still bad in memory, and the next checkpoint says so.
-            let _ = self.submit(Request::Bad(bad)).await;
+            self.record_bad(vec![bad]).await;
         }
         target
     }
 
     async fn release(&self, reserved: Vec<SpareIndex>) {
-        let allocator = &mut self.state.borrow_mut().allocator;
+        let allocator = &mut self.shared.state.borrow_mut().allocator;
         reserved.into_iter().for_each(|index| allocator.release(index));
     }
 
+    async fn condemn(&self, mut blocks: Vec<SpareIndex>) {
+        {
+            let allocator = &mut self.shared.state.borrow_mut().allocator;
+            if active(Mutation::BadReservationReleased) {
+                return blocks.into_iter().for_each(|index| allocator.release(index));
+            }
+            blocks.retain(|index| allocator.reservation(*index).is_some());
+            blocks.iter().for_each(|index| allocator.set_bad(*index));
+        }
+        self.record_bad(blocks).await;
+    }
+
     async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
-        let blocks: Vec<_> = blocks.into_iter().filter(|lba| self.on_base(*lba)).collect();
-        self.submit(Request::Pending(blocks)).await.map(drop)
+        let blocks: Vec<_> = blocks.into_iter().filter(|lba| self.shared.on_base(*lba)).collect();
+        self.change(Asked::Pending(blocks)).await.map(drop)
     }
 }
 
 impl<D: Device, E: Env> Engine<D, E> {
+    /// Has it recorded that these spare blocks, which hold nothing, are bad. If that fails they are still bad in memory, and
+    /// the next checkpoint says so.
+    async fn record_bad(&self, blocks: Vec<SpareIndex>) {
+        if !blocks.is_empty() {
+            log::debug!("{}: {} spare blocks are bad, from {} on", self.shared.name, blocks.len(), blocks[0].get());
+            let _ = self.change(Asked::Bad(blocks)).await;
+        }
+    }
+}
+
+impl<E: Env> Shared<E> {
     fn reserve_now(&self, blocks: &[BaseLba]) -> Result<Vec<Target>, Refused> {
         if self.closed.get() || !blocks.iter().all(|lba| self.on_base(*lba)) {
             return Err(Refused::Closed);
@@ -77,7 +99,12 @@ impl<D: Device, E: Env> Engine<D, E> {
                 if state.storm.tripped() {
                     Err(Refused::Tripped)
                 } else {
-                    state.allocator.reserve_instead(at).map(Target::New).ok_or(Refused::NoSpare)
+                    let instead = state.allocator.reserve_instead(at);
+                    if active(Mutation::ReplacedSpareFreedTooEarly) {
+                        state.allocator.hold(at);
+                        state.allocator.set_drained(at);
+                    }
+                    instead.map(Target::New).ok_or(Refused::NoSpare)
                 }
             }
             Some(Mapping::Spare(at)) => Ok(Target::Existing(at)),

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::counters::CountersSnapshot;
-use crate::units::BaseLba;
+use crate::recovery::StatedEnd;
+use crate::units::{BaseLba, Epoch, Sequence, SpareLba};
 
 /// What to do with a spare that has no superblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ pub enum FormatPolicy {
 /// How a set is opened. Nothing in it is kept by the caller; the random UUIDs come from there so that tests decide them.
 #[derive(Clone, Debug)]
 pub struct OpenParams {
-    /// Name of the Remap bdev, 1 to 255 bytes.
+    /// Name of the Remap bdev, 1 to 191 bytes.
     pub name: String,
     /// The set UUID if the user gave one: it must be the spare's, or becomes it when the spare is formatted.
     pub set_uuid: Option<Uuid>,
@@ -40,6 +41,12 @@ pub struct OpenParams {
     pub format: FormatPolicy,
     /// Blocks that may be relocated within 60 s before the storm brake trips.
     pub storm_limit: u64,
+    /// The host that opens it, or nil: then any set will do.
+    pub host_id: Uuid,
+    /// Whether a set that belongs to another host is taken over.
+    pub take_over: bool,
+    /// The end of the log that an operator accepts, although something is lost with it.
+    pub stated_end: Option<StatedEnd>,
 }
 
 /// The state of a set.
@@ -60,7 +67,7 @@ pub enum SetState {
 pub enum CopyHealth {
     /// It holds what it should.
     Ok,
-    /// It does not; the next save rewrites it.
+    /// It does not; it is written anew by itself, with growing pauses while that fails.
     Bad,
 }
 
@@ -75,6 +82,10 @@ pub struct MetadataHealth {
     pub log_a: CopyHealth,
     /// Log copy B.
     pub log_b: CopyHealth,
+    /// When some copy last became bad, in seconds since 1970 UTC, if one has since the set was opened.
+    pub degraded_at: Option<u64>,
+    /// When all copies were last made whole again, in seconds since 1970 UTC.
+    pub healed_at: Option<u64>,
 }
 
 /// The use of the data area of the spare, in blocks.
@@ -106,13 +117,15 @@ pub struct Status {
     /// Blocks whose data is lost.
     pub lost: u64,
     /// Epoch of the log.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Sequence number of the last log page.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// The copies of the metadata.
     pub metadata: MetadataHealth,
     /// Epoch of the last checkpoint that became durable.
-    pub last_save_epoch: u64,
+    pub last_save_epoch: Epoch,
+    /// When that was, in seconds since 1970 UTC, if it was since the set was opened.
+    pub last_save_at: Option<u64>,
     /// The limit of the storm brake.
     pub storm_limit: u64,
     /// What happened since the set was opened.
@@ -123,7 +136,7 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SaveReport {
     /// Its epoch.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Its size in bytes, of one copy.
     pub bytes: u64,
     /// Whether every copy of log and superblock took it.
@@ -159,9 +172,9 @@ pub struct RestoreReport {
     /// Whether it only looked.
     pub dry_run: bool,
     /// Epoch found.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Sequence number of the last log page found.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// Blocks with a mapping on the spare, and none in memory.
     pub added: u64,
     /// Blocks with a mapping in memory, and none on the spare.
@@ -192,7 +205,7 @@ pub struct ListedExtent {
     /// Length in blocks.
     pub num_blocks: u64,
     /// First block on the spare device, where there is one.
-    pub spare_lba: Option<u64>,
+    pub spare_lba: Option<SpareLba>,
     /// What they are.
     pub state: ListedState,
 }

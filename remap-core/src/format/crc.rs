@@ -11,7 +11,7 @@ pub(super) fn crc_without(bytes: &[u8], field: usize) -> u32 {
 }
 
 /// Whether all of `bytes` are zero.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
     bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])
 }

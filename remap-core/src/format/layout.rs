@@ -7,8 +7,9 @@
 //! Computed once, when a spare is formatted; later it is what the superblock says, checked again.
 
 use super::page::records_per_page;
+use super::place::{Area, Copy, PerCopy};
 use crate::error::Error;
-use crate::units::{MAX_SPARE_BLOCKS, SpareIndex};
+use crate::units::{MAX_SPARE_BLOCKS, SpareIndex, SpareLba};
 
 /// The least size of a page in bytes.
 const MIN_PAGE_BYTES: u32 = 4096;
@@ -18,38 +19,6 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=65_536;
 const MIN_DATA_BLOCKS: u64 = 64;
 /// At least so many blocks may be pending.
 const MIN_PENDING: u64 = 64;
-
-/// One of the two copies of superblock and log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
-    /// At the start of the spare.
-    A,
-    /// At its end.
-    B,
-}
-
-impl Copy {
-    /// Both, in the order in which they are written.
-    pub const BOTH: [Copy; 2] = [Copy::A, Copy::B];
-
-    /// Its place in arrays.
-    #[must_use]
-    pub fn index(self) -> usize {
-        match self {
-            Copy::A => 0,
-            Copy::B => 1,
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> char {
-        match self {
-            Copy::A => 'A',
-            Copy::B => 'B',
-        }
-    }
-}
 
 /// The places on the spare, in blocks of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +31,14 @@ pub struct Layout {
     pub page_bytes: u32,
     /// Pages of a log area.
     pub area_pages: u32,
-    /// First block of each log area, by copy and area.
-    pub areas: [[u64; 2]; 2],
+    /// First block of log area 0, by copy; area 1 follows it.
+    pub log: PerCopy<SpareLba>,
     /// First block of the data area.
-    pub data_start: u64,
+    pub data_start: SpareLba,
     /// Size of the data area in blocks.
     pub data_blocks: u32,
     /// Block of superblock B.
-    pub superblock_b: u64,
+    pub superblock_b: SpareLba,
 }
 
 /// Bytes of a page on a device with this block size.
@@ -126,16 +95,15 @@ impl Layout {
         }
         let area = low * page_blocks;
         let superblock_b = (total - 1) * page_blocks;
-        let areas = [[page_blocks, page_blocks + area], [superblock_b - 2 * area, superblock_b - area]];
         Some(Layout {
             block_size,
             spare_blocks: blocks,
             page_bytes,
             area_pages: u32::try_from(low).ok()?,
-            areas,
-            data_start: page_blocks + 2 * area,
+            log: PerCopy([SpareLba(page_blocks), SpareLba(superblock_b - 2 * area)]),
+            data_start: SpareLba(page_blocks + 2 * area),
             data_blocks: u32::try_from(data).ok()?,
-            superblock_b,
+            superblock_b: SpareLba(superblock_b),
         })
     }
 
@@ -145,25 +113,32 @@ impl Layout {
         u64::from(self.page_bytes / self.block_size.max(1))
     }
 
+    /// Blocks of a log area.
+    #[must_use]
+    pub fn area_blocks(&self) -> u64 {
+        u64::from(self.area_pages).saturating_mul(self.page_blocks())
+    }
+
     /// The block where page `page` of log area `area` starts, in that copy.
     #[must_use]
-    pub fn log_page(&self, copy: Copy, area: usize, page: u64) -> u64 {
-        self.areas[copy.index()][area & 1].saturating_add(page.saturating_mul(self.page_blocks()))
+    pub fn log_page(&self, copy: Copy, area: Area, page: u64) -> SpareLba {
+        let area = self.area_blocks().saturating_mul(area.index() as u64);
+        self.log[copy].plus(area).plus(page.saturating_mul(self.page_blocks()))
     }
 
     /// The block where the superblock starts, in that copy.
     #[must_use]
-    pub fn superblock(&self, copy: Copy) -> u64 {
+    pub fn superblock(&self, copy: Copy) -> SpareLba {
         match copy {
-            Copy::A => 0,
+            Copy::A => SpareLba(0),
             Copy::B => self.superblock_b,
         }
     }
 
     /// The block of the spare where the data of `index` is.
     #[must_use]
-    pub fn data(&self, index: SpareIndex) -> u64 {
-        self.data_start + u64::from(index.get())
+    pub fn data(&self, index: SpareIndex) -> SpareLba {
+        self.data_start.plus(u64::from(index.get()))
     }
 
     /// How many blocks may be pending at one time.
@@ -183,20 +158,18 @@ impl Layout {
         if self.area_pages < 2 || self.data_blocks == 0 || self.data_blocks > MAX_SPARE_BLOCKS {
             return Err("size of a log area or of the data area");
         }
-        if self.superblock_b != superblock_b(self.block_size, self.spare_blocks).ok_or("size of the device")? {
+        let last = superblock_b(self.block_size, self.spare_blocks).ok_or("size of the device")?;
+        if self.superblock_b != last {
             return Err("place of superblock B");
         }
         let page = self.page_blocks();
-        let area = u64::from(self.area_pages) * page;
-        let [[a0, a1], [b0, b1]] = self.areas;
+        let area = self.area_blocks();
         let mut parts = [
             (0, page),
-            (a0, area),
-            (a1, area),
-            (self.data_start, u64::from(self.data_blocks)),
-            (b0, area),
-            (b1, area),
-            (self.superblock_b, page),
+            (self.log[Copy::A].0, 2 * area),
+            (self.data_start.0, u64::from(self.data_blocks)),
+            (self.log[Copy::B].0, 2 * area),
+            (last.0, page),
         ];
         parts.sort_unstable();
         let ends = parts.map(|(start, len)| start.checked_add(len));
@@ -208,13 +181,13 @@ impl Layout {
 
 /// The block of superblock B on a device: the start of its last whole page, if it has more than one.
 #[must_use]
-pub fn superblock_b(block_size: u32, blocks: u64) -> Option<u64> {
+pub fn superblock_b(block_size: u32, blocks: u64) -> Option<SpareLba> {
     if !BLOCK_SIZES.contains(&block_size) {
         return None;
     }
     let page_blocks = u64::from(page_bytes(block_size) / block_size);
     let page = (blocks / page_blocks).checked_sub(1).filter(|page| *page > 0)?;
-    Some(page * page_blocks)
+    Some(SpareLba(page * page_blocks))
 }
 
 /// The blocks of a page on a device with this block size, if it is supported.

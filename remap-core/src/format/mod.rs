@@ -5,15 +5,15 @@
 mod crc;
 pub mod layout;
 pub mod page;
+pub mod place;
 pub mod record;
 pub mod superblock;
 
 #[cfg(test)]
 mod tests;
 
-#[cfg(any(test, feature = "sim"))]
-pub(crate) use crc::is_zero;
-pub use layout::{Copy, Layout};
-pub use page::{PageContent, PageInfo, decode_page, encode_page, records_per_page};
+pub use layout::Layout;
+pub use page::{PageAt, PageContent, PageInfo, PageOwner, decode_page, encode_page, records_per_page};
+pub use place::{Area, Copy, PerArea, PerCopy};
 pub use record::Record;
-pub use superblock::{SpareState, Superblock, SuperblockContent};
+pub use superblock::{OtherSpare, Slot, SpareState, Superblock, SuperblockContent};

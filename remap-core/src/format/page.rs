@@ -1,9 +1,10 @@
 //! A page of the remap log: a header, and records.
 //!
 //! ```text
-//! | header, 64 bytes | record 0 | record 1 | … | zeros |        page_bytes in all
+//! | header, 80 bytes | record 0 | record 1 | … | zeros |        page_bytes in all
 //! ```
-//! Encoded by the log, decoded by recovery. Decoding takes any bytes and never panics. `docs/format.md` describes the fields.
+//! Encoded by the log, decoded by recovery. Decoding takes any bytes and never panics. A page says where it belongs: one
+//! that is found in another place is bad, not a page of that place. `docs/format.md` describes the fields.
 
 use std::mem::offset_of;
 
@@ -12,14 +13,13 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::crc::{crc_without, is_zero};
-use super::record::{RECORD_SIZE, RawRecord, Record};
+use super::place::{Area, Copy};
+use super::record::{RECORD_SIZE, RawRecord};
 use crate::mutation::{Mutation, active};
+use crate::units::{Epoch, Sequence};
 
 /// The first bytes of a log page.
 pub const PAGE_MAGIC: [u8; 8] = *b"BDRMLOG1";
-
-/// [`PageHeader::flags`]: a page of a checkpoint on copy B, whose copy A could not be written.
-pub const FLAG_SOLO: u32 = 1;
 
 /// The header of a log page as it is on the spare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -29,10 +29,12 @@ pub struct PageHeader {
     pub magic: [u8; 8],
     /// CRC-32C of the whole page, this field taken as zero.
     pub crc: U32,
-    /// [`FLAG_SOLO`], or nothing.
+    /// Zero.
     pub flags: U32,
     /// The set that the page belongs to.
     pub set_uuid: [u8; 16],
+    /// The spare that the page belongs to.
+    pub spare_id: [u8; 16],
     /// The checkpoint that the page belongs to or is behind of.
     pub epoch: U64,
     /// Counts the pages over the life of the set; page i of an area has that of its page 0, plus i.
@@ -41,24 +43,48 @@ pub struct PageHeader {
     pub record_count: U32,
     /// Pages of the checkpoint of this epoch.
     pub checkpoint_pages: U32,
+    /// The page's number in its area.
+    pub index: U32,
+    /// The copy: 0 for A, 1 for B.
+    pub copy: u8,
+    /// The area: 0 or 1.
+    pub area: u8,
     /// Zero.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 2],
 }
 
 /// Bytes of a page header.
 pub const PAGE_HEADER_SIZE: usize = size_of::<PageHeader>();
 
-/// What the header of a page says, other than whose it is.
+/// Whose a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageOwner {
+    /// The set.
+    pub set_uuid: Uuid,
+    /// The spare.
+    pub spare_id: Uuid,
+}
+
+/// Where a page belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageAt {
+    /// The copy.
+    pub copy: Copy,
+    /// The area.
+    pub area: Area,
+    /// Its number in the area.
+    pub index: u32,
+}
+
+/// What the header of a page says, other than whose it is and where it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageInfo {
     /// The checkpoint that the page belongs to or is behind of.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The page's number over the life of the set.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// Pages of the checkpoint of this epoch.
     pub checkpoint_pages: u32,
-    /// Whether copy A of the checkpoint could not be written.
-    pub solo: bool,
 }
 
 /// A page that was read.
@@ -66,7 +92,7 @@ pub struct PageInfo {
 pub enum PageContent<'a> {
     /// All zeros: never written.
     Zero,
-    /// A valid page of the set, and its records.
+    /// A valid page of this place, and its records.
     Valid(PageInfo, &'a [RawRecord]),
     /// Anything else.
     Bad,
@@ -79,24 +105,28 @@ pub fn records_per_page(page_bytes: usize) -> usize {
 }
 
 /// Fills `page` with `records`, of which as many are taken as fit; returns how many.
-pub fn encode_page(page: &mut [u8], set_uuid: Uuid, info: PageInfo, records: &[Record]) -> usize {
-    page.fill(0);
+pub fn encode_page(page: &mut [u8], owner: PageOwner, at: PageAt, info: PageInfo, records: &[RawRecord]) -> usize {
     let count = records.len().min(records_per_page(page.len()));
+    let records = records[..count].as_bytes();
     let Some((head, body)) = page.split_at_mut_checked(PAGE_HEADER_SIZE) else { return 0 };
-    for (slot, record) in body.chunks_exact_mut(RECORD_SIZE).zip(&records[..count]) {
-        slot.copy_from_slice(record.encode().as_bytes());
-    }
+    body[..records.len()].copy_from_slice(records);
+    body[records.len()..].fill(0);
     let header = PageHeader {
         magic: PAGE_MAGIC,
         crc: U32::ZERO,
-        flags: U32::new(if info.solo { FLAG_SOLO } else { 0 }),
-        set_uuid: *set_uuid.as_bytes(),
-        epoch: U64::new(info.epoch),
-        sequence: U64::new(info.sequence),
+        flags: U32::ZERO,
+        set_uuid: *owner.set_uuid.as_bytes(),
+        spare_id: *owner.spare_id.as_bytes(),
+        epoch: U64::new(info.epoch.get()),
+        sequence: U64::new(info.sequence.get()),
         // At most what fits into a page.
         record_count: U32::new(count as u32),
         checkpoint_pages: U32::new(info.checkpoint_pages),
-        reserved: [0; 8],
+        index: U32::new(at.index),
+        // 0 or 1.
+        copy: at.copy.index() as u8,
+        area: at.area.index() as u8,
+        reserved: [0; 2],
     };
     head.copy_from_slice(header.as_bytes());
     let field = offset_of!(PageHeader, crc);
@@ -105,22 +135,37 @@ pub fn encode_page(page: &mut [u8], set_uuid: Uuid, info: PageInfo, records: &[R
     count
 }
 
-/// Looks at a page that was read.
+/// The set, whichever it is, that `page` shows to have been in use: what a spare that seems empty must not have. The first
+/// checkpoint, which is empty, shows nothing: formatting that was cut short leaves it.
 #[must_use]
-pub fn decode_page(page: &[u8], set_uuid: Uuid) -> PageContent<'_> {
+pub fn used_by(page: &[u8]) -> Option<Uuid> {
+    let (header, _) = PageHeader::ref_from_prefix(page).ok()?;
+    let sound = header.magic == PAGE_MAGIC && header.crc.get() == crc_without(page, offset_of!(PageHeader, crc));
+    let used = header.epoch.get() > 1 || header.index.get() > 0 || header.record_count.get() > 1;
+    (sound && used).then(|| Uuid::from_bytes(header.set_uuid))
+}
+
+/// Looks at a page that was read from the place `at`.
+#[must_use]
+pub fn decode_page(page: &[u8], owner: PageOwner, at: PageAt) -> PageContent<'_> {
     if is_zero(page) {
         return PageContent::Zero;
     }
-    checked(page, set_uuid).unwrap_or(PageContent::Bad)
+    checked(page, owner, at).unwrap_or(PageContent::Bad)
 }
 
-fn checked(page: &[u8], set_uuid: Uuid) -> Option<PageContent<'_>> {
+fn checked(page: &[u8], owner: PageOwner, at: PageAt) -> Option<PageContent<'_>> {
     let (header, body) = PageHeader::ref_from_prefix(page).ok()?;
     let sound = header.crc.get() == crc_without(page, offset_of!(PageHeader, crc));
+    let here = header.index.get() == at.index
+        && usize::from(header.copy) == at.copy.index()
+        && usize::from(header.area) == at.area.index();
     let known = header.magic == PAGE_MAGIC
         && (sound || active(Mutation::TrustPageWithoutCrc))
-        && header.set_uuid == *set_uuid.as_bytes()
-        && header.flags.get() & !FLAG_SOLO == 0
+        && header.set_uuid == *owner.set_uuid.as_bytes()
+        && header.spare_id == *owner.spare_id.as_bytes()
+        && (here || active(Mutation::IgnorePlaceOfPage))
+        && header.flags.get() == 0
         && header.checkpoint_pages.get() > 0;
     let count = usize::try_from(header.record_count.get()).ok()?;
     if !known || count > records_per_page(page.len()) {
@@ -128,10 +173,9 @@ fn checked(page: &[u8], set_uuid: Uuid) -> Option<PageContent<'_>> {
     }
     let records = <[RawRecord]>::ref_from_bytes(body.get(..count * RECORD_SIZE)?).ok()?;
     let info = PageInfo {
-        epoch: header.epoch.get(),
-        sequence: header.sequence.get(),
+        epoch: Epoch::new(header.epoch.get())?,
+        sequence: Sequence::new(header.sequence.get())?,
         checkpoint_pages: header.checkpoint_pages.get(),
-        solo: header.flags.get() & FLAG_SOLO != 0,
     };
     Some(PageContent::Valid(info, records))
 }

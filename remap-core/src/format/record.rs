@@ -5,6 +5,7 @@
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::superblock::Slot;
 use crate::units::{BaseLba, MAX_BASE_BLOCKS, SpareIndex};
 
 /// A record as it is on the spare.
@@ -17,8 +18,8 @@ pub struct RawRecord {
     pub lba_high: U16,
     /// What the record says: a [`kind`].
     pub kind: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// The slot of the spare that the spare blocks are on.
+    pub slot: u8,
     /// First spare block, as index into the data area.
     pub spare: U32,
     /// Length of the run in blocks.
@@ -90,16 +91,21 @@ pub enum Record {
     EndOfCheckpoint,
 }
 
+/// What is in [`RawRecord::slot`]: only where a record speaks of spare blocks.
+fn slot_field(kind: u8, slot: Slot) -> u8 {
+    if matches!(kind, kind::REMAP | kind::LOST | kind::BAD_SPARE) { slot.get() } else { 0 }
+}
+
 impl Record {
-    /// The record as it is on the spare.
+    /// The record as it is on the spare, whose blocks are on the spare in `slot`.
     #[must_use]
-    pub fn encode(self) -> RawRecord {
+    pub fn encode(self, slot: Slot) -> RawRecord {
         let raw = |kind, lba: BaseLba, spare: u32, count: u32| RawRecord {
             // Cut to the 48 bits that there are; an LBA of the base is below that.
             lba_low: U32::new(lba.0 as u32),
             lba_high: U16::new((lba.0 >> 32) as u16),
             kind,
-            reserved: 0,
+            slot: slot_field(kind, slot),
             spare: U32::new(spare),
             count: U32::new(count),
         };
@@ -113,12 +119,12 @@ impl Record {
         }
     }
 
-    /// Decodes a record; `None` if no version of this code can have written it.
+    /// Decodes a record of the spare in `slot`; `None` if this version of the code cannot have written it.
     #[must_use]
-    pub fn decode(raw: &RawRecord) -> Option<Record> {
+    pub fn decode(raw: &RawRecord, slot: Slot) -> Option<Record> {
         let lba = BaseLba(u64::from(raw.lba_low.get()) | u64::from(raw.lba_high.get()) << 32);
         let (count, spare) = (raw.count.get(), raw.spare.get());
-        if raw.reserved != 0 {
+        if raw.slot != slot_field(raw.kind, slot) {
             return None;
         }
         if raw.kind == kind::END_OF_CHECKPOINT {
@@ -137,6 +143,37 @@ impl Record {
             kind::BAD_SPARE if lba.0 == 0 => Some(Record::BadSpare { spare: first_spare()?, count }),
             _ => None,
         }
+    }
+
+    /// The record in pieces of at most `most` blocks, in order.
+    pub(crate) fn pieces(self, most: u32) -> impl Iterator<Item = Record> {
+        let total = self.count();
+        (0..total.max(1)).step_by(most.max(1) as usize).filter_map(move |from| self.piece(from, most.min(total - from)))
+    }
+
+    /// How many blocks the record speaks of.
+    pub(crate) fn count(self) -> u32 {
+        match self {
+            Record::Remap { count, .. }
+            | Record::Pending { count, .. }
+            | Record::Lost { count, .. }
+            | Record::Clear { count, .. }
+            | Record::BadSpare { count, .. } => count,
+            Record::EndOfCheckpoint => 0,
+        }
+    }
+
+    /// `count` blocks of the record, from the one with number `from` on.
+    fn piece(self, from: u32, count: u32) -> Option<Record> {
+        let skip = u64::from(from);
+        Some(match self {
+            Record::Remap { lba, spare, .. } => Record::Remap { lba: lba.plus(skip), spare: spare.plus(skip)?, count },
+            Record::Lost { lba, spare, .. } => Record::Lost { lba: lba.plus(skip), spare: spare.plus(skip)?, count },
+            Record::Pending { lba, .. } => Record::Pending { lba: lba.plus(skip), count },
+            Record::Clear { lba, .. } => Record::Clear { lba: lba.plus(skip), count },
+            Record::BadSpare { spare, .. } => Record::BadSpare { spare: spare.plus(skip)?, count },
+            Record::EndOfCheckpoint => Record::EndOfCheckpoint,
+        })
     }
 
     /// Puts `next`, a record of one block, on the end of this one, if it is its direct continuation.

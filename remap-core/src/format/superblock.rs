@@ -1,17 +1,19 @@
-//! The superblock: whose the spare is, in which state, and where everything is on it.
+//! The superblock: whose the spare is, in which state, where everything is on it, and how far the log is known to go.
 //!
-//! Two copies, never both being written at once. Everything but the tail of zeros is in the first 512 bytes, so that a
-//! write of it cannot be torn on a device with blocks of 512 bytes. Decoding takes any bytes and never panics.
-//! `docs/format.md` describes the fields.
+//! Two copies, never both being written at once. All that changes is in the first 512 bytes, so that a write of it cannot
+//! be torn on a device with blocks of 512 bytes. What this version does not know (compatible features, reserved bytes) is
+//! kept when the superblock is written again. Decoding takes any bytes and never panics. `docs/format.md` describes the fields.
 
 use std::mem::offset_of;
 
 use uuid::Uuid;
 use zerocopy::byteorder::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::crc::{crc_without, is_zero};
 use super::layout::Layout;
+use super::place::PerCopy;
+use crate::units::{Epoch, Sequence, SpareLba};
 
 /// The first bytes of a superblock.
 pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"BDRMSUP1";
@@ -19,10 +21,14 @@ pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"BDRMSUP1";
 pub const VERSION: u32 = 1;
 /// The incompatible features that this code knows.
 pub const INCOMPAT_KNOWN: u64 = 0;
+/// The features that this code knows of those without which nothing may be written.
+pub const RO_COMPAT_KNOWN: u64 = 0;
 /// The longest name of a set, in bytes.
-pub const NAME_MAX: usize = 255;
+pub const NAME_MAX: usize = 191;
 /// Bytes of a superblock.
 pub const SUPERBLOCK_SIZE: usize = 4096;
+/// Bytes that this version keeps and does not look at: [`RawSuperblock::reserved`] and [`RawSuperblock::tail`].
+const KEPT: usize = 64 + 3584;
 
 /// The superblock as it is on the spare.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -36,73 +42,113 @@ pub struct RawSuperblock {
     pub version: U32,
     /// Features without which the spare must not be touched.
     pub incompat: U64,
-    /// Features that code that does not know them may ignore.
+    /// Features without which the spare must not be written to.
+    pub ro_compat: U64,
+    /// Features that code that does not know them may ignore, and keeps.
     pub compat: U64,
     /// The identity of the pair of base and spare.
     pub set_uuid: [u8; 16],
-    /// The identity of this spare.
-    pub spare_id: [u8; 16],
     /// The base.
     pub base_uuid: [u8; 16],
+    /// The host to which the set belongs, or zeros.
+    pub host_id: [u8; 16],
+    /// Raised whenever another host takes the set over, or another spare comes into force.
+    pub generation: U64,
+    /// Grows with each superblock written.
+    pub sequence: U64,
+    /// When it was written: microseconds since 1970, UTC, by the clock of the host; for people.
+    pub written_at: U64,
+    /// The highest epoch whose checkpoint is known to be complete.
+    pub epoch: U64,
+    /// The sequence number of a log page that is known to be committed, with all before it.
+    pub committed: U64,
+    /// The epoch in which every commit is noted in `committed` before it is acknowledged, or zero.
+    pub noted_epoch: U64,
     /// Size of the base in blocks.
     pub base_blocks: U64,
     /// Size of the spare in blocks.
     pub spare_blocks: U64,
+    /// The identity of the spare in slot 0, or zeros.
+    pub spare_0_id: [u8; 16],
+    /// The identity of the spare in slot 1, or zeros.
+    pub spare_1_id: [u8; 16],
+    /// What the spare in slot 0 is to the set: a [`SpareState`], or zero.
+    pub spare_0_state: U32,
+    /// What the spare in slot 1 is to the set: a [`SpareState`], or zero.
+    pub spare_1_state: U32,
+    /// The slot of this spare: 0 or 1.
+    pub slot: U32,
     /// Bytes a block.
     pub block_size: U32,
     /// Metadata bytes a block.
     pub md_size: U32,
-    /// A [`SpareState`].
-    pub state: U32,
-    /// Bytes of the name.
-    pub name_len: U32,
-    /// The other spare of a migration, or zeros.
-    pub other_spare: [u8; 16],
-    /// Grows with each superblock written.
-    pub sequence: U64,
-    /// The highest epoch whose checkpoint is known to be complete.
-    pub epoch: U64,
     /// Bytes of a superblock or log page.
     pub page_bytes: U32,
     /// Pages of a log area.
     pub area_pages: U32,
-    /// First block of area 0, copy A.
-    pub area_0_a: U64,
-    /// First block of area 1, copy A.
-    pub area_1_a: U64,
-    /// First block of area 0, copy B.
-    pub area_0_b: U64,
-    /// First block of area 1, copy B.
-    pub area_1_b: U64,
+    /// Size of the data area in blocks.
+    pub data_blocks: U32,
+    /// First block of log area 0, copy A; area 1 follows it.
+    pub log_a: U64,
+    /// First block of log area 0, copy B; area 1 follows it.
+    pub log_b: U64,
     /// First block of the data area.
     pub data_start: U64,
     /// Block of superblock B.
     pub superblock_b: U64,
-    /// Size of the data area in blocks.
-    pub data_blocks: U32,
+    /// Bytes of the name.
+    pub name_len: U32,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub zero: [u8; 4],
     /// Name of the Remap bdev, UTF-8, zeros behind it.
-    pub name: [u8; 256],
-    /// The last epoch in which log copy A missed a committed page, or zero.
-    pub missed_by_a: U64,
-    /// Zeros.
-    pub tail: [u8; 3624],
+    pub name: [u8; 192],
+    /// For later versions; kept.
+    pub reserved: [u8; 64],
+    /// For later versions; kept.
+    pub tail: [u8; 3584],
 }
 
 const _: () = assert!(size_of::<RawSuperblock>() == SUPERBLOCK_SIZE);
+
+/// The slot of a spare in its set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot(u8);
+
+impl Slot {
+    /// The slot of the first spare of a set.
+    pub const FIRST: Slot = Slot(0);
+
+    /// Slot 0 or 1.
+    #[must_use]
+    pub fn new(slot: u32) -> Option<Slot> {
+        // 0 or 1.
+        (slot < 2).then_some(Slot(slot as u8))
+    }
+
+    /// 0 or 1.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Slot {
+        Slot(1 - self.0)
+    }
+}
 
 /// What a spare is to its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpareState {
     /// It holds the mapping.
     Active,
-    /// It is being filled from another spare.
+    /// It is being filled from the spare in the other slot.
     MigratingIn,
-    /// It was moved to this other spare, which may be active.
-    MigratingOut(Uuid),
-    /// This other spare has taken over.
-    Retired(Uuid),
+    /// It was copied to the spare in the other slot, which may be in force.
+    MigratingOut,
+    /// The spare in the other slot has taken over.
+    Retired,
 }
 
 impl SpareState {
@@ -112,35 +158,44 @@ impl SpareState {
         match self {
             SpareState::Active => "active",
             SpareState::MigratingIn => "migrating-in",
-            SpareState::MigratingOut(_) => "migrating-out",
-            SpareState::Retired(_) => "retired",
+            SpareState::MigratingOut => "migrating-out",
+            SpareState::Retired => "retired",
         }
     }
 
-    fn encode(self) -> (u32, Uuid) {
+    /// Whether it ends that the spare is in force. Such a state counts only when both superblocks say so.
+    #[must_use]
+    pub fn ends(self) -> bool {
+        matches!(self, SpareState::MigratingOut | SpareState::Retired)
+    }
+
+    fn encode(self) -> u32 {
         match self {
-            SpareState::Active => (1, Uuid::nil()),
-            SpareState::MigratingIn => (2, Uuid::nil()),
-            SpareState::MigratingOut(other) => (3, other),
-            SpareState::Retired(other) => (4, other),
+            SpareState::Active => 1,
+            SpareState::MigratingIn => 2,
+            SpareState::MigratingOut => 3,
+            SpareState::Retired => 4,
         }
     }
 
-    fn decode(state: u32, other: Uuid) -> Option<SpareState> {
+    fn decode(state: u32) -> Option<SpareState> {
         match state {
             1 => Some(SpareState::Active),
             2 => Some(SpareState::MigratingIn),
-            3 => Some(SpareState::MigratingOut(other)),
-            4 => Some(SpareState::Retired(other)),
+            3 => Some(SpareState::MigratingOut),
+            4 => Some(SpareState::Retired),
             _ => None,
         }
     }
+}
 
-    /// The other spare that it names, or nil.
-    #[must_use]
-    pub fn other(self) -> Uuid {
-        self.encode().1
-    }
+/// The spare in the other slot of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherSpare {
+    /// Its identity.
+    pub id: Uuid,
+    /// What it is to the set.
+    pub state: SpareState,
 }
 
 /// A superblock, decoded.
@@ -148,27 +203,48 @@ impl SpareState {
 pub struct Superblock {
     /// The identity of the pair of base and spare.
     pub set_uuid: Uuid,
-    /// The identity of this spare.
-    pub spare_id: Uuid,
     /// The base.
     pub base_uuid: Uuid,
+    /// The host to which the set belongs, or nil.
+    pub host_id: Uuid,
+    /// Raised whenever another host takes the set over, or another spare comes into force.
+    pub generation: u64,
+    /// Grows with each superblock written.
+    pub sequence: Sequence,
+    /// When it was written: microseconds since 1970, UTC; for people.
+    pub written_at: u64,
+    /// The highest epoch whose checkpoint is known to be complete.
+    pub epoch: Epoch,
+    /// The sequence number of a log page that is known to be committed, with all before it.
+    pub committed: Sequence,
+    /// The epoch in which every commit is noted in `committed` before it is acknowledged, or zero: there, nothing behind
+    /// `committed` was acknowledged.
+    pub noted_epoch: Epoch,
     /// Size of the base in blocks.
     pub base_blocks: u64,
     /// Metadata bytes a block.
     pub md_size: u32,
     /// Name of the Remap bdev.
     pub name: String,
-    /// What the spare is to the set.
+    /// The slot of this spare.
+    pub slot: Slot,
+    /// The identity of this spare.
+    pub spare_id: Uuid,
+    /// What this spare is to the set.
     pub state: SpareState,
-    /// Grows with each superblock written.
-    pub sequence: u64,
-    /// The highest epoch whose checkpoint is known to be complete.
-    pub epoch: u64,
-    /// The last epoch in which log copy A missed a committed page, or zero: in that epoch it does not show where the log ends.
-    pub missed_by_a: u64,
+    /// The spare in the other slot, if there is one.
+    pub other: Option<OtherSpare>,
     /// Where everything is.
     pub layout: Layout,
+    /// Compatible features, known here or not.
+    pub compat: u64,
+    /// What this version does not look at.
+    pub kept: Kept,
 }
+
+/// Bytes of a superblock that this version does not look at, and writes as it found them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept(Option<Box<[u8; KEPT]>>);
 
 /// A superblock area that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +255,7 @@ pub enum SuperblockContent {
     Newer {
         /// Its version.
         version: u32,
-        /// The unknown incompatible features.
+        /// The unknown features among those without which nothing may be read, or written.
         features: u64,
     },
     /// A valid checksum over something impossible: what.
@@ -196,49 +272,60 @@ impl Superblock {
     /// Fills `page` (at least [`SUPERBLOCK_SIZE`] bytes, or nothing is done) with the superblock, and zeros behind it.
     pub fn encode(&self, page: &mut [u8]) {
         page.fill(0);
-        let mut name = [0; 256];
-        let name_len = self.name.len().min(NAME_MAX);
-        name[..name_len].copy_from_slice(&self.name.as_bytes()[..name_len]);
-        let (state, other_spare) = self.state.encode();
+        let Some(head) = page.get_mut(..SUPERBLOCK_SIZE) else { return };
+        head.copy_from_slice(self.to_raw().as_bytes());
+    }
+
+    /// Whether its numbers leave room for all that may come after them.
+    pub(crate) fn has_room(&self) -> bool {
+        self.epoch.has_room() && self.sequence.has_room() && self.committed.has_room()
+    }
+
+    fn to_raw(&self) -> RawSuperblock {
         let layout = &self.layout;
-        let [[area_0_a, area_1_a], [area_0_b, area_1_b]] = layout.areas.map(|copy| copy.map(U64::new));
+        let name_len = self.name.len().min(NAME_MAX);
+        let mut spares = [(Uuid::nil(), 0); 2];
+        spares[usize::from(self.slot.get())] = (self.spare_id, self.state.encode());
+        if let Some(other) = self.other {
+            spares[usize::from(self.slot.other().get())] = (other.id, other.state.encode());
+        }
         let mut raw = RawSuperblock {
             magic: SUPERBLOCK_MAGIC,
-            crc: U32::ZERO,
             version: U32::new(VERSION),
-            incompat: U64::ZERO,
-            compat: U64::ZERO,
+            compat: U64::new(self.compat),
             set_uuid: *self.set_uuid.as_bytes(),
-            spare_id: *self.spare_id.as_bytes(),
             base_uuid: *self.base_uuid.as_bytes(),
+            host_id: *self.host_id.as_bytes(),
+            generation: U64::new(self.generation),
+            sequence: U64::new(self.sequence.get()),
+            written_at: U64::new(self.written_at),
+            epoch: U64::new(self.epoch.get()),
+            committed: U64::new(self.committed.get()),
+            noted_epoch: U64::new(self.noted_epoch.get()),
             base_blocks: U64::new(self.base_blocks),
             spare_blocks: U64::new(layout.spare_blocks),
+            spare_0_id: *spares[0].0.as_bytes(),
+            spare_1_id: *spares[1].0.as_bytes(),
+            spare_0_state: U32::new(spares[0].1),
+            spare_1_state: U32::new(spares[1].1),
+            slot: U32::new(u32::from(self.slot.get())),
             block_size: U32::new(layout.block_size),
             md_size: U32::new(self.md_size),
-            state: U32::new(state),
-            // At most 255.
-            name_len: U32::new(name_len as u32),
-            other_spare: *other_spare.as_bytes(),
-            sequence: U64::new(self.sequence),
-            epoch: U64::new(self.epoch),
             page_bytes: U32::new(layout.page_bytes),
             area_pages: U32::new(layout.area_pages),
-            area_0_a,
-            area_1_a,
-            area_0_b,
-            area_1_b,
-            data_start: U64::new(layout.data_start),
-            superblock_b: U64::new(layout.superblock_b),
             data_blocks: U32::new(layout.data_blocks),
-            reserved: [0; 4],
-            name,
-            missed_by_a: U64::new(self.missed_by_a),
-            tail: [0; 3624],
+            log_a: U64::new(layout.log.0[0].0),
+            log_b: U64::new(layout.log.0[1].0),
+            data_start: U64::new(layout.data_start.0),
+            superblock_b: U64::new(layout.superblock_b.0),
+            // At most 191.
+            name_len: U32::new(name_len as u32),
+            ..RawSuperblock::new_zeroed()
         };
+        raw.name[..name_len].copy_from_slice(&self.name.as_bytes()[..name_len]);
+        self.kept.put(&mut raw);
         raw.crc = U32::new(crc_without(raw.as_bytes(), offset_of!(RawSuperblock, crc)));
-        if let Some(head) = page.get_mut(..SUPERBLOCK_SIZE) {
-            head.copy_from_slice(raw.as_bytes());
-        }
+        raw
     }
 
     /// Looks at a superblock area that was read.
@@ -254,7 +341,7 @@ impl Superblock {
         if raw.crc.get() != crc_without(raw.as_bytes(), offset_of!(RawSuperblock, crc)) {
             return SuperblockContent::Corrupt;
         }
-        let features = raw.incompat.get() & !INCOMPAT_KNOWN;
+        let features = (raw.incompat.get() & !INCOMPAT_KNOWN) | (raw.ro_compat.get() & !RO_COMPAT_KNOWN);
         if raw.version.get() != VERSION || features != 0 {
             return SuperblockContent::Newer { version: raw.version.get(), features };
         }
@@ -270,28 +357,70 @@ impl Superblock {
             spare_blocks: raw.spare_blocks.get(),
             page_bytes: raw.page_bytes.get(),
             area_pages: raw.area_pages.get(),
-            areas: [[raw.area_0_a.get(), raw.area_1_a.get()], [raw.area_0_b.get(), raw.area_1_b.get()]],
-            data_start: raw.data_start.get(),
+            log: PerCopy([SpareLba(raw.log_a.get()), SpareLba(raw.log_b.get())]),
+            data_start: SpareLba(raw.data_start.get()),
             data_blocks: raw.data_blocks.get(),
-            superblock_b: raw.superblock_b.get(),
+            superblock_b: SpareLba(raw.superblock_b.get()),
         };
         layout.check()?;
         let name_len = usize::try_from(raw.name_len.get()).unwrap_or(usize::MAX);
         let name = raw.name.get(..name_len).filter(|name| (1..=NAME_MAX).contains(&name.len())).ok_or("name")?;
         let name = std::str::from_utf8(name).map_err(|_| "name")?.to_owned();
-        let other = Uuid::from_bytes(raw.other_spare);
+        let slot = Slot::new(raw.slot.get()).ok_or("slot")?;
+        let mut spares = [(raw.spare_0_id, raw.spare_0_state), (raw.spare_1_id, raw.spare_1_state)];
+        if slot != Slot::FIRST {
+            spares.swap(0, 1);
+        }
+        let [(id, state), (other_id, other_state)] = spares.map(|(id, state)| (Uuid::from_bytes(id), state.get()));
+        let other = match SpareState::decode(other_state) {
+            Some(state) => Some(OtherSpare { id: other_id, state }),
+            None if other_state == 0 && other_id.is_nil() => None,
+            None => return Err("state of the other spare"),
+        };
+        let state = SpareState::decode(state).ok_or("state")?;
+        if state != SpareState::Active && other.is_none() {
+            return Err("a state that needs another spare");
+        }
         Ok(Superblock {
             set_uuid: Uuid::from_bytes(raw.set_uuid),
-            spare_id: Uuid::from_bytes(raw.spare_id),
             base_uuid: Uuid::from_bytes(raw.base_uuid),
+            host_id: Uuid::from_bytes(raw.host_id),
+            generation: raw.generation.get(),
+            sequence: Sequence::new(raw.sequence.get()).ok_or("sequence")?,
+            written_at: raw.written_at.get(),
+            epoch: Epoch::new(raw.epoch.get()).ok_or("epoch")?,
+            committed: Sequence::new(raw.committed.get()).ok_or("committed sequence")?,
+            noted_epoch: Epoch::new(raw.noted_epoch.get()).ok_or("noted epoch")?,
             base_blocks: raw.base_blocks.get(),
             md_size: raw.md_size.get(),
             name,
-            state: SpareState::decode(raw.state.get(), other).ok_or("state")?,
-            sequence: raw.sequence.get(),
-            epoch: raw.epoch.get(),
-            missed_by_a: raw.missed_by_a.get(),
+            slot,
+            spare_id: id,
+            state,
+            other,
             layout,
+            compat: raw.compat.get(),
+            kept: Kept::of(raw),
         })
+    }
+}
+
+impl Kept {
+    fn of(raw: &RawSuperblock) -> Kept {
+        if is_zero(&raw.reserved) && is_zero(&raw.tail) {
+            return Kept(None);
+        }
+        let mut bytes = Box::new([0; KEPT]);
+        let (reserved, tail) = bytes.split_at_mut(raw.reserved.len());
+        reserved.copy_from_slice(&raw.reserved);
+        tail.copy_from_slice(&raw.tail);
+        Kept(Some(bytes))
+    }
+
+    fn put(&self, raw: &mut RawSuperblock) {
+        let Some(bytes) = &self.0 else { return };
+        let (reserved, tail) = bytes.split_at(raw.reserved.len());
+        raw.reserved.copy_from_slice(reserved);
+        raw.tail.copy_from_slice(tail);
     }
 }

@@ -7,28 +7,38 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::layout::superblock_b;
-use super::page::{PAGE_HEADER_SIZE, PageHeader};
+use super::page::{PAGE_HEADER_SIZE, PageHeader, used_by};
 use super::record::{RECORD_SIZE, RawRecord, kind};
-use super::superblock::{RawSuperblock, SUPERBLOCK_SIZE};
+use super::superblock::{Kept, NAME_MAX, RawSuperblock, SUPERBLOCK_SIZE};
 use super::*;
 use crate::error::Error;
-use crate::units::{BaseLba, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, SpareIndex};
+use crate::units::{BaseLba, Epoch, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareIndex, SpareLba};
 
 const SET: Uuid = Uuid::from_u128(42);
+const OWNER: PageOwner = PageOwner { set_uuid: SET, spare_id: Uuid::from_u128(43) };
+const AT: PageAt = PageAt { copy: Copy::B, area: Area::One, index: 7 };
 
 fn superblock() -> Superblock {
     Superblock {
         set_uuid: SET,
-        spare_id: Uuid::from_u128(43),
         base_uuid: Uuid::from_u128(44),
+        host_id: Uuid::from_u128(46),
+        generation: 3,
+        sequence: Sequence::new(77).unwrap(),
+        written_at: 1_700_000_000_000_000,
+        epoch: Epoch::new(5).unwrap(),
+        committed: Sequence::new(70).unwrap(),
+        noted_epoch: Epoch::new(4).unwrap(),
         base_blocks: 1 << 35,
         md_size: 8,
-        name: "n".repeat(255),
-        state: SpareState::MigratingOut(Uuid::from_u128(45)),
-        sequence: 77,
-        epoch: 5,
-        missed_by_a: 4,
+        name: "n".repeat(NAME_MAX),
+        slot: Slot::FIRST,
+        spare_id: Uuid::from_u128(43),
+        state: SpareState::MigratingOut,
+        other: Some(OtherSpare { id: Uuid::from_u128(45), state: SpareState::MigratingIn }),
         layout: Layout::for_spare(512, 1 << 20).unwrap(),
+        compat: 0x80,
+        kept: Kept::default(),
     }
 }
 
@@ -50,35 +60,72 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn info() -> impl Strategy<Value = PageInfo> {
-    (any::<u64>(), any::<u64>(), 1..u32::MAX, any::<bool>())
-        .prop_map(|(epoch, sequence, checkpoint_pages, solo)| PageInfo { epoch, sequence, checkpoint_pages, solo })
+    (0..1_u64 << 62, 0..1_u64 << 62, 1..u32::MAX).prop_map(|(epoch, sequence, checkpoint_pages)| PageInfo {
+        epoch: Epoch::new(epoch).unwrap(),
+        sequence: Sequence::new(sequence).unwrap(),
+        checkpoint_pages,
+    })
+}
+
+fn slot() -> impl Strategy<Value = Slot> {
+    (0..2_u32).prop_map(|slot| Slot::new(slot).unwrap())
+}
+
+fn encoded(records: &[Record]) -> Vec<RawRecord> {
+    records.iter().map(|record| record.encode(Slot::FIRST)).collect()
 }
 
 proptest! {
     #[test]
-    fn a_record_is_decoded_as_it_was_encoded(record in record()) {
-        prop_assert_eq!(Record::decode(&record.encode()), Some(record));
+    fn a_record_is_decoded_as_it_was_encoded(record in record(), slot in slot()) {
+        let raw = record.encode(slot);
+        prop_assert_eq!(Record::decode(&raw, slot), Some(record));
+        // Of another spare it is only taken if it speaks of none.
+        let on_spare = matches!(record, Record::Remap { .. } | Record::Lost { .. } | Record::BadSpare { .. });
+        prop_assert_eq!(Record::decode(&raw, slot.other()).is_none(), on_spare);
+    }
+
+    #[test]
+    fn the_pieces_of_a_record_are_the_record(record in record(), most in 1..300_u32) {
+        let pieces: Vec<_> = record.pieces(most).collect();
+        prop_assert_eq!(pieces.iter().map(|piece| u64::from(piece.count())).sum::<u64>(), u64::from(record.count()));
+        prop_assert!(pieces.iter().all(|piece| piece.count() <= most));
+        prop_assert_eq!(pieces.first().map(|piece| piece.encode(Slot::FIRST).lba_low), Some(record.encode(Slot::FIRST).lba_low));
+        for pair in pieces.windows(2) {
+            let (a, b) = (pair[0].encode(Slot::FIRST), pair[1].encode(Slot::FIRST));
+            prop_assert_eq!(a.kind, b.kind);
+            let moved = a.kind != kind::BAD_SPARE;
+            prop_assert!(!moved || (a.lba_low.get().wrapping_add(a.count.get()) == b.lba_low.get()));
+            prop_assert!(a.spare == b.spare && a.spare.get() == 0 || a.spare.get() + a.count.get() == b.spare.get());
+        }
     }
 
     #[test]
     fn a_page_is_decoded_as_it_was_encoded(
-        records in prop::collection::vec(record(), 0..252), info in info(), size in prop::sample::select(vec![4096_usize, 4160, 8192]),
+        records in prop::collection::vec(record(), 0..251), info in info(), size in prop::sample::select(vec![4096_usize, 4160, 8192]),
     ) {
         let mut page = vec![0xEE; size];
-        prop_assert_eq!(encode_page(&mut page, SET, info, &records), records.len());
-        let PageContent::Valid(found, raw) = decode_page(&page, SET) else { return Err(TestCaseError::fail("not valid")) };
+        prop_assert_eq!(encode_page(&mut page, OWNER, AT, info, &encoded(&records)), records.len());
+        let PageContent::Valid(found, raw) = decode_page(&page, OWNER, AT) else { return Err(TestCaseError::fail("not valid")) };
         prop_assert_eq!(found, info);
-        let back: Vec<_> = raw.iter().filter_map(Record::decode).collect();
+        let back: Vec<_> = raw.iter().filter_map(|raw| Record::decode(raw, Slot::FIRST)).collect();
         prop_assert_eq!(back, records);
-        prop_assert_eq!(decode_page(&page, Uuid::nil()), PageContent::Bad);
+        prop_assert_eq!(used_by(&page), Some(SET));
+        // It is bad for every other owner, and in every other place.
+        for owner in [PageOwner { set_uuid: Uuid::nil(), ..OWNER }, PageOwner { spare_id: Uuid::nil(), ..OWNER }] {
+            prop_assert_eq!(decode_page(&page, owner, AT), PageContent::Bad);
+        }
+        for at in [PageAt { copy: Copy::A, ..AT }, PageAt { area: Area::Zero, ..AT }, PageAt { index: 6, ..AT }] {
+            prop_assert_eq!(decode_page(&page, OWNER, at), PageContent::Bad);
+        }
     }
 
     #[test]
     fn a_flipped_bit_of_a_page_is_noticed(records in prop::collection::vec(record(), 0..20), info in info(), bit in 0..4096 * 8_usize) {
         let mut page = vec![0; 4096];
-        encode_page(&mut page, SET, info, &records);
+        encode_page(&mut page, OWNER, AT, info, &encoded(&records));
         page[bit / 8] ^= 1 << (bit % 8);
-        prop_assert_eq!(decode_page(&page, SET), PageContent::Bad);
+        prop_assert_eq!(decode_page(&page, OWNER, AT), PageContent::Bad);
     }
 
     #[test]
@@ -96,19 +143,19 @@ proptest! {
         if header && bytes.len() > 8 {
             bytes[..8].copy_from_slice(&super::page::PAGE_MAGIC);
         }
-        let _ = decode_page(&bytes, SET);
+        let _ = decode_page(&bytes, OWNER, AT);
         if header && bytes.len() > 8 {
             bytes[..8].copy_from_slice(&super::superblock::SUPERBLOCK_MAGIC);
         }
         let _ = Superblock::decode(&bytes);
         for chunk in bytes.chunks_exact(16) {
-            let _ = Record::decode(&zerocopy::FromBytes::read_from_bytes(chunk).unwrap());
+            let _ = Record::decode(&zerocopy::FromBytes::read_from_bytes(chunk).unwrap(), Slot::FIRST);
         }
     }
 
     /// Behind a right checksum too, which a fuzzer would not find.
     #[test]
-    fn decoding_takes_any_superblock_with_a_right_checksum(patches in prop::collection::vec((12..480_usize, any::<u8>()), 0..20)) {
+    fn decoding_takes_any_superblock_with_a_right_checksum(patches in prop::collection::vec((12..512_usize, any::<u8>()), 0..20)) {
         let mut page = vec![0; 4096];
         superblock().encode(&mut page);
         patches.iter().for_each(|(at, byte)| page[*at] = *byte);
@@ -142,8 +189,8 @@ proptest! {
 
 #[test]
 fn a_superblock_is_decoded_as_it_was_encoded() {
-    for state in [SpareState::Active, SpareState::MigratingIn, SpareState::Retired(Uuid::from_u128(9))] {
-        let superblock = Superblock { state, ..superblock() };
+    for (state, slot) in [(SpareState::Active, 0), (SpareState::MigratingIn, 1), (SpareState::Retired, 1)] {
+        let superblock = Superblock { state, slot: Slot::new(slot).unwrap(), ..superblock() };
         let mut page = vec![0xEE; 8192];
         superblock.encode(&mut page);
         assert_eq!(Superblock::decode(&page), SuperblockContent::Valid(Box::new(superblock)));
@@ -152,6 +199,70 @@ fn a_superblock_is_decoded_as_it_was_encoded() {
     assert_eq!(Superblock::decode(&[0; 4096]), SuperblockContent::Zero);
     assert_eq!(Superblock::decode(&[7; 4096]), SuperblockContent::Foreign);
     assert_eq!(Superblock::decode(&[7; 40]), SuperblockContent::Foreign);
+}
+
+/// Puts the right checksum into a superblock.
+fn seal(page: &mut [u8]) {
+    let crc = super::crc::crc_without(&page[..SUPERBLOCK_SIZE], 8);
+    page[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn what_later_versions_add_is_kept_or_refused_as_its_features_say() {
+    let mut page = vec![0; 4096];
+    superblock().encode(&mut page);
+    // Reserved bytes, the tail, and a compatible feature: all of them come back.
+    for at in [offset_of!(RawSuperblock, compat) + 3, offset_of!(RawSuperblock, reserved) + 5, 4000] {
+        page[at] = 0xA5;
+    }
+    seal(&mut page);
+    let SuperblockContent::Valid(found) = Superblock::decode(&page) else { panic!("it is valid") };
+    let mut again = vec![0; 4096];
+    Superblock { sequence: found.sequence.plus(1), ..*found }.encode(&mut again);
+    let sequence = offset_of!(RawSuperblock, sequence);
+    let differs = |(at, (a, b)): (usize, (&u8, &u8))| (a != b).then_some(at);
+    let changed: Vec<_> = page.iter().zip(&again).enumerate().filter_map(differs).collect();
+    assert!(changed.iter().all(|at| (8..12).contains(at) || (sequence..sequence + 8).contains(at)), "{changed:?}");
+    for field in [offset_of!(RawSuperblock, incompat), offset_of!(RawSuperblock, ro_compat)] {
+        let mut newer = page.clone();
+        newer[field] = 4;
+        seal(&mut newer);
+        assert_eq!(Superblock::decode(&newer), SuperblockContent::Newer { version: 1, features: 4 });
+    }
+}
+
+#[test]
+fn the_empty_first_checkpoint_does_not_show_that_a_spare_was_used() {
+    let end = encoded(&[Record::EndOfCheckpoint]);
+    let two = encoded(&[Record::Pending { lba: BaseLba(1), count: 1 }, Record::EndOfCheckpoint]);
+    let page = |epoch, index, records: &[RawRecord]| {
+        let mut page = vec![0; 4096];
+        let info = PageInfo { epoch, sequence: Sequence::ONE, checkpoint_pages: 1 };
+        encode_page(&mut page, OWNER, PageAt { index, ..AT }, info, records);
+        used_by(&page)
+    };
+    assert_eq!(page(Epoch::ONE, 0, &end), None);
+    assert_eq!(
+        [page(Epoch::ONE, 0, &two), page(Epoch::ONE, 1, &end), page(Epoch::ONE.plus(1), 0, &end)],
+        [Some(SET); 3]
+    );
+    assert_eq!(used_by(&[0; 4096]), None);
+}
+
+#[test]
+fn numbers_that_nobody_can_have_reached_are_impossible() {
+    for field in [
+        offset_of!(RawSuperblock, epoch),
+        offset_of!(RawSuperblock, sequence),
+        offset_of!(RawSuperblock, committed),
+        offset_of!(RawSuperblock, noted_epoch),
+    ] {
+        let mut page = vec![0; 4096];
+        superblock().encode(&mut page);
+        page[field + 7] = 0xFF;
+        seal(&mut page);
+        assert!(matches!(Superblock::decode(&page), SuperblockContent::Impossible(_)));
+    }
 }
 
 #[test]
@@ -166,16 +277,15 @@ fn a_large_spare_uses_what_it_can() {
 #[test]
 fn a_layout_that_overlaps_is_refused() {
     let good = Layout::for_spare(4096, 10_000).unwrap();
-    let patches: [fn(&mut Layout); 9] = [
-        |layout| layout.areas[0][1] -= 1,
-        |layout| layout.areas[1][1] += 1,
-        |layout| layout.areas[0][0] = 0,
-        |layout| layout.data_start -= 1,
+    let patches: [fn(&mut Layout); 8] = [
+        |layout| layout.log[Copy::A] = SpareLba(0),
+        |layout| layout.log[Copy::B].0 += 1,
+        |layout| layout.data_start.0 -= 1,
         |layout| layout.data_blocks += 1000,
-        |layout| layout.superblock_b -= 1,
+        |layout| layout.superblock_b.0 -= 1,
         |layout| layout.page_bytes = 8192,
         |layout| layout.area_pages = u32::MAX,
-        |layout| layout.data_start = u64::MAX,
+        |layout| layout.data_start = SpareLba(u64::MAX),
     ];
     for patch in patches {
         let mut layout = good;
@@ -214,19 +324,20 @@ macro_rules! fields {
 fn the_document_says_what_the_code_does() {
     let documented = documented();
     let structures = [
-        ("RawRecord", RECORD_SIZE, fields!(RawRecord: lba_low, lba_high, kind, reserved, spare, count)),
+        ("RawRecord", RECORD_SIZE, fields!(RawRecord: lba_low, lba_high, kind, slot, spare, count)),
         (
             "PageHeader",
             PAGE_HEADER_SIZE,
-            fields!(PageHeader: magic, crc, flags, set_uuid, epoch, sequence, record_count, checkpoint_pages, reserved),
+            fields!(PageHeader: magic, crc, flags, set_uuid, spare_id, epoch, sequence, record_count, checkpoint_pages, index,
+                copy, area, reserved),
         ),
         (
             "RawSuperblock",
             SUPERBLOCK_SIZE,
-            fields!(RawSuperblock: magic, crc, version, incompat, compat, set_uuid, spare_id, base_uuid, base_blocks,
-                spare_blocks, block_size, md_size, state, name_len, other_spare, sequence, epoch, page_bytes, area_pages,
-                area_0_a, area_1_a, area_0_b, area_1_b, data_start, superblock_b, data_blocks, reserved, name, missed_by_a,
-                tail),
+            fields!(RawSuperblock: magic, crc, version, incompat, ro_compat, compat, set_uuid, base_uuid, host_id, generation,
+                sequence, written_at, epoch, committed, noted_epoch, base_blocks, spare_blocks, spare_0_id, spare_1_id,
+                spare_0_state, spare_1_state, slot, block_size, md_size, page_bytes, area_pages, data_blocks, log_a, log_b,
+                data_start, superblock_b, name_len, zero, name, reserved, tail),
         ),
     ];
     for (name, size, fields) in structures {

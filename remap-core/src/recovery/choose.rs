@@ -1,41 +1,84 @@
 //! Which area of the log is in force, and how far it goes: the rules, without any I/O.
 //!
-//! What a crash can leave behind is told from what only damage can: the first is repaired, the second refused.
+//! What a crash can leave behind is told from what only damage can: the first is repaired, the second refused. The rules
+//! rest on the order in which the log is written:
+//!
+//! - Nothing is appended under an epoch before a superblock says that its checkpoint is complete.
+//! - A page is written to copy A, made durable there, and only then written to copy B. While both copies hold everything,
+//!   a page is acknowledged only when both have it: so a page that one of them never had was never acknowledged.
+//! - From the moment on at which a copy missed a page, a superblock says how far the log is committed, before each commit is
+//!   acknowledged: so behind that nothing was.
+//! - Nothing is appended after an open before there is a new epoch.
 
-use super::scan::{Area, Slot};
+use super::scan::{PageState, Pages};
 use crate::error::Error;
-use crate::format::Copy;
-use crate::format::page::PageInfo;
+use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Superblock};
 use crate::mutation::{Mutation, active};
+use crate::units::{Epoch, Sequence};
+
+/// What the superblocks know of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The highest epoch whose checkpoint is complete.
+    pub(super) epoch: Epoch,
+    /// A page that is committed, with all before it.
+    pub(super) committed: Sequence,
+    /// The epoch in which nothing behind `committed` was acknowledged.
+    pub(super) noted_epoch: Epoch,
+}
+
+impl Known {
+    pub(super) fn of(superblock: &Superblock) -> Known {
+        let Superblock { epoch, committed, noted_epoch, .. } = *superblock;
+        Known { epoch, committed, noted_epoch }
+    }
+}
 
 /// The part of the log that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
-    pub(super) area: usize,
-    pub(super) epoch: u64,
-    pub(super) first_sequence: u64,
-    pub(super) checkpoint_pages: u64,
+    pub(super) area: Area,
+    pub(super) epoch: Epoch,
+    pub(super) first_sequence: Sequence,
+    pub(super) checkpoint_pages: u32,
     /// The first page that no copy holds.
-    pub(super) end: u64,
-    /// By copy: whether it holds all that it should.
-    pub(super) log_ok: [bool; 2],
+    pub(super) end: u32,
+    /// Whether the copy holds all that it should.
+    pub(super) log_ok: PerCopy<bool>,
     /// Whether something was left that a fresh checkpoint, in the other area, should put right.
     pub(super) unfinished: bool,
-    /// The highest epoch and sequence number found anywhere.
-    pub(super) top: (u64, u64),
+    /// Whether a page is bad at or behind the end, or where a newer checkpoint may be: one that cannot be read now may be read
+    /// later, and count then.
+    pub(super) unsettled: bool,
+    /// The highest epoch found anywhere.
+    pub(super) top_epoch: Epoch,
+    /// The highest sequence number found anywhere.
+    pub(super) top_sequence: Sequence,
     /// Whether the other area has pages that could hide a still higher epoch.
     pub(super) hidden: bool,
-    /// By area: whether it has bad pages, which a later end of the log must not meet.
-    pub(super) dirty: [bool; 2],
+    /// Whether the area has bad pages, which a later end of the log must not meet.
+    pub(super) dirty: PerArea<bool>,
+}
+
+/// A state of the log that an operator may choose when none is in force: a complete checkpoint, and the pages behind it that
+/// follow without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The log area.
+    pub area: Area,
+    /// The epoch of its checkpoint.
+    pub epoch: Epoch,
+    /// The last page that follows without a gap.
+    pub sequence: Sequence,
 }
 
 /// One area, as seen under one epoch.
 struct View<'a> {
-    slots: &'a Area,
-    number: usize,
-    epoch: u64,
-    first_sequence: u64,
-    checkpoint_pages: u64,
+    pages: &'a Pages,
+    area: Area,
+    epoch: Epoch,
+    first_sequence: Sequence,
+    checkpoint_pages: u32,
 }
 
 /// What a copy has where a page could be.
@@ -47,83 +90,106 @@ enum Kind {
     Bad,
 }
 
-/// The highest epoch that any page of `area` has.
-fn top_epoch(area: &Area) -> Option<u64> {
-    area.iter().flatten().filter_map(Slot::epoch).max()
+fn infos(pages: &Pages) -> impl Iterator<Item = &PageInfo> {
+    pages.iter().flatten().filter_map(PageState::info)
 }
 
-/// Finds the part of the log that is in force. `known` is the highest epoch whose checkpoint is known to be complete,
-/// `missed_by_a` the last one in which copy A missed a committed page.
+/// The highest epoch that any page of an area has.
+fn top_epoch(pages: &Pages) -> Option<Epoch> {
+    infos(pages).map(|info| info.epoch).max()
+}
+
+/// Finds the part of the log that is in force.
 ///
 /// # Errors
-/// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`].
-pub(super) fn choose(areas: &[Area; 2], known: u64, missed_by_a: u64) -> Result<Chosen, Error> {
-    let tops = [top_epoch(&areas[0]), top_epoch(&areas[1])];
-    let newest = usize::from(tops[1] > tops[0] && !active(Mutation::IgnoreEpoch));
+/// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`], [`Error::PagesLost`].
+pub(super) fn choose(areas: &PerArea<Pages>, known: Known) -> Result<Chosen, Error> {
+    let tops = PerArea::each(|area| top_epoch(&areas[area]));
+    let newest =
+        if tops[Area::One] > tops[Area::Zero] && !active(Mutation::IgnoreEpoch) { Area::One } else { Area::Zero };
     let Some(epoch) = tops[newest] else { return Err(Error::NoCheckpoint) };
     let mut view = View::new(areas, newest, epoch)?;
-    if tops[0] == tops[1] {
+    if tops[Area::Zero] == tops[Area::One] {
         return Err(view.damaged("both areas have the same epoch", 0));
     }
-    let mut unfinished = false;
+    let mut unfinished = epoch > known.epoch;
     if !view.complete() {
-        view.check_unfinished(known)?;
-        let other = 1 - newest;
+        view.check_unfinished(known.epoch)?;
+        let other = newest.other();
         view = View::new(areas, other, tops[other].ok_or(Error::NoCheckpoint)?)?;
         if !view.complete() {
             return Err(Error::NoCheckpoint);
         }
         unfinished = true;
     }
-    if view.epoch < known && !active(Mutation::IgnoreEpoch) {
-        return Err(Error::EpochLost { known, found: view.epoch });
+    let off_by_one = active(Mutation::EpochOffByOne) && view.epoch.plus(1) == known.epoch;
+    if view.epoch < known.epoch && !active(Mutation::IgnoreEpoch) && !off_by_one {
+        return Err(Error::EpochLost { known: known.epoch, found: view.epoch });
     }
-    let sequences = areas.iter().flatten().flatten().filter_map(|slot| match slot {
-        Slot::Valid(info, _) => Some(info.sequence),
-        Slot::Zero | Slot::Bad => None,
-    });
-    let top = (epoch, sequences.max().unwrap_or(0));
-    let dirty = [0, 1].map(|area: usize| areas[area].iter().flatten().any(|slot| *slot == Slot::Bad));
-    let (end, torn) = view.end(missed_by_a == view.epoch)?;
-    let ahead = (end..view.pages()).any(|page| Copy::BOTH.iter().any(|copy| view.kind(*copy, page) == Kind::Bad));
-    let (log_ok, single) = view.health(end);
-    Ok(Chosen {
-        area: view.number,
-        epoch: view.epoch,
-        first_sequence: view.first_sequence,
-        checkpoint_pages: view.checkpoint_pages,
-        end,
-        log_ok,
-        unfinished: unfinished || torn || single || ahead,
-        top,
-        hidden: dirty[1 - view.number],
-        dirty,
+    // What is noted of the lost epoch would tell as well.
+    let known = if off_by_one { Known { committed: Sequence::ZERO, ..known } } else { known };
+    let end = view.end(known)?;
+    let mut chosen = view.chosen(areas, end);
+    chosen.unsettled |= may_come_back(&areas[view.area.other()], view.epoch);
+    // What is replayed behind a note is relied upon from now on, so that the note must not hold any longer.
+    chosen.unfinished = unfinished || chosen.unsettled || view.is_noted(known) || !chosen.log_ok.all();
+    Ok(chosen)
+}
+
+/// Whether an area may have a checkpoint of a later epoch than this one, complete once its bad pages can be read.
+fn may_come_back(pages: &Pages, epoch: Epoch) -> bool {
+    let bad = |page: usize| pages.iter().any(|copy| copy.get(page) == Some(&PageState::Bad));
+    let newest = infos(pages).filter(|info| info.epoch > epoch).max_by_key(|info| info.epoch);
+    newest.map_or(bad(0), |newest| {
+        let held = |state: &PageState| state.info().is_some_and(|info| info.epoch == newest.epoch);
+        let there = |page: usize| pages.iter().any(|copy| copy.get(page).is_some_and(held));
+        (0..newest.checkpoint_pages as usize).all(|page| there(page) || bad(page))
     })
 }
 
+/// The states that an operator may choose from.
+pub(super) fn candidates(areas: &PerArea<Pages>) -> Vec<Candidate> {
+    Area::BOTH.into_iter().filter_map(|area| candidate(areas, area).map(|found| found.0)).collect()
+}
+
+/// What is in force if an operator has chosen this state.
+pub(super) fn choose_stated(areas: &PerArea<Pages>, epoch: Epoch, sequence: Sequence) -> Result<Chosen, Error> {
+    let found = Area::BOTH.into_iter().filter_map(|area| candidate(areas, area));
+    let stated = found.into_iter().find(|(candidate, _)| candidate.epoch == epoch && candidate.sequence == sequence);
+    let (_, chosen) = stated.ok_or(Error::NoSuchState { epoch, sequence })?;
+    // What was not chosen may be in force again the next time, so the choice has to be durable first.
+    Ok(Chosen { unfinished: true, unsettled: true, hidden: true, ..chosen })
+}
+
+fn candidate(areas: &PerArea<Pages>, area: Area) -> Option<(Candidate, Chosen)> {
+    let view = View::new(areas, area, top_epoch(&areas[area])?).ok()?;
+    if !view.complete() {
+        return None;
+    }
+    let chosen = view.chosen(areas, view.first_gap());
+    Some((Candidate { area, epoch: view.epoch, sequence: view.sequence_before(chosen.end) }, chosen))
+}
+
 impl<'a> View<'a> {
-    fn new(areas: &'a [Area; 2], number: usize, epoch: u64) -> Result<View<'a>, Error> {
-        let slots = &areas[number];
-        let mut view = View { slots, number, epoch, first_sequence: 0, checkpoint_pages: 0 };
-        let mut known: Option<(Option<u64>, u32)> = None;
-        for copy in slots {
-            for (page, slot) in (0_u64..).zip(copy) {
-                let Slot::Valid(info, _) = slot else { continue };
-                if info.epoch != epoch {
-                    continue;
-                }
-                let says = (info.sequence.checked_sub(page), info.checkpoint_pages);
+    fn new(areas: &'a PerArea<Pages>, area: Area, epoch: Epoch) -> Result<View<'a>, Error> {
+        let pages = &areas[area];
+        let mut view = View { pages, area, epoch, first_sequence: Sequence::ZERO, checkpoint_pages: 0 };
+        let mut known: Option<(Option<Sequence>, u32)> = None;
+        for copy in pages.iter() {
+            for (page, state) in (0_u32..).zip(copy) {
+                let Some(info) = state.info().filter(|info| info.epoch == epoch) else { continue };
+                let says = (info.sequence.minus(u64::from(page)), info.checkpoint_pages);
                 if *known.get_or_insert(says) != says || says.0.is_none() {
                     return Err(view.damaged("pages contradict each other", page));
                 }
             }
         }
         if let Some((first, pages)) = known {
-            view.first_sequence = first.unwrap_or(0);
-            view.checkpoint_pages = u64::from(pages);
+            view.first_sequence = first.unwrap_or(Sequence::ZERO);
+            view.checkpoint_pages = pages;
         }
-        for page in 0..view.pages() {
-            if let [Some((_, a)), Some((_, b))] = Copy::BOTH.map(|copy| view.held(copy, page))
+        for page in 0..view.len() {
+            if let [Some(a), Some(b)] = Copy::BOTH.map(|copy| view.held(copy, page))
                 && a != b
             {
                 return Err(view.damaged("the copies of a page differ", page));
@@ -132,98 +198,118 @@ impl<'a> View<'a> {
         Ok(view)
     }
 
-    fn damaged(&self, what: &'static str, page: u64) -> Error {
-        Error::LogDamaged { what, epoch: self.epoch, area: self.number, page }
+    fn damaged(&self, what: &'static str, page: u32) -> Error {
+        Error::LogDamaged { what, epoch: self.epoch, area: self.area.index(), page: u64::from(page) }
     }
 
-    fn pages(&self) -> u64 {
-        self.slots[0].len().min(self.slots[1].len()) as u64
+    fn len(&self) -> u32 {
+        // An area has fewer than 2^32 pages.
+        self.pages.iter().map(Vec::len).min().unwrap_or(0) as u32
     }
 
-    fn slot(&self, copy: Copy, page: u64) -> Slot {
-        let index = usize::try_from(page).unwrap_or(usize::MAX);
-        self.slots[copy.index()].get(index).copied().unwrap_or(Slot::Zero)
+    fn state(&self, copy: Copy, page: u32) -> PageState {
+        self.pages[copy].get(page as usize).copied().unwrap_or(PageState::Zero)
     }
 
-    fn held(&self, copy: Copy, page: u64) -> Option<(PageInfo, u32)> {
-        match self.slot(copy, page) {
-            Slot::Valid(info, records) if info.epoch == self.epoch => Some((info, records)),
+    /// The checksum of the records of a page that this copy holds.
+    fn held(&self, copy: Copy, page: u32) -> Option<u32> {
+        match self.state(copy, page) {
+            PageState::Valid(info, records) if info.epoch == self.epoch => Some(records),
             _ => None,
         }
     }
 
-    fn kind(&self, copy: Copy, page: u64) -> Kind {
-        match self.slot(copy, page) {
-            Slot::Zero => Kind::Older,
-            Slot::Valid(info, _) if info.epoch == self.epoch => Kind::Held,
-            Slot::Valid(info, _) if info.epoch < self.epoch => Kind::Older,
-            Slot::Valid(..) | Slot::Bad => Kind::Bad,
+    fn kind(&self, copy: Copy, page: u32) -> Kind {
+        match self.state(copy, page) {
+            PageState::Zero => Kind::Older,
+            PageState::Valid(info, _) if info.epoch == self.epoch => Kind::Held,
+            PageState::Valid(info, _) if info.epoch < self.epoch => Kind::Older,
+            PageState::Valid(..) | PageState::Bad => Kind::Bad,
         }
     }
 
-    fn any(&self, page: u64) -> bool {
-        Copy::BOTH.iter().any(|copy| self.kind(*copy, page) == Kind::Held)
+    fn kinds(&self, page: u32) -> PerCopy<Kind> {
+        PerCopy::each(|copy| self.kind(copy, page))
+    }
+
+    fn any(&self, page: u32) -> bool {
+        self.kinds(page).0.contains(&Kind::Held)
     }
 
     /// Whether all pages of the checkpoint are there.
     fn complete(&self) -> bool {
-        self.checkpoint_pages <= self.pages() && (0..self.checkpoint_pages).all(|page| self.any(page))
+        let enough = if active(Mutation::CompleteWithFirstPage) { 1 } else { self.checkpoint_pages };
+        self.checkpoint_pages <= self.len() && (0..enough).all(|page| self.any(page))
     }
 
-    /// Checks that the checkpoint, which is not complete, never was: that a crash stopped it.
-    fn check_unfinished(&self, known: u64) -> Result<(), Error> {
+    /// Checks that the checkpoint, which is not complete, was never in force: that a crash, or a failing device, stopped it.
+    fn check_unfinished(&self, known: Epoch) -> Result<(), Error> {
         if known >= self.epoch {
             return Err(self.damaged("the checkpoint, which the superblock knows, is not complete any more", 0));
         }
-        if let Some(page) = (self.checkpoint_pages..self.pages()).find(|page| self.any(*page)) {
-            return Err(self.damaged("pages of the checkpoint are lost, others behind it are not", page));
+        match (self.checkpoint_pages..self.len()).find(|page| self.any(*page)) {
+            Some(page) => Err(self.damaged("pages of the checkpoint are lost, others behind it are not", page)),
+            None => Ok(()),
         }
-        // Copy B is begun only when copy A is whole, or was given up.
-        let whole = |page: &u64| self.held(Copy::B, *page).is_some_and(|(info, _)| !info.solo);
-        if let Some(page) = (0..self.pages()).find(whole) {
-            return Err(self.damaged("pages of the checkpoint are lost", page));
-        }
-        if Copy::BOTH.iter().all(|copy| self.kind(*copy, 0) == Kind::Bad) {
-            return Err(self.damaged("page 0 of the checkpoint is bad in both copies", 0));
-        }
-        Ok(())
     }
 
-    /// The first page that no copy holds, and whether a crash tore it. `a_missed`: copy A may lack committed pages.
-    fn end(&self, a_missed: bool) -> Result<(u64, bool), Error> {
-        let end = (self.checkpoint_pages..self.pages()).find(|page| !self.any(*page)).unwrap_or(self.pages());
-        if end == self.pages() {
-            return Ok((end, false));
+    /// The first page behind the checkpoint that no copy holds.
+    fn first_gap(&self) -> u32 {
+        (self.checkpoint_pages..self.len()).find(|page| !self.any(*page)).unwrap_or(self.len())
+    }
+
+    /// The sequence number of the page before `page`, which is not 0.
+    fn sequence_before(&self, page: u32) -> Sequence {
+        self.first_sequence.plus(u64::from(page).saturating_sub(1))
+    }
+
+    /// The first page that no copy holds.
+    fn end(&self, known: Known) -> Result<u32, Error> {
+        let end = self.first_gap();
+        if let Some(page) = (end..self.len()).find(|page| self.any(*page)) {
+            return Err(self.damaged("a page is there, those before it are lost", page));
         }
-        let torn = match Copy::BOTH.map(|copy| self.kind(copy, end)) {
-            [Kind::Older, Kind::Older] => false,
+        let last = self.sequence_before(end);
+        if last < known.committed && !active(Mutation::NoteIgnored) {
+            return Err(Error::PagesLost { known: known.committed, found: last });
+        }
+        if end == self.len() {
+            return Ok(end);
+        }
+        // Nothing is appended before a superblock knows the checkpoint.
+        let unknown = self.epoch > known.epoch;
+        match self.kinds(end).0 {
             // Copy A is written first: the page was never durable.
-            [Kind::Bad, Kind::Older] => true,
-            // Copy B is written only when copy A is done, which has nothing here: it was never begun. If copy A is known to
-            // have failed, it may have been.
-            [Kind::Older, Kind::Bad] if !a_missed => false,
-            _ => return Err(self.damaged("a page is bad that may hold records", end)),
-        };
-        match (end..self.pages()).find(|page| self.any(*page)) {
-            Some(page) => Err(self.damaged("a page is there, those before it are lost", page)),
-            None => Ok((end, torn)),
+            [_, Kind::Older] => Ok(end),
+            // Copy B is written only when copy A is done, which has nothing here.
+            [Kind::Older, _] => Ok(end),
+            // All that is committed is there.
+            _ if self.is_noted(known) || unknown || active(Mutation::BadPageTakenForEnd) => Ok(end),
+            _ => Err(self.damaged("a page is bad that may hold records", end)),
         }
     }
 
-    /// By copy, whether it has all pages up to `end`; and whether a crash kept the newest from being on both.
-    fn health(&self, end: u64) -> ([bool; 2], bool) {
-        // What the last commit wrote: one page, or the checkpoint.
-        let last = if end > self.checkpoint_pages { end - 1 } else { 0 };
-        let holds = |copy, from: u64, to: u64| (from..to).all(|page| self.kind(copy, page) == Kind::Held);
-        let mut ok = Copy::BOTH.map(|copy| holds(copy, 0, last));
-        let [a, b] = Copy::BOTH.map(|copy| holds(copy, last, end));
-        match (a, b) {
-            // As a crash before or while copy B was written leaves it.
-            (true, false) => (ok, true),
-            (a, b) => {
-                ok = [ok[0] && a, ok[1] && b];
-                (ok, false)
-            }
+    /// Whether commits of this epoch are noted before they are acknowledged.
+    fn is_noted(&self, known: Known) -> bool {
+        known.noted_epoch == self.epoch && !active(Mutation::NoteIgnored)
+    }
+
+    fn chosen(&self, areas: &PerArea<Pages>, end: u32) -> Chosen {
+        let all = || areas.iter().flat_map(infos);
+        let dirty = PerArea::each(|area| areas[area].iter().flatten().any(|state| *state == PageState::Bad));
+        Chosen {
+            area: self.area,
+            epoch: self.epoch,
+            first_sequence: self.first_sequence,
+            checkpoint_pages: self.checkpoint_pages,
+            end,
+            log_ok: PerCopy::each(|copy| (0..end).all(|page| self.kind(copy, page) == Kind::Held)),
+            unfinished: false,
+            unsettled: (end..self.len()).any(|page| self.kinds(page).0.contains(&Kind::Bad)),
+            top_epoch: all().map(|info| info.epoch).max().unwrap_or_default(),
+            top_sequence: all().map(|info| info.sequence).max().unwrap_or_default(),
+            hidden: dirty[self.area.other()],
+            dirty,
         }
     }
 }

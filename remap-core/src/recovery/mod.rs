@@ -12,111 +12,221 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::choose::{Chosen, choose};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+pub use self::choose::Candidate;
+use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::replay::Replay;
-use self::scan::{Slot, scan_area};
-use crate::device::Device;
+use self::scan::{IN_FLIGHT, chunks, owner, read_pages, scan_area};
+use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
-use crate::format::{Copy, PageContent, Superblock, decode_page};
-use crate::remap_log::Position;
+use crate::format::{Area, Copy, PageAt, PageContent, PerArea, PerCopy, Record, Superblock, decode_page};
+use crate::mutation::{Mutation, active};
+use crate::pace::Pace;
+use crate::remap_log::{Health, Position, hidden};
 use crate::spare::Spare;
 use crate::table::Mapping;
-use crate::units::{BaseLba, SpareIndex};
+use crate::units::{BaseLba, Epoch, Sequence, SpareIndex};
+
+pub(crate) use self::scan::{PageState, Pages};
+
+/// A state of the log that an operator accepts although something is lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatedEnd {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its last page.
+    pub sequence: Sequence,
+}
 
 /// What the log says.
 pub(crate) struct Recovered {
     pub(crate) mappings: BTreeMap<BaseLba, Mapping>,
     pub(crate) bad: BTreeSet<SpareIndex>,
     pub(crate) position: Position,
-    /// By copy: whether it holds all that it should.
-    pub(crate) log_ok: [bool; 2],
-    /// Whether a crash left something that a fresh checkpoint should put right before anything is appended.
+    /// Of the log; nothing is said of the superblocks.
+    pub(crate) log_ok: PerCopy<bool>,
+    pub(crate) dirty: PerArea<bool>,
+    /// Whether something was left that a fresh checkpoint should put right.
     pub(crate) unfinished: bool,
-    /// By area: whether it has bad pages.
-    pub(crate) dirty: [bool; 2],
+    /// Whether that has to be before any I/O is served: what cannot be read now, or was not chosen, may come back, and undo
+    /// a write of a host.
+    pub(crate) unsettled: bool,
 }
 
-/// Reads the log of the set that `superblock` describes.
-///
-/// # Errors
-/// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`]; [`Error::Io`] if the flush fails that makes what
-/// is read durable; [`Error::NoMemory`].
-pub(crate) async fn recover<D: Device>(spare: &Spare<D>, superblock: &Superblock) -> Result<Recovered, Error> {
-    let layout = &superblock.layout;
-    // After a crash of the application the device may still have in its cache what is read now.
-    spare.flush().await?;
-    let areas = [
-        scan_area(spare, layout, superblock.set_uuid, 0).await?,
-        scan_area(spare, layout, superblock.set_uuid, 1).await?,
-    ];
-    let chosen = choose(&areas, superblock.epoch, superblock.missed_by_a)?;
-    let slots = &areas[chosen.area];
-    let mut replay = Replay::new(superblock.base_blocks, layout.data_blocks);
-    for page in 0..chosen.end {
-        let damaged = |what| Error::LogDamaged { what, epoch: chosen.epoch, area: chosen.area, page };
-        let records = read_records(spare, superblock, slots, &chosen, page)
-            .await?
-            .ok_or_else(|| damaged("a page cannot be read again"))?;
-        for record in &records {
-            let result = if page < chosen.checkpoint_pages {
-                replay.checkpoint_record(record)
-            } else {
-                replay.log_record(record)
-            };
-            result.map_err(damaged)?;
-        }
-        if page + 1 == chosen.checkpoint_pages && !replay.ended() {
-            return Err(damaged("the checkpoint has no end"));
+impl Recovered {
+    /// What a spare says that was just formatted.
+    pub(crate) fn empty() -> Recovered {
+        Recovered {
+            mappings: BTreeMap::new(),
+            bad: BTreeSet::new(),
+            position: Position::START,
+            log_ok: PerCopy::BOTH,
+            dirty: PerArea::default(),
+            unfinished: false,
+            unsettled: false,
         }
     }
-    let top_epoch = chosen.top.0.max(superblock.epoch);
-    let position = Position {
-        area: chosen.area,
-        epoch: chosen.epoch,
-        first_sequence: chosen.first_sequence,
-        // It came from a u32.
-        checkpoint_pages: chosen.checkpoint_pages as u32,
-        next_page: chosen.end,
-        // Bad pages may hide an attempt under the next epoch, which must not be used twice.
-        next_epoch: top_epoch + 1 + u64::from(chosen.hidden),
-        top_sequence: chosen.top.1,
+
+    /// The health of the copies, with that of the superblocks.
+    pub(crate) fn health(&self, superblock: PerCopy<bool>) -> Health {
+        Health { log: self.log_ok, superblock, dirty: self.dirty }
+    }
+}
+
+/// What is in every page of the log.
+///
+/// # Errors
+/// [`Error::Io`] for errors that say nothing about the medium; [`Error::NoMemory`].
+pub(crate) async fn scan<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+) -> Result<PerArea<Pages>, Error> {
+    Ok(PerArea([scan_area(spare, superblock, Area::Zero).await?, scan_area(spare, superblock, Area::One).await?]))
+}
+
+/// Which states an operator may choose from, and why none of them is in force by itself, if that is so.
+pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Option<Error>) {
+    (candidates(areas), choose(areas, Known::of(superblock)).err())
+}
+
+/// Reads the log of the set that `superblock` describes; as far as `stated`, if an operator has chosen so.
+///
+/// # Errors
+/// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`], [`Error::PagesLost`], [`Error::NoSuchState`];
+/// [`Error::Io`] for errors that say nothing about the medium, or if the flush fails that makes what is read durable;
+/// [`Error::NoMemory`].
+pub(crate) async fn recover<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+    stated: Option<StatedEnd>,
+) -> Result<Recovered, Error> {
+    // After a crash of the application the device may still have in its cache what is read now.
+    if !active(Mutation::NoFlushBeforeReading) {
+        spare.flush().await?;
+    }
+    let areas = scan(spare, superblock).await?;
+    let chosen = match stated {
+        None => choose(&areas, Known::of(superblock))?,
+        Some(StatedEnd { epoch, sequence }) => choose_stated(&areas, epoch, sequence)?,
     };
+    if !(chosen.top_epoch.has_room() && chosen.top_sequence.has_room() && superblock.has_room()) {
+        return Err(damaged(&chosen, "numbers that cannot have been reached", chosen.end));
+    }
+    let replay = replay(spare, superblock, &areas[chosen.area], &chosen).await?;
+    // Bad pages may hide attempts under higher epochs, which must not be used again.
+    let hidden = if chosen.hidden { hidden(spare.env().unix_time()) } else { 0 };
+    let next_epoch = chosen.top_epoch.max(superblock.epoch).plus(1 + hidden);
     Ok(Recovered {
         mappings: replay.mappings,
         bad: replay.bad,
-        position,
+        position: Position {
+            area: chosen.area,
+            epoch: chosen.epoch,
+            first_sequence: chosen.first_sequence,
+            checkpoint_pages: chosen.checkpoint_pages,
+            next_page: chosen.end,
+            next_epoch: Epoch::new(next_epoch.get()).ok_or(Error::NoCheckpoint)?,
+            top_sequence: chosen.top_sequence.max(superblock.committed),
+        },
         log_ok: chosen.log_ok,
-        unfinished: chosen.unfinished,
         dirty: chosen.dirty,
+        unfinished: chosen.unfinished,
+        unsettled: chosen.unsettled,
     })
 }
 
-/// The records of a page that the scan found valid, from whichever copy still is; `None` if none is any more.
-async fn read_records<D: Device>(
-    spare: &Spare<D>,
+async fn replay<D: Device, E: Env>(
+    spare: &Spare<D, E>,
     superblock: &Superblock,
-    slots: &[Vec<Slot>; 2],
+    pages: &Pages,
     chosen: &Chosen,
-    page: u64,
-) -> Result<Option<Vec<RawRecord>>, Error> {
+) -> Result<Replay, Error> {
     let layout = &superblock.layout;
-    let index = usize::try_from(page).unwrap_or(usize::MAX);
-    for copy in Copy::BOTH {
-        let Some(Slot::Valid(seen, _)) = slots[copy.index()].get(index) else { continue };
-        if seen.epoch != chosen.epoch {
-            continue;
-        }
-        let buffer = match spare.read(layout.log_page(copy, chosen.area, page), layout.page_blocks()).await {
-            Ok(buffer) => buffer,
-            Err(error @ Error::NoMemory { .. }) => return Err(error),
-            Err(_) => continue,
-        };
-        if let PageContent::Valid(info, records) = decode_page(buffer.as_ref(), superblock.set_uuid)
-            && info == *seen
-        {
-            return Ok(Some(records.to_vec()));
+    let mut replay = Replay::new(superblock.base_blocks, layout.data_blocks, layout.pending_limit());
+    let mut pace = Pace::default();
+    let chunks = chunks(chosen.end).map(|(first, count)| read_records(spare, superblock, pages, chosen, first, count));
+    let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
+    let mut pages = 0..chosen.end;
+    while let Some(bodies) = chunks.try_next().await? {
+        for (records, page) in bodies.into_iter().zip(&mut pages) {
+            let damaged = |what| damaged(chosen, what, page);
+            for raw in &records {
+                let record = Record::decode(raw, superblock.slot).ok_or_else(|| damaged("an unknown record"))?;
+                for piece in record.pieces(Pace::STRIDE as u32) {
+                    let result = if page < chosen.checkpoint_pages {
+                        replay.checkpoint_record(piece)
+                    } else {
+                        replay.log_record(piece)
+                    };
+                    result.map_err(damaged)?;
+                    pace.step(piece.count() as usize + 1).await;
+                }
+            }
+            if page + 1 == chosen.checkpoint_pages && !replay.ended() {
+                return Err(damaged("the checkpoint has no end"));
+            }
         }
     }
-    Ok(None)
+    Ok(replay)
+}
+
+fn damaged(chosen: &Chosen, what: &'static str, page: u32) -> Error {
+    Error::LogDamaged { what, epoch: chosen.epoch, area: chosen.area.index(), page: u64::from(page) }
+}
+
+/// The records of `count` pages, of which the scan found each valid in some copy.
+async fn read_records<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+    pages: &Pages,
+    chosen: &Chosen,
+    first: u32,
+    count: u32,
+) -> Result<Vec<Vec<RawRecord>>, Error> {
+    for copy in Copy::BOTH {
+        if let Some(bodies) = read_copy(spare, superblock, &pages[copy], chosen, copy, first, count).await? {
+            return Ok(bodies);
+        }
+    }
+    // Neither copy holds all of them.
+    let mut bodies = Vec::new();
+    for page in first..first + count {
+        let mut found = None;
+        for copy in Copy::BOTH {
+            if found.is_none() {
+                found = read_copy(spare, superblock, &pages[copy], chosen, copy, page, 1).await?;
+            }
+        }
+        bodies.extend(found.ok_or_else(|| damaged(chosen, "a page cannot be read again", page))?);
+    }
+    Ok(bodies)
+}
+
+/// The records of `count` pages from one copy, if it still holds all of them as the scan saw them.
+async fn read_copy<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+    states: &[PageState],
+    chosen: &Chosen,
+    copy: Copy,
+    first: u32,
+    count: u32,
+) -> Result<Option<Vec<Vec<RawRecord>>>, Error> {
+    let seen = states.get(first as usize..(first + count) as usize).unwrap_or_default();
+    let held = |state: &PageState| matches!(state, PageState::Valid(info, _) if info.epoch == chosen.epoch);
+    if seen.len() < count as usize || !seen.iter().all(held) {
+        return Ok(None);
+    }
+    let at = PageAt { copy, area: chosen.area, index: first };
+    let Some(buffer) = read_pages(spare, superblock, at, count).await? else { return Ok(None) };
+    let bytes = buffer.as_ref().chunks(superblock.layout.page_bytes as usize);
+    let bodies = (first..).zip(bytes).zip(seen).map(|((index, page), state)| {
+        match (decode_page(page, owner(superblock), PageAt { index, ..at }), state) {
+            (PageContent::Valid(info, records), PageState::Valid(seen, _)) if info == *seen => Some(records.to_vec()),
+            _ => None,
+        }
+    });
+    Ok(bodies.collect())
 }

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use fixedbitset::FixedBitSet;
 
 use crate::format::Record;
-use crate::format::record::RawRecord;
 use crate::table::Mapping;
 use crate::units::{BaseLba, SpareIndex};
 
@@ -16,19 +15,23 @@ pub(super) struct Replay {
     pub(super) mappings: BTreeMap<BaseLba, Mapping>,
     pub(super) bad: BTreeSet<SpareIndex>,
     used: FixedBitSet,
+    pending: u64,
     base_blocks: u64,
     data_blocks: u32,
+    pending_limit: u64,
     ended: bool,
 }
 
 impl Replay {
-    pub(super) fn new(base_blocks: u64, data_blocks: u32) -> Replay {
+    pub(super) fn new(base_blocks: u64, data_blocks: u32, pending_limit: u64) -> Replay {
         Replay {
             mappings: BTreeMap::new(),
             bad: BTreeSet::new(),
             used: FixedBitSet::with_capacity(data_blocks as usize),
+            pending: 0,
             base_blocks,
             data_blocks,
+            pending_limit,
             ended: false,
         }
     }
@@ -39,8 +42,7 @@ impl Replay {
     }
 
     /// Takes a record of the checkpoint. Its end has to be its last record.
-    pub(super) fn checkpoint_record(&mut self, raw: &RawRecord) -> Result<(), &'static str> {
-        let record = Record::decode(raw).ok_or("an unknown record")?;
+    pub(super) fn checkpoint_record(&mut self, record: Record) -> Result<(), &'static str> {
         if self.ended {
             return Err("records behind the end of the checkpoint");
         }
@@ -55,8 +57,8 @@ impl Replay {
     }
 
     /// Takes a record from behind the checkpoint.
-    pub(super) fn log_record(&mut self, raw: &RawRecord) -> Result<(), &'static str> {
-        match Record::decode(raw).ok_or("an unknown record")? {
+    pub(super) fn log_record(&mut self, record: Record) -> Result<(), &'static str> {
+        match record {
             Record::EndOfCheckpoint => Err("an end of checkpoint behind the checkpoint"),
             record => self.apply(record, true),
         }
@@ -70,17 +72,10 @@ impl Replay {
             Record::Lost { lba, spare, count } => {
                 self.each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Lost(spare), again))
             }
-            Record::Pending { lba, count } => {
-                self.each_base(lba, count, |replay, lba| match replay.mappings.insert(lba, Mapping::Pending) {
-                    None => Ok(()),
-                    Some(Mapping::Pending) if again => Ok(()),
-                    Some(_) => Err("a block is both pending and something else"),
-                })
-            }
+            Record::Pending { lba, count } => self.each_base(lba, count, |replay, lba| replay.pend(lba, again)),
             Record::Clear { lba, count } => self.each_base(lba, count, |replay, lba| {
-                if let Some(spare) = replay.mappings.remove(&lba).and_then(Mapping::spare) {
-                    replay.used.set(spare.get() as usize, false);
-                }
+                let old = replay.mappings.remove(&lba);
+                replay.leave(old);
                 Ok(())
             }),
             Record::BadSpare { spare, count } => {
@@ -97,15 +92,33 @@ impl Replay {
         }
     }
 
+    fn pend(&mut self, lba: BaseLba, again: bool) -> Result<(), &'static str> {
+        match self.mappings.insert(lba, Mapping::Pending) {
+            // One record may name 2^32 blocks, more than there is memory for.
+            None if self.pending >= self.pending_limit => return Err("more pending blocks than there can be"),
+            None => self.pending += 1,
+            Some(Mapping::Pending) if again => {}
+            Some(_) => return Err("a block is both pending and something else"),
+        }
+        Ok(())
+    }
+
+    /// A block is not any more what it was.
+    fn leave(&mut self, old: Option<Mapping>) {
+        match old {
+            Some(Mapping::Pending) => self.pending -= 1,
+            Some(Mapping::Spare(at) | Mapping::Lost(at)) => self.used.set(at.get() as usize, false),
+            None => {}
+        }
+    }
+
     fn place(&mut self, lba: BaseLba, spare: SpareIndex, to: Mapping, again: bool) -> Result<(), &'static str> {
         let old = self.mappings.insert(lba, to);
         if old.is_some() && !again {
             return Err("two remaps of one block");
         }
         // The block's own old place is free for it to take.
-        if let Some(old) = old.and_then(Mapping::spare) {
-            self.used.set(old.get() as usize, false);
-        }
+        self.leave(old);
         if self.used.put(spare.get() as usize) {
             return Err("a spare block is used twice");
         }

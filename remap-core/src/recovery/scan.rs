@@ -2,20 +2,22 @@
 //!
 //! Looks at every page, keeps what its header says, and judges nothing.
 
-use crate::device::Device;
-use crate::error::Error;
-use crate::format::page::PageInfo;
-use crate::format::{Copy, Layout, PageContent, decode_page};
-use crate::spare::Spare;
-use uuid::Uuid;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use zerocopy::IntoBytes;
 
+use crate::device::{Device, Env};
+use crate::error::Error;
+use crate::format::{Area, Copy, PageAt, PageContent, PageInfo, PageOwner, PerCopy, Superblock, decode_page};
+use crate::spare::Spare;
+
 /// Pages that are read at once.
-const CHUNK_PAGES: u64 = 32;
+pub(super) const CHUNK_PAGES: u32 = 32;
+/// Reads that are under way at one time.
+pub(super) const IN_FLIGHT: usize = 8;
 
 /// What is in a page of one copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
+pub(crate) enum PageState {
     /// Never written.
     Zero,
     /// A valid page of this set, and the checksum of its records.
@@ -25,73 +27,87 @@ pub(super) enum Slot {
 }
 
 /// The pages of one area, by copy.
-pub(super) type Area = [Vec<Slot>; 2];
+pub(crate) type Pages = PerCopy<Vec<PageState>>;
 
-impl Slot {
-    pub(super) fn epoch(&self) -> Option<u64> {
+impl PageState {
+    pub(super) fn info(&self) -> Option<&PageInfo> {
         match self {
-            Slot::Valid(info, _) => Some(info.epoch),
-            Slot::Zero | Slot::Bad => None,
+            PageState::Valid(info, _) => Some(info),
+            PageState::Zero | PageState::Bad => None,
         }
     }
 
-    fn of(page: &[u8], set: Uuid) -> Slot {
-        match decode_page(page, set) {
-            PageContent::Zero => Slot::Zero,
-            PageContent::Valid(info, records) => Slot::Valid(info, crc32c::crc32c(records.as_bytes())),
-            PageContent::Bad => Slot::Bad,
+    fn of(page: &[u8], owner: PageOwner, at: PageAt) -> PageState {
+        match decode_page(page, owner, at) {
+            PageContent::Zero => PageState::Zero,
+            PageContent::Valid(info, records) => PageState::Valid(info, crc32c::crc32c(records.as_bytes())),
+            PageContent::Bad => PageState::Bad,
         }
     }
+}
+
+/// Whose the pages of a spare are.
+pub(super) fn owner(superblock: &Superblock) -> PageOwner {
+    PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id }
 }
 
 /// Reads both copies of log area `area`.
 ///
 /// # Errors
-/// [`Error::NoMemory`]. What cannot be read is [`Slot::Bad`].
-pub(super) async fn scan_area<D: Device>(
-    spare: &Spare<D>,
-    layout: &Layout,
-    set: Uuid,
-    area: usize,
-) -> Result<Area, Error> {
-    let mut found = [Vec::new(), Vec::new()];
+/// [`Error::NoMemory`]; [`Error::Io`] for errors that say nothing about the medium. What the medium does not yield is bad.
+pub(super) async fn scan_area<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+    area: Area,
+) -> Result<Pages, Error> {
+    let mut found = PerCopy([Vec::new(), Vec::new()]);
     for copy in Copy::BOTH {
-        let pages = u64::from(layout.area_pages);
-        let mut page = 0;
-        while page < pages {
-            let count = CHUNK_PAGES.min(pages - page);
-            scan_pages(spare, layout, set, (copy, area), page, count, &mut found[copy.index()]).await?;
-            page += count;
+        let chunks = chunks(superblock.layout.area_pages).map(|(index, count)| {
+            let first = PageAt { copy, area, index };
+            scan_pages(spare, superblock, first, count)
+        });
+        let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
+        while let Some(states) = chunks.try_next().await? {
+            found[copy].extend(states);
         }
     }
     Ok(found)
 }
 
-/// Reads `count` pages from `page` on, together if that works, else one by one.
-async fn scan_pages<D: Device>(
-    spare: &Spare<D>,
-    layout: &Layout,
-    set: Uuid,
-    (copy, area): (Copy, usize),
-    page: u64,
-    count: u64,
-    into: &mut Vec<Slot>,
-) -> Result<(), Error> {
-    let page_bytes = layout.page_bytes as usize;
-    let step = match spare.read(layout.log_page(copy, area, page), count * layout.page_blocks()).await {
-        Ok(buffer) => {
-            into.extend(buffer.as_ref().chunks(page_bytes).map(|bytes| Slot::of(bytes, set)));
-            return Ok(());
-        }
-        Err(error @ Error::NoMemory { .. }) => return Err(error),
-        Err(_) => 1,
-    };
-    for page in (page..page + count).step_by(step) {
-        into.push(match spare.read(layout.log_page(copy, area, page), layout.page_blocks()).await {
-            Ok(buffer) => Slot::of(buffer.as_ref(), set),
-            Err(error @ Error::NoMemory { .. }) => return Err(error),
-            Err(_) => Slot::Bad,
-        });
+/// Pages 0 to `pages`, cut into pieces: the first page of each, and how many.
+pub(super) fn chunks(pages: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..pages).step_by(CHUNK_PAGES as usize).map(move |first| (first, CHUNK_PAGES.min(pages - first)))
+}
+
+/// Looks at `count` pages from `first` on: reads them together if that works, else one by one.
+async fn scan_pages<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+    first: PageAt,
+    count: u32,
+) -> Result<Vec<PageState>, Error> {
+    let page_bytes = superblock.layout.page_bytes as usize;
+    let at = |number: u32| PageAt { index: first.index + number, ..first };
+    let state = |bytes: &[u8], number| PageState::of(bytes, owner(superblock), at(number));
+    if let Some(buffer) = read_pages(spare, superblock, first, count).await? {
+        return Ok((0..).zip(buffer.as_ref().chunks(page_bytes)).map(|(number, bytes)| state(bytes, number)).collect());
     }
-    Ok(())
+    let mut states = Vec::new();
+    for number in 0..count {
+        let page = read_pages(spare, superblock, at(number), 1).await?;
+        states.push(page.map_or(PageState::Bad, |page| state(page.as_ref(), number)));
+    }
+    Ok(states)
+}
+
+/// Reads `count` pages from `first` on; `None` if the medium does not yield them.
+pub(super) async fn read_pages<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    superblock: &Superblock,
+    first: PageAt,
+    count: u32,
+) -> Result<Option<D::Buffer>, Error> {
+    let layout = &superblock.layout;
+    let at = layout.log_page(first.copy, first.area, u64::from(first.index));
+    spare.read(at, u64::from(count) * layout.page_blocks()).await
 }

@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{Log, Position};
-use crate::device::Device;
+use super::{Log, Position, Sealed};
+use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Copy, PageInfo, Record, encode_page};
+use crate::format::record::RawRecord;
+use crate::format::{Area, Copy, PageAt, PageInfo, PerCopy, Record, Slot, encode_page};
+use crate::mutation::{Mutation, active};
+use crate::pace::Pace;
 use crate::table::{Mapping, Table};
-use crate::units::{BaseLba, Extent, SpareIndex};
+use crate::units::{BaseLba, Epoch, Extent, SpareIndex};
 
 /// Pages that are written at once.
 const CHUNK_PAGES: usize = 32;
@@ -19,37 +22,101 @@ const CHUNK_PAGES: usize = 32;
 /// A checkpoint that became durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Saved {
-    pub(crate) epoch: u64,
+    pub(crate) epoch: Epoch,
     /// Size of one copy.
     pub(crate) bytes: u64,
     /// Whether all copies of log and superblock took it.
     pub(crate) all_copies: bool,
 }
 
-/// The records of a checkpoint of `table`, with `instead` of what it holds for some blocks.
-pub(crate) fn checkpoint_records(
+/// The records of a checkpoint: as many together as are written at once, so that nothing large is copied or freed at once.
+pub(crate) struct Records {
+    slot: Slot,
+    /// Records that are written at once.
+    chunk: usize,
+    chunks: Vec<Vec<RawRecord>>,
+    /// The last one, which may yet grow.
+    last: Option<Record>,
+}
+
+impl Records {
+    /// None yet, with `capacity` in a page.
+    pub(crate) fn new(slot: Slot, capacity: usize) -> Records {
+        Records { slot, chunk: capacity.max(1) * CHUNK_PAGES, chunks: Vec::new(), last: None }
+    }
+
+    fn add(&mut self, record: Record) {
+        if self.last.as_mut().is_some_and(|last| last.extend(record)) {
+            return;
+        }
+        if let Some(last) = self.last.replace(record) {
+            self.push(last);
+        }
+    }
+
+    fn push(&mut self, record: Record) {
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < self.chunk => chunk.push(record.encode(self.slot)),
+            _ => self.chunks.push(vec![record.encode(self.slot)]),
+        }
+    }
+
+    /// No more come.
+    pub(crate) fn finish(mut self) -> Records {
+        self.add(Record::EndOfCheckpoint);
+        if let Some(last) = self.last.take() {
+            self.push(last);
+        }
+        self
+    }
+
+    fn len(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum()
+    }
+
+    /// Frees them, in steps.
+    pub(crate) async fn free(self) {
+        let mut pace = Pace::default();
+        for chunk in self.chunks {
+            pace.step(chunk.len()).await;
+        }
+    }
+}
+
+/// Adds to `records` those of a checkpoint of `table`, with `instead` of what it holds for some blocks, and of the `bad`
+/// spare blocks. Nobody changes the table meanwhile; others run now and then.
+pub(crate) async fn checkpoint_records(
+    mut records: Records,
     table: &Table,
     instead: &BTreeMap<BaseLba, Option<Mapping>>,
-    bad: impl Iterator<Item = SpareIndex>,
-) -> Vec<Record> {
-    let mut records: Vec<Record> = Vec::new();
-    let mut add = |record: Record| {
-        if !records.last_mut().is_some_and(|last| last.extend(record)) {
-            records.push(record);
-        }
-    };
-    let _ = table.visit(Extent::new(BaseLba(0), table.base_blocks()), |lba, held| {
-        match instead.get(&lba).copied().unwrap_or(Some(held)) {
-            Some(Mapping::Spare(spare)) => add(Record::Remap { lba, spare, count: 1 }),
-            Some(Mapping::Lost(spare)) => add(Record::Lost { lba, spare, count: 1 }),
-            Some(Mapping::Pending) => add(Record::Pending { lba, count: 1 }),
-            None => {}
-        }
-        ControlFlow::Continue(())
-    });
-    bad.for_each(|spare| add(Record::BadSpare { spare, count: 1 }));
-    records.push(Record::EndOfCheckpoint);
-    records
+    bad: Vec<SpareIndex>,
+) -> Records {
+    let mut pace = Pace::default();
+    let (mut from, end) = (BaseLba(0), BaseLba(table.base_blocks()));
+    while from < end {
+        let mut seen = 0;
+        let mut next = end;
+        let _ = table.visit(Extent::new(from, end.0 - from.0), |lba, held| {
+            if seen == Pace::STRIDE {
+                next = lba;
+                return ControlFlow::Break(());
+            }
+            seen += 1;
+            match instead.get(&lba).copied().unwrap_or(Some(held)) {
+                Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),
+                Some(Mapping::Lost(spare)) => records.add(Record::Lost { lba, spare, count: 1 }),
+                Some(Mapping::Pending) => records.add(Record::Pending { lba, count: 1 }),
+                None => {}
+            }
+            ControlFlow::Continue(())
+        });
+        from = next;
+        pace.step(seen).await;
+    }
+    if !active(Mutation::BadSpareBlocksNotSaved) {
+        bad.into_iter().for_each(|spare| records.add(Record::BadSpare { spare, count: 1 }));
+    }
+    records.finish()
 }
 
 /// How writing one copy of a checkpoint failed.
@@ -59,149 +126,129 @@ struct CopyFailed {
     reached_end: bool,
 }
 
-impl<D: Device> Log<D> {
+impl<D: Device, E: Env> Log<D, E> {
     /// Writes `records` as a checkpoint under a new epoch, and goes on behind it.
     ///
     /// # Errors
     /// [`Error::CheckpointTooLarge`], [`Error::CheckpointFailed`]: the old area stays in force, if it was.
-    pub(crate) async fn checkpoint(&mut self, records: &[Record]) -> Result<Saved, Error> {
+    pub(crate) async fn checkpoint(&mut self, records: &Records) -> Result<Saved, Error> {
         let layout = self.superblock.layout;
         let pages = records.len().div_ceil(self.page_capacity().max(1)) as u64;
+        let too_large = Error::CheckpointTooLarge { pages, room: u64::from(layout.area_pages) };
         // One page at least has to be left for what comes behind it.
-        if pages >= u64::from(layout.area_pages) {
-            return Err(Error::CheckpointTooLarge { pages, room: u64::from(layout.area_pages) });
-        }
-        let next = Position {
-            area: 1 - self.position.area,
-            epoch: self.position.next_epoch,
-            first_sequence: self.position.top_sequence + 1,
-            // Below `area_pages`, a u32.
-            checkpoint_pages: pages as u32,
-            next_page: pages,
-            next_epoch: self.position.next_epoch + 1,
-            top_sequence: self.position.top_sequence + pages,
-        };
-        // Neither the epoch nor the sequence numbers are ever used again, however this ends.
-        self.position.next_epoch = next.next_epoch;
-        self.position.top_sequence = next.top_sequence;
-
-        if self.dirty[next.area] {
-            self.clean(next.area).await;
-        }
-        let mut written = [false; 2];
-        let mut may_be_complete = false;
-        for copy in Copy::BOTH {
-            let solo = copy == Copy::B && !written[0];
-            match self.write_copy(copy, &next, solo, records).await {
-                Ok(()) => written[copy.index()] = true,
-                Err(failed) => {
-                    may_be_complete |= failed.reached_end;
-                    self.dirty[next.area] = true;
-                    self.counters.log_copy_errors.add(1);
-                    log::warn!(
-                        "{}: checkpoint {} not written to log copy {}: {}",
-                        self.superblock.name,
-                        next.epoch,
-                        copy.name(),
-                        failed.error
-                    );
-                }
-            }
-        }
-        if written == [false; 2] {
-            // If it may be complete on the medium after all, recovery may prefer it: what would be appended to the old
-            // area now would be lost.
-            self.must_checkpoint |= may_be_complete;
-            return Err(Error::CheckpointFailed);
-        }
+        let pages = u32::try_from(pages).ok().filter(|pages| *pages < layout.area_pages).ok_or(too_large)?;
+        let next = self.next_position(pages)?;
+        let written = self.write_copies(&next, records).await;
+        let Some(written) = written else { return Err(Error::CheckpointFailed) };
         self.position = next;
         self.log_ok = written;
         self.superblock.epoch = next.epoch;
+        self.superblock.committed = next.last();
+        self.superblock.noted_epoch = if written.all() { Epoch::ZERO } else { next.epoch };
         if !self.write_superblocks().await {
-            self.must_checkpoint = true;
+            self.sealed = Some(Sealed::InDoubt);
             return Err(Error::CheckpointFailed);
         }
-        self.must_checkpoint = false;
+        self.sealed = None;
         self.counters.checkpoints.add(1);
-        let all_copies = self.log_ok == [true; 2] && self.superblock_ok == [true; 2];
-        Ok(Saved { epoch: next.epoch, bytes: pages * u64::from(layout.page_bytes), all_copies })
+        let all_copies = self.log_ok.all() && self.superblock_ok.all();
+        Ok(Saved { epoch: next.epoch, bytes: u64::from(pages) * u64::from(layout.page_bytes), all_copies })
     }
 
-    /// Zeroes an area that is not in force, one copy after the other, so that a crash tears at most one. What cannot be
-    /// zeroed is tried again the next time.
-    async fn clean(&mut self, area: usize) {
-        let layout = self.superblock.layout;
-        let blocks = u64::from(layout.area_pages) * layout.page_blocks();
-        let mut cleaned = true;
+    /// Where a checkpoint of `pages` pages goes. Neither its epoch nor its sequence numbers are ever used again, however
+    /// it ends.
+    fn next_position(&mut self, pages: u32) -> Result<Position, Error> {
+        let Position { area, next_epoch: epoch, top_sequence, .. } = self.position;
+        let next_epoch = Epoch::new(epoch.get() + 1).ok_or(Error::CheckpointFailed)?;
+        let first_sequence = top_sequence.plus(1);
+        let top_sequence = top_sequence.plus(u64::from(pages));
+        if !active(Mutation::EpochUsedTwice) {
+            self.position.next_epoch = next_epoch;
+        }
+        self.position.top_sequence = top_sequence;
+        let area = area.other();
+        let checkpoint_pages = pages;
+        Ok(Position { area, epoch, first_sequence, checkpoint_pages, next_page: pages, next_epoch, top_sequence })
+    }
+
+    /// Writes one copy after the other, and says which were; `None` if none was.
+    async fn write_copies(&mut self, next: &Position, records: &Records) -> Option<PerCopy<bool>> {
+        let clean = if self.dirty[next.area] && !active(Mutation::AreaNotZeroed) {
+            self.clean(next.area).await
+        } else {
+            PerCopy::BOTH
+        };
+        let mut written = PerCopy::NONE;
         for copy in Copy::BOTH {
-            let mut result = self.spare.zero(layout.log_page(copy, area, 0), blocks).await;
+            // A bad page that is left where the log will end could not be told from a lost one.
+            if !clean[copy] {
+                continue;
+            }
+            match self.write_copy(copy, next, records).await {
+                Ok(()) => written[copy] = true,
+                Err(CopyFailed { error, reached_end }) => {
+                    // If it may be complete on the medium after all, recovery may prefer it: what would be appended to the
+                    // old area now would be lost.
+                    if reached_end {
+                        self.sealed = Some(Sealed::InDoubt);
+                    }
+                    self.dirty[next.area] = true;
+                    self.counters.log_copy_errors.add(1);
+                    let name = &self.superblock.name;
+                    log::warn!("{name}: checkpoint {} not written to log copy {}: {error}", next.epoch, copy.name());
+                }
+            }
+        }
+        written.any().then_some(written)
+    }
+
+    /// Zeroes an area that is not in force, one copy after the other, so that a crash tears at most one. Says which copies
+    /// are zero now; what cannot be zeroed is tried again the next time.
+    async fn clean(&mut self, area: Area) -> PerCopy<bool> {
+        let layout = self.superblock.layout;
+        let mut cleaned = PerCopy::NONE;
+        for copy in Copy::BOTH {
+            let mut result = self.spare.zero(layout.log_page(copy, area, 0), layout.area_blocks()).await;
             if result.is_ok() {
                 result = self.spare.flush().await;
             }
+            cleaned[copy] = result.is_ok();
             if let Err(error) = result {
-                log::warn!("{}: log area {area}, copy {}, not zeroed: {error}", self.superblock.name, copy.name());
-                cleaned = false;
+                let (name, number) = (&self.superblock.name, area.index());
+                log::warn!("{name}: log area {number}, copy {}, not zeroed: {error}", copy.name());
             }
         }
-        self.dirty[area] = !cleaned;
+        self.dirty[area] = !cleaned.all();
+        cleaned
     }
 
     /// Writes one copy of a checkpoint, up to the first error, and flushes it.
-    async fn write_copy(
-        &self,
-        copy: Copy,
-        position: &Position,
-        solo: bool,
-        records: &[Record],
-    ) -> Result<(), CopyFailed> {
-        let layout = self.superblock.layout;
-        let page_bytes = layout.page_bytes as usize;
-        let mut page = 0;
-        for chunk in records.chunks(self.page_capacity().max(1) * CHUNK_PAGES) {
-            let pages = chunk.len().div_ceil(self.page_capacity().max(1)) as u64;
-            let reached_end = page + pages == position.next_page;
-            let failed = |error| CopyFailed { error, reached_end };
-            let mut buffer = self
-                .spare
-                .alloc(pages * layout.page_blocks())
-                .map_err(|error| CopyFailed { error, reached_end: false })?;
-            let bodies = chunk.chunks(self.page_capacity().max(1));
-            for (index, (bytes, body)) in (0_u64..).zip(buffer.as_mut().chunks_mut(page_bytes).zip(bodies)) {
+    async fn write_copy(&self, copy: Copy, position: &Position, records: &Records) -> Result<(), CopyFailed> {
+        let layout = &self.superblock.layout;
+        let capacity = self.page_capacity().max(1);
+        let mut index = 0;
+        for chunk in &records.chunks {
+            // At most `CHUNK_PAGES`.
+            let pages = chunk.len().div_ceil(capacity) as u32;
+            let reached_end = index + pages == position.checkpoint_pages;
+            let no_memory = |error| CopyFailed { error, reached_end: false };
+            let mut buffer = self.spare.alloc(u64::from(pages) * layout.page_blocks()).map_err(no_memory)?;
+            let bodies = chunk.chunks(capacity);
+            for (number, (bytes, body)) in
+                (index..).zip(buffer.as_mut().chunks_mut(layout.page_bytes as usize).zip(bodies))
+            {
                 let info = PageInfo {
                     epoch: position.epoch,
-                    sequence: position.first_sequence + page + index,
+                    sequence: position.first_sequence.plus(u64::from(number)),
                     checkpoint_pages: position.checkpoint_pages,
-                    solo,
                 };
-                encode_page(bytes, self.superblock.set_uuid, info, body);
+                encode_page(bytes, self.owner(), PageAt { copy, area: position.area, index: number }, info, body);
             }
-            let lba = layout.log_page(copy, position.area, page);
-            let (_, result) = self.spare.write(lba, buffer).await;
-            result.map_err(failed)?;
-            page += pages;
+            let at = if active(Mutation::ChunkOverTheFirst) { 0 } else { u64::from(index) };
+            let result = self.spare.write(layout.log_page(copy, position.area, at), buffer).await.1;
+            result.map_err(|error| CopyFailed { error, reached_end })?;
+            index += pages;
         }
         self.spare.flush().await.map_err(|error| CopyFailed { error, reached_end: true })
-    }
-
-    /// Writes both superblocks, one after the other; whether at least one is durable now.
-    pub(super) async fn write_superblocks(&mut self) -> bool {
-        self.superblock.sequence += 1;
-        // A bad copy first: the good one is not touched before there is another.
-        let order = if self.superblock_ok[1] { Copy::BOTH } else { [Copy::B, Copy::A] };
-        for copy in order {
-            let result = self.write_superblock(copy).await;
-            if let Err(error) = &result {
-                log::warn!("{}: superblock {} not written: {error}", self.superblock.name, copy.name());
-            }
-            self.superblock_ok[copy.index()] = result.is_ok();
-        }
-        self.superblock_ok != [false; 2]
-    }
-
-    async fn write_superblock(&self, copy: Copy) -> Result<(), Error> {
-        let layout = self.superblock.layout;
-        let mut page = self.spare.alloc(layout.page_blocks())?;
-        self.superblock.encode(page.as_mut());
-        self.write_durably(layout.superblock(copy), page).await.1
     }
 }

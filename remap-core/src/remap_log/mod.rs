@@ -1,57 +1,125 @@
 //! The remap log: what makes a mapping durable.
 //!
-//! The engine's committer has it, behind a lock, so that one page or checkpoint at a time is written. It knows where the
-//! log stands and which copies are sound; what the records say it does not know. [`crate::recovery`] is its mirror.
+//! The committer has it, alone. It knows where the log stands and which copies are sound; what the records say it does not
+//! know. [`crate::recovery`] is its mirror.
 //!
 //! A page goes to copy A, then, after a flush, to copy B: a crash can tear one of them at most. A page that one copy took
 //! is durable. One that neither took may yet be on the medium: then nothing is appended before a checkpoint under a new
-//! epoch has made it void.
+//! epoch has made it void. The same holds after every open, for what recovery may not have seen.
+//!
+//! **Noted commits.** As long as both copies hold everything, one tells where the other ends. From the moment on at which
+//! one missed a page, the superblocks say how far the log is committed, before each commit is acknowledged, until a
+//! checkpoint has made both whole.
 
 mod checkpoint;
+mod superblocks;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::counters::Counters;
-use crate::device::Device;
+use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Copy, PageInfo, Record, Superblock, encode_page, records_per_page};
+use crate::format::record::RawRecord;
+use crate::format::{
+    Area, Copy, PageAt, PageInfo, PageOwner, PerArea, PerCopy, Superblock, encode_page, records_per_page,
+};
 use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
+use crate::units::{Epoch, Sequence, SpareLba};
 
-pub(crate) use self::checkpoint::{Saved, checkpoint_records};
+pub(crate) use self::checkpoint::{Records, Saved, checkpoint_records};
+
+/// By how much at least epochs and superblock sequences go on where something that could not be read may hide some.
+const HIDDEN: u64 = 1 << 32;
+
+/// By how much epochs and superblock sequences go on where something that could not be read may hide some: not twice the same,
+/// as what is hidden may be what went on like this before, by an open that a crash stopped.
+pub(crate) fn hidden(time: Duration) -> u64 {
+    // Below 2^33; the clock modulo 2^32 microseconds comes round after 71 minutes.
+    HIDDEN + time.as_micros() as u64 % HIDDEN
+}
 
 /// Where the log stands: in which area, how far, under which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// The log area that is appended to.
-    pub(crate) area: usize,
+    /// The log area that is in force.
+    pub(crate) area: Area,
     /// The epoch of its checkpoint.
-    pub(crate) epoch: u64,
+    pub(crate) epoch: Epoch,
     /// The sequence number of its page 0.
-    pub(crate) first_sequence: u64,
+    pub(crate) first_sequence: Sequence,
     /// Pages of its checkpoint.
     pub(crate) checkpoint_pages: u32,
     /// The page that is written next.
-    pub(crate) next_page: u64,
+    pub(crate) next_page: u32,
     /// An epoch that no attempt at a checkpoint has used.
-    pub(crate) next_epoch: u64,
+    pub(crate) next_epoch: Epoch,
     /// The highest sequence number used so far.
-    pub(crate) top_sequence: u64,
+    pub(crate) top_sequence: Sequence,
+}
+
+impl Position {
+    /// Before the first checkpoint of a spare.
+    pub(crate) const START: Position = Position {
+        area: Area::One,
+        epoch: Epoch::ZERO,
+        first_sequence: Sequence::ZERO,
+        checkpoint_pages: 0,
+        next_page: 0,
+        next_epoch: Epoch::ONE,
+        top_sequence: Sequence::ZERO,
+    };
+
+    /// The sequence number of the last page.
+    pub(crate) fn last(&self) -> Sequence {
+        let next = self.first_sequence.plus(u64::from(self.next_page));
+        next.minus(1).unwrap_or(Sequence::ZERO)
+    }
+}
+
+/// What recovery, or formatting, tells the log of the copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// Whether the log copy holds every page that it should.
+    pub(crate) log: PerCopy<bool>,
+    /// Whether the superblock is the newest, and can be read.
+    pub(crate) superblock: PerCopy<bool>,
+    /// Whether the area has bad pages.
+    pub(crate) dirty: PerArea<bool>,
+}
+
+/// Why nothing may be appended before a checkpoint has succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sealed {
+    /// The log was opened: what recovery did not see must not come back later, and win.
+    Opened,
+    /// As above, and recovery saw something that is to be put right.
+    Unfinished,
+    /// A page, or a checkpoint, may be on the medium or not.
+    InDoubt,
 }
 
 /// What the log tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogView {
-    pub(crate) epoch: u64,
+    pub(crate) epoch: Epoch,
     /// Of the last page.
-    pub(crate) sequence: u64,
-    /// By copy: whether it holds every page that it should.
-    pub(crate) log_ok: [bool; 2],
-    /// By copy.
-    pub(crate) superblock_ok: [bool; 2],
-    /// Whether nothing may be appended before a checkpoint has succeeded.
-    pub(crate) must_checkpoint: bool,
+    pub(crate) sequence: Sequence,
+    /// Of the superblocks.
+    pub(crate) superblock_sequence: Sequence,
+    pub(crate) log_ok: PerCopy<bool>,
+    pub(crate) superblock_ok: PerCopy<bool>,
+    /// Whether something is in doubt, or to be put right, until a checkpoint succeeds.
+    pub(crate) unfinished: bool,
+}
+
+impl LogView {
+    /// Whether every copy of everything is as it should be.
+    pub(crate) fn sound(&self) -> bool {
+        self.log_ok.all() && self.superblock_ok.all() && !self.unfinished
+    }
 }
 
 /// Why a page was not appended.
@@ -59,47 +127,63 @@ pub(crate) struct LogView {
 pub(crate) enum AppendError {
     /// Nothing of it was written.
     NotWritten,
-    /// It was written, and both copies reported errors: it may be on the medium or not.
+    /// It was written, but is not known to be durable: it may be on the medium or not.
     InDoubt,
 }
 
-pub(crate) struct Log<D: Device> {
-    spare: Rc<Spare<D>>,
+pub(crate) struct Log<D: Device, E: Env> {
+    spare: Rc<Spare<D, E>>,
     counters: Arc<Counters>,
     superblock: Superblock,
     position: Position,
-    log_ok: [bool; 2],
-    superblock_ok: [bool; 2],
-    must_checkpoint: bool,
-    /// By area: whether it may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
+    /// Whether the copy holds every page of this epoch.
+    log_ok: PerCopy<bool>,
+    superblock_ok: PerCopy<bool>,
+    sealed: Option<Sealed>,
+    /// What the superblocks on the spare say is committed, and which epoch they know.
+    noted: (Sequence, Epoch),
+    /// Whether the area may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
     /// end of the log for one that may have held records, so an area is zeroed before it is used again.
-    dirty: [bool; 2],
+    dirty: PerArea<bool>,
 }
 
-impl<D: Device> Log<D> {
+impl<D: Device, E: Env> Log<D, E> {
+    /// The log of the set that `superblock` describes, as recovery found it, or before its first checkpoint.
     pub(crate) fn new(
-        spare: Rc<Spare<D>>,
+        spare: Rc<Spare<D, E>>,
         counters: Arc<Counters>,
         superblock: Superblock,
         position: Position,
-        log_ok: [bool; 2],
-        superblock_ok: [bool; 2],
-    ) -> Log<D> {
-        Log { spare, counters, superblock, position, log_ok, superblock_ok, must_checkpoint: false, dirty: [false; 2] }
+        health: Health,
+    ) -> Log<D, E> {
+        let noted = (superblock.committed, superblock.epoch);
+        let mut log = Log {
+            spare,
+            counters,
+            superblock,
+            position,
+            log_ok: health.log,
+            superblock_ok: health.superblock,
+            sealed: None,
+            noted,
+            dirty: health.dirty,
+        };
+        log.seal_after_reading();
+        log
     }
 
     pub(crate) fn view(&self) -> LogView {
-        let Position { epoch, first_sequence, next_page, .. } = self.position;
         LogView {
-            epoch,
-            sequence: (first_sequence + next_page).saturating_sub(1),
+            epoch: self.position.epoch,
+            sequence: self.position.last(),
+            superblock_sequence: self.superblock.sequence,
             log_ok: self.log_ok,
             superblock_ok: self.superblock_ok,
-            must_checkpoint: self.must_checkpoint,
+            unfinished: matches!(self.sealed, Some(Sealed::Unfinished | Sealed::InDoubt)),
         }
     }
 
-    pub(crate) fn spare(&self) -> &Spare<D> {
+    pub(crate) fn spare(&self) -> &Spare<D, E> {
         &self.spare
     }
 
@@ -107,28 +191,35 @@ impl<D: Device> Log<D> {
         &self.superblock
     }
 
-    /// Nothing is appended any more before a checkpoint has succeeded.
-    pub(crate) fn require_checkpoint(&mut self) {
-        self.must_checkpoint = true;
-    }
-
-    /// Recovery found these areas to have bad pages.
-    pub(crate) fn found_dirty(&mut self, dirty: [bool; 2]) {
-        self.dirty = [self.dirty[0] || dirty[0], self.dirty[1] || dirty[1]];
-    }
-
     /// Whether a checkpoint has to be written before the next page.
     pub(crate) fn needs_checkpoint(&self) -> bool {
-        self.must_checkpoint || self.position.next_page >= u64::from(self.superblock.layout.area_pages)
+        self.sealed.is_some() || self.position.next_page >= self.superblock.layout.area_pages
     }
 
-    /// Goes on from another position, which recovery found.
-    pub(crate) fn reposition(&mut self, position: Position, log_ok: [bool; 2]) {
+    /// Goes on from what recovery found on the spare of a log that is open already.
+    pub(crate) fn reposition(&mut self, position: Position, log_ok: PerCopy<bool>, dirty: PerArea<bool>) {
         // What failed attempts used is not on the spare, and not used again all the same.
         let next_epoch = position.next_epoch.max(self.position.next_epoch);
         let top_sequence = position.top_sequence.max(self.position.top_sequence);
         self.position = Position { next_epoch, top_sequence, ..position };
         self.log_ok = log_ok;
+        self.dirty = PerArea::each(|area| self.dirty[area] || dirty[area]);
+        self.seal_after_reading();
+    }
+
+    /// What recovery saw was not put right: until it is, the set is not sound.
+    pub(crate) fn still_unfinished(&mut self) {
+        if self.sealed == Some(Sealed::Opened) {
+            self.sealed = Some(Sealed::Unfinished);
+        }
+    }
+
+    fn seal_after_reading(&mut self) {
+        self.superblock.epoch = self.superblock.epoch.max(self.position.epoch);
+        self.superblock.committed = self.superblock.committed.max(self.position.last());
+        if !active(Mutation::GoOnInTheSameEpoch) {
+            self.sealed = Some(Sealed::Opened);
+        }
     }
 
     /// How many records a page takes.
@@ -136,19 +227,18 @@ impl<D: Device> Log<D> {
         records_per_page(self.superblock.layout.page_bytes as usize)
     }
 
+    fn owner(&self) -> PageOwner {
+        PageOwner { set_uuid: self.superblock.set_uuid, spare_id: self.superblock.spare_id }
+    }
+
     /// Makes `records`, one page at most, durable, and before them the data that they speak of.
     ///
     /// # Errors
     /// See [`AppendError`]. A checkpoint that is needed first counts as not written.
-    pub(crate) async fn append(&mut self, records: &[Record]) -> Result<(), AppendError> {
+    pub(crate) async fn append(&mut self, records: &[RawRecord]) -> Result<(), AppendError> {
         if self.needs_checkpoint() || records.len() > self.page_capacity() {
             return Err(AppendError::NotWritten);
         }
-        let layout = self.superblock.layout;
-        let Position { area, epoch, first_sequence, checkpoint_pages, next_page, .. } = self.position;
-        let info = PageInfo { epoch, sequence: first_sequence + next_page, checkpoint_pages, solo: false };
-        let mut page = self.spare.alloc(layout.page_blocks()).map_err(|_| AppendError::NotWritten)?;
-        encode_page(page.as_mut(), self.superblock.set_uuid, info, records);
         // The data must not be lost when the record of it survives.
         if !active(Mutation::SkipFlushBeforeRecord) {
             self.spare.flush().await.map_err(|error| {
@@ -156,54 +246,89 @@ impl<D: Device> Log<D> {
                 AppendError::NotWritten
             })?;
         }
-        let mut taken = [false; 2];
+        let sequence = self.position.first_sequence.plus(u64::from(self.position.next_page));
+        self.position.top_sequence = self.position.top_sequence.max(sequence);
+        let mut taken = PerCopy::NONE;
         for copy in Copy::BOTH {
-            let at = layout.log_page(copy, area, next_page);
-            let (back, result) = if active(Mutation::CompleteBeforeCommit) {
-                self.spare.write(at, page).await
-            } else {
-                self.write_durably(at, page).await
-            };
-            page = back;
-            match result {
-                Ok(()) => taken[copy.index()] = true,
+            if copy == Copy::B && !taken[Copy::A] && !self.note_from_now_on().await {
+                return Err(self.in_doubt());
+            }
+            match self.append_to(copy, sequence, records).await {
+                Ok(()) => taken[copy] = true,
                 Err(error) => self.copy_failed(copy, &error),
             }
         }
-        if taken == [false; 2] || !self.note_missed(taken).await {
-            self.must_checkpoint = true;
-            return Err(AppendError::InDoubt);
+        if !taken.any() || !self.note(sequence).await {
+            return Err(self.in_doubt());
         }
+        self.superblock.committed = sequence;
         if !active(Mutation::RewriteCommittedPage) {
             self.position.next_page += 1;
         }
-        self.position.top_sequence = self.position.top_sequence.max(info.sequence);
         self.counters.log_pages.add(1);
         Ok(())
     }
 
-    /// Before a page that copy A did not take counts as committed, the superblocks say so: once in an epoch. Otherwise
-    /// recovery takes a copy A that has no page for one that shows where the log ends. Whether it is durable.
-    async fn note_missed(&mut self, taken: [bool; 2]) -> bool {
-        if taken[Copy::A.index()] || self.superblock.missed_by_a == self.position.epoch {
+    async fn append_to(&self, copy: Copy, sequence: Sequence, records: &[RawRecord]) -> Result<(), Error> {
+        let layout = &self.superblock.layout;
+        let Position { area, epoch, checkpoint_pages, next_page: index, .. } = self.position;
+        let mut page = self.spare.alloc(layout.page_blocks())?;
+        let info = PageInfo { epoch, sequence, checkpoint_pages };
+        encode_page(page.as_mut(), self.owner(), PageAt { copy, area, index }, info, records);
+        let at = layout.log_page(copy, area, u64::from(index));
+        if active(Mutation::CompleteBeforeCommit) {
+            return self.spare.write(at, page).await.1;
+        }
+        self.write_durably(at, page).await
+    }
+
+    /// Copy A did not take a page, and copy B may be torn now: from this moment on the superblocks tell what is committed,
+    /// beginning with all that was before. Whether that is durable.
+    async fn note_from_now_on(&mut self) -> bool {
+        if self.superblock.noted_epoch == self.position.epoch {
             return true;
         }
-        self.superblock.missed_by_a = self.position.epoch;
+        self.superblock.noted_epoch = self.position.epoch;
         self.write_superblocks().await
     }
 
-    async fn write_durably(&self, lba: u64, buffer: D::Buffer) -> (D::Buffer, Result<(), Error>) {
-        let (buffer, mut result) = self.spare.write(lba, buffer).await;
-        if result.is_ok() {
-            result = self.spare.flush().await;
+    /// Has the superblocks say how far the log goes, where they do not and a copy misses a page, or does not count without:
+    /// a loss is noticed then. Whether that is durable, or not needed.
+    pub(crate) async fn note_end(&mut self) -> bool {
+        self.note(self.position.last()).await
+    }
+
+    /// If a copy misses a page of this epoch, or did so once, or no superblock knows the epoch, the superblocks say what is committed before it is acknowledged. Whether that
+    /// is durable, or not needed.
+    async fn note(&mut self, sequence: Sequence) -> bool {
+        let epoch = self.position.epoch;
+        let noting = !self.log_ok.all() || self.superblock.noted_epoch == epoch || self.noted.1 < epoch;
+        if !noting || active(Mutation::CommitNotNoted) {
+            return true;
         }
-        (buffer, result)
+        let before = (self.superblock.committed, self.superblock.noted_epoch);
+        (self.superblock.committed, self.superblock.noted_epoch) = (sequence, self.position.epoch);
+        let noted = self.write_superblocks().await;
+        if !noted {
+            (self.superblock.committed, self.superblock.noted_epoch) = before;
+        }
+        noted
+    }
+
+    fn in_doubt(&mut self) -> AppendError {
+        self.sealed = Some(Sealed::InDoubt);
+        AppendError::InDoubt
+    }
+
+    async fn write_durably(&self, lba: SpareLba, buffer: D::Buffer) -> Result<(), Error> {
+        self.spare.write(lba, buffer).await.1?;
+        self.spare.flush().await
     }
 
     fn copy_failed(&mut self, copy: Copy, error: &Error) {
         self.counters.log_copy_errors.add(1);
-        self.dirty[self.position.area & 1] = true;
-        if std::mem::replace(&mut self.log_ok[copy.index()], false) {
+        self.dirty[self.position.area] = true;
+        if std::mem::replace(&mut self.log_ok[copy], false) {
             log::warn!("{}: log copy {} is bad: {error}", self.superblock.name, copy.name());
         }
     }

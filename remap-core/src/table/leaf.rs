@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// Blocks of the base that one leaf covers.
-pub(super) const LEAF_BLOCKS: u64 = 1 << 16;
+pub(crate) const LEAF_BLOCKS: u64 = 1 << 16;
 
 /// The header of the allocation; values and keys follow it.
 #[repr(C)]

@@ -8,6 +8,46 @@ use loom::thread;
 
 use super::*;
 
+/// What `Env::drain` promises: the writer hears from each reader when the I/O that it had begun has ended.
+#[test]
+fn a_spare_block_is_used_again_only_when_no_io_is_under_way_to_it() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let mut writer = TableWriter::new(LEAF_BLOCKS);
+        let spare = SpareIndex::new(7).unwrap();
+        assert!(writer.publish(vec![Change { lba: BaseLba(1), to: Some(Mapping::Spare(spare)) }]).is_empty());
+        let block = Arc::new(loom::cell::UnsafeCell::new(1_u64));
+        let drained = Arc::new(AtomicUsize::new(0));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (table, block) = (std::sync::Arc::clone(writer.table()), Arc::clone(&block));
+                let drained = Arc::clone(&drained);
+                thread::spawn(move || {
+                    // An I/O is looked up, and then under way to where that said, whatever the table says meanwhile.
+                    if table.lookup(BaseLba(1)) == Place::Spare(spare) {
+                        // SAFETY: loom fails the test if anybody writes it at the same time.
+                        block.with(|data| assert_eq!(unsafe { *data }, 1, "the data of another block"));
+                    }
+                    // Release: the I/O has ended before.
+                    drained.fetch_add(1, LoomOrdering::Release);
+                })
+            })
+            .collect();
+        let retired = writer.publish(vec![Change { lba: BaseLba(1), to: None }]);
+        while drained.load(LoomOrdering::Acquire) < 2 {
+            thread::yield_now();
+        }
+        // SAFETY: as above. It holds another block's data now.
+        block.with_mut(|data| unsafe { *data = 2 });
+        // SAFETY: both readers have left the table.
+        unsafe { retired.free() }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn readers_never_see_freed_or_half_made_leaves() {
     let mut model = loom::model::Builder::new();
@@ -30,6 +70,43 @@ fn readers_never_see_freed_or_half_made_leaves() {
             })
             .collect();
         let retired = writer.publish(vec![Change { lba: BaseLba(1), to: None }]);
+        while done.load(LoomOrdering::Acquire) < 2 {
+            thread::yield_now();
+        }
+        // SAFETY: both readers have left the table.
+        unsafe { retired.free() }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+/// As above, on a base that needs nodes of two heights: one comes while the readers look, another goes.
+#[test]
+fn readers_never_see_freed_or_half_made_nodes() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        // With two slots a node, leaves 0 and 1 are below one node, 2 and 3 below another.
+        let mut writer = TableWriter::new(4 * LEAF_BLOCKS);
+        let [old, new] = [BaseLba(1), BaseLba(2 * LEAF_BLOCKS)];
+        let to = |index| SpareIndex::new(index).map(Mapping::Spare);
+        assert!(writer.publish(vec![Change { lba: old, to: to(7) }]).is_empty());
+        let done = Arc::new(AtomicUsize::new(0));
+        let readers: Vec<_> = (0..2)
+            .map(|reader| {
+                let (table, done) = (std::sync::Arc::clone(writer.table()), Arc::clone(&done));
+                thread::spawn(move || {
+                    let (lba, index) = [(old, 7), (new, 8)][reader];
+                    let place = table.lookup(lba);
+                    assert!(place == Place::Spare(SpareIndex::masked(index)) || place == Place::Base(lba));
+                    done.fetch_add(1, LoomOrdering::Release);
+                })
+            })
+            .collect();
+        assert!(writer.publish(vec![Change { lba: new, to: to(8) }]).is_empty());
+        let retired = writer.publish(vec![Change { lba: old, to: None }]);
+        assert_eq!(retired.sizes(), (1, 1));
         while done.load(LoomOrdering::Acquire) < 2 {
             thread::yield_now();
         }

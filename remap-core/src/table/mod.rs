@@ -5,29 +5,32 @@
 //! What the writer replaces is freed after a grace period ([`crate::Env::grace`]).
 //!
 //! ```text
-//! root ──> Directory: one pointer for 65,536 blocks of the base ──> Leaf: sorted (key, value) pairs, immutable
+//! root ──> Directory: nodes of pointers, one for 65,536 blocks of the base ──> Leaf: sorted (key, value) pairs, immutable
 //! (null: nothing is remapped)
 //! ```
 
+mod directory;
 mod leaf;
 mod reclaim;
 mod writer;
 
+#[cfg(all(test, not(loom)))]
+mod directory_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::marker::PhantomData;
 use std::ops::ControlFlow;
-use std::ptr::NonNull;
 
-use self::leaf::{LEAF_BLOCKS, Leaf, LeafRef};
-use crate::sync::{AtomicPtr, Ordering};
+use self::directory::Directory;
+pub(crate) use self::leaf::LEAF_BLOCKS;
+use crate::sync::{AtomicBool, Ordering};
 use crate::units::{BaseLba, Extent, SpareIndex};
 
+pub use self::reclaim::Retired;
 pub(crate) use self::reclaim::reclaim;
-pub use self::writer::{Change, Counts, Retired, TableWriter};
+pub use self::writer::{Change, Counts, TableWriter};
 
 /// What the table holds for a block that is not simply on the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,10 @@ pub enum Place {
 }
 
 impl Place {
-    fn new(lba: BaseLba, mapping: Mapping) -> Place {
+    /// Where `lba` lives, for which the table holds `mapping`.
+    #[inline]
+    #[must_use]
+    pub fn new(lba: BaseLba, mapping: Mapping) -> Place {
         match mapping {
             Mapping::Spare(index) => Place::Spare(index),
             Mapping::Pending => Place::Pending(lba),
@@ -119,20 +125,11 @@ pub struct Segment {
     pub blocks: u64,
 }
 
-struct Directory {
-    leaves: Box<[AtomicPtr<Leaf>]>,
-}
-
-impl Directory {
-    fn new(base_blocks: u64) -> Directory {
-        let leaves = (0..base_blocks.div_ceil(LEAF_BLOCKS)).map(|_| AtomicPtr::new(std::ptr::null_mut()));
-        Directory { leaves: leaves.collect() }
-    }
-}
-
 /// The remap table, as readers see it. Shared between all threads.
 pub struct Table {
-    root: AtomicPtr<Directory>,
+    directory: Directory,
+    /// Set before the first leaf is published, never cleared.
+    used: AtomicBool,
     base_blocks: u64,
 }
 
@@ -141,17 +138,27 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.root.load(Ordering::Acquire).is_null()
+        self.directory.is_empty()
     }
 
-    /// Whether any block of `range` is remapped, pending or lost.
+    /// Whether the table has ever held anything: then data may have gone to the spare, even if all of it is back on the
+    /// base by now. Who sees a mapping, or hears of one, sees this.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        // Relaxed: it is set before a leaf is published with Release, and before anybody is told.
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The first block of `range` that is not simply on the base, and what the table holds for it.
     #[inline]
     #[must_use]
-    pub fn touches(&self, range: Extent) -> bool {
-        if self.is_empty() {
-            return false;
-        }
-        self.visit(range, |_, _| ControlFlow::Break(())).is_break()
+    pub fn first_in(&self, range: Extent) -> Option<(BaseLba, Mapping)> {
+        let mut found = None;
+        let _ = self.visit(range, |lba, mapping| {
+            found = Some((lba, mapping));
+            ControlFlow::Break(())
+        });
+        found
     }
 
     /// Where the block `lba` lives.
@@ -167,12 +174,7 @@ impl Table {
     /// What the table holds for the block `lba`.
     #[must_use]
     pub fn mapping(&self, lba: BaseLba) -> Option<Mapping> {
-        let mut found = None;
-        let _ = self.visit(Extent::new(lba, 1), |_, mapping| {
-            found = Some(mapping);
-            ControlFlow::Break(())
-        });
-        found
+        self.first_in(Extent::new(lba, 1)).map(|(_, mapping)| mapping)
     }
 
     /// Cuts `range` into segments, and calls `f` for each in ascending order. Neighbours are coalesced.
@@ -207,18 +209,43 @@ impl Table {
         }
     }
 
+    /// The first segment of `range`, for whoever goes on from its end. It has at most `longest` blocks, unless it is on the
+    /// base and not pending. `None` if the range is empty.
+    #[must_use]
+    pub fn first_segment(&self, range: Extent, longest: u64) -> Option<Segment> {
+        let base = |blocks| Segment { place: Place::Base(range.lba), offset: 0, blocks };
+        let mut first: Option<Segment> = None;
+        let _ = self.visit(range, |lba, mapping| {
+            let (offset, place) = (lba.0 - range.lba.0, Place::new(lba, mapping));
+            match &mut first {
+                None if offset == 0 => first = Some(Segment { place, offset, blocks: 1 }),
+                None => {
+                    first = Some(base(offset));
+                    return ControlFlow::Break(());
+                }
+                Some(segment)
+                    if offset == segment.blocks && offset < longest && segment.place.plus(offset) == Some(place) =>
+                {
+                    segment.blocks += 1;
+                }
+                Some(_) => return ControlFlow::Break(()),
+            }
+            ControlFlow::Continue(())
+        });
+        first.or_else(|| (range.blocks > 0).then(|| base(range.blocks)))
+    }
+
     /// Calls `f` for each block of `range` that the table holds, in ascending order, until it breaks.
     #[inline]
     pub fn visit(&self, range: Extent, mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>) -> ControlFlow<()> {
-        let Some(directory) = self.directory() else { return ControlFlow::Continue(()) };
         let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks));
         if first >= end {
             return ControlFlow::Continue(());
         }
         let last = end - 1;
-        for index in first / LEAF_BLOCKS..=last / LEAF_BLOCKS {
-            let Some(leaf) = leaf_of(directory, index) else { continue };
-            let start = index * LEAF_BLOCKS;
+        let mut number = first / LEAF_BLOCKS;
+        while let Some((found, leaf)) = self.directory.first_leaf(number, last / LEAF_BLOCKS) {
+            let start = found * LEAF_BLOCKS;
             // Both are below 65,536: `first` and `last` are cut to the leaf.
             let low = if first > start { (first - start) as u16 } else { 0 };
             let high = if last < start + LEAF_BLOCKS - 1 { (last - start) as u16 } else { u16::MAX };
@@ -229,6 +256,7 @@ impl Table {
                 }
                 f(BaseLba(start + u64::from(*key)), Mapping::decode(*value))?;
             }
+            number = found + 1;
         }
         ControlFlow::Continue(())
     }
@@ -237,43 +265,5 @@ impl Table {
     #[must_use]
     pub fn base_blocks(&self) -> u64 {
         self.base_blocks
-    }
-
-    /// The directory, for the duration of one method call.
-    #[inline]
-    fn directory(&self) -> Option<&Directory> {
-        let root = self.root.load(Ordering::Acquire);
-        // SAFETY: a non-null root is a whole `Directory` that the writer published with Release. It is freed only after
-        // it was taken out of `root` and a grace period passed (the contract of `Retired::free`), so not before the
-        // method that called us has returned; no method lets a reference to it out.
-        unsafe { root.as_ref() }
-    }
-}
-
-/// The leaf with number `index`, for as long as its directory may be looked at.
-#[inline]
-fn leaf_of(directory: &Directory, index: u64) -> Option<LeafRef<'_>> {
-    let slot = directory.leaves.get(usize::try_from(index).ok()?)?;
-    let leaf = NonNull::new(slot.load(Ordering::Acquire))?;
-    // SAFETY: a non-null slot holds a leaf from `Leaf::make`, published with Release, and freed only after it was taken
-    // out of the slot and a grace period passed, as the directory is.
-    Some(unsafe { LeafRef::new(leaf, PhantomData) })
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        let root = self.root.load(Ordering::Relaxed);
-        if root.is_null() {
-            return;
-        }
-        // SAFETY: nobody else has the table any more, so nobody looks at its directory, which came from `Box::into_raw`.
-        let directory = unsafe { Box::from_raw(root) };
-        for slot in &directory.leaves {
-            let leaf = slot.load(Ordering::Relaxed);
-            if !leaf.is_null() {
-                // SAFETY: as above; the leaf is in the table, so it was not retired.
-                unsafe { Leaf::free(leaf) }
-            }
-        }
     }
 }

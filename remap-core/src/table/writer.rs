@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
+use super::directory::Directory;
 use super::leaf::{LEAF_BLOCKS, Leaf};
-use super::{Directory, Mapping, Table, leaf_of};
-use crate::sync::{AtomicPtr, Ordering};
+use super::{Mapping, Retired, Table};
+use crate::sync::{AtomicBool, Ordering};
 use crate::units::BaseLba;
 
 /// A change of one block's mapping; `to` is `None` if the block is simply on the base afterwards.
@@ -45,39 +46,6 @@ impl Counts {
     }
 }
 
-/// What a [`TableWriter::publish`] took out of the table and readers may still look at. Dropping it leaks the memory.
-#[must_use = "free it after a grace period, or it is leaked"]
-#[derive(Default)]
-pub struct Retired {
-    leaves: Vec<*mut Leaf>,
-    directory: Option<*mut Directory>,
-}
-
-impl Retired {
-    /// Whether there is nothing to free.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty() && self.directory.is_none()
-    }
-
-    /// Frees it.
-    ///
-    /// # Safety
-    /// Every reader that could have begun before the publish returned has left the methods of [`Table`].
-    pub unsafe fn free(self) {
-        for leaf in self.leaves {
-            // SAFETY: made by `Leaf::make`, taken out of the table by `publish` and kept only here, so freed once; by
-            // contract nobody looks at it.
-            unsafe { Leaf::free(leaf) }
-        }
-        if let Some(directory) = self.directory {
-            // SAFETY: came from `Box::into_raw`, taken out of `root` by `publish`; by contract nobody looks at it. Its
-            // leaves were all taken out before.
-            drop(unsafe { Box::from_raw(directory) });
-        }
-    }
-}
-
 /// The right to change a [`Table`].
 pub struct TableWriter {
     table: Arc<Table>,
@@ -88,7 +56,7 @@ impl TableWriter {
     /// An empty table for a base of `base_blocks` blocks.
     #[must_use]
     pub fn new(base_blocks: u64) -> TableWriter {
-        let table = Table { root: AtomicPtr::new(std::ptr::null_mut()), base_blocks };
+        let table = Table { directory: Directory::new(base_blocks), used: AtomicBool::new(false), base_blocks };
         TableWriter { table: Arc::new(table), counts: Counts::default() }
     }
 
@@ -111,52 +79,23 @@ impl TableWriter {
         // Stable, so that the changes of one block stay in order.
         changes.sort_by_key(|change| change.lba);
         let mut retired = Retired::default();
-        if changes.is_empty() {
-            return retired;
-        }
-        let fresh = self.table.is_empty().then(|| Directory::new(self.table.base_blocks));
-        match &fresh {
-            Some(directory) => self.apply(directory, &changes, &mut retired),
-            None => {
-                let table = Arc::clone(&self.table);
-                if let Some(directory) = table.directory() {
-                    self.apply(directory, &changes, &mut retired);
-                }
+        for group in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
+            let number = group[0].lba.0 / LEAF_BLOCKS;
+            let leaf = Leaf::make(&self.merged(number, group));
+            if !leaf.is_null() {
+                // Relaxed: who sees the leaf, which is published with Release, sees this.
+                self.table.used.store(true, Ordering::Relaxed);
             }
-        }
-        match fresh {
-            Some(directory) if self.counts.total() > 0 => {
-                // Release: whoever sees the root sees the leaves that were put in.
-                self.table.root.store(Box::into_raw(Box::new(directory)), Ordering::Release);
-            }
-            // Nothing came in, so it has no leaves, and nobody ever saw it.
-            Some(_) => {}
-            None if self.counts.total() == 0 => {
-                retired.directory = Some(self.table.root.swap(std::ptr::null_mut(), Ordering::AcqRel));
-            }
-            None => {}
+            // SAFETY: the leaf is fresh, and there is one writer, which is borrowed mutably here.
+            unsafe { self.table.directory.set_leaf(number, leaf, &mut retired) }
         }
         retired
     }
 
-    fn apply(&mut self, directory: &Directory, changes: &[Change], retired: &mut Retired) {
-        for group in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
-            let index = group[0].lba.0 / LEAF_BLOCKS;
-            let Some(slot) = usize::try_from(index).ok().and_then(|index| directory.leaves.get(index)) else {
-                continue;
-            };
-            let entries = self.merged(directory, index, group);
-            // Release: whoever sees the leaf sees what is in it.
-            let old = slot.swap(Leaf::make(&entries), Ordering::AcqRel);
-            if !old.is_null() {
-                retired.leaves.push(old);
-            }
-        }
-    }
-
-    /// The entries of the leaf `index` with `group` applied; keeps the counts.
-    fn merged(&mut self, directory: &Directory, index: u64, group: &[Change]) -> Vec<(u16, u32)> {
-        let (keys, values) = leaf_of(directory, index).map_or((&[][..], &[][..]), |leaf| (leaf.keys, leaf.values));
+    /// The entries of the leaf with this number, with `group` applied; keeps the counts.
+    fn merged(&mut self, number: u64, group: &[Change]) -> Vec<(u16, u32)> {
+        let TableWriter { table, counts } = self;
+        let (keys, values) = table.directory.leaf(number).map_or((&[][..], &[][..]), |leaf| (leaf.keys, leaf.values));
         let mut entries = Vec::with_capacity(keys.len() + group.len());
         let mut old = keys.iter().copied().zip(values.iter().copied()).peekable();
         for same in group.chunk_by(|a, b| a.lba == b.lba) {
@@ -167,10 +106,10 @@ impl TableWriter {
                 entries.push(entry);
             }
             if let Some((_, value)) = old.next_if(|entry| entry.0 == key) {
-                *self.counts.of(Mapping::decode(value)) -= 1;
+                *counts.of(Mapping::decode(value)) -= 1;
             }
             if let Some(mapping) = last.to {
-                *self.counts.of(mapping) += 1;
+                *counts.of(mapping) += 1;
                 entries.push((key, mapping.encode()));
             }
         }

@@ -73,6 +73,8 @@ const WRITE_ZEROES: u8 = 0x08;
 const DATASET_MANAGEMENT: u8 = 0x09;
 const IDENTIFY: u8 = 0x06;
 const FABRICS: u8 = 0x7f;
+/// Entries of a queue, unless told otherwise.
+const ENTRIES: u16 = 32;
 const HOST_NQN: &str = "nqn.2026-01.io.bdev-remap:host";
 
 /// A command for [`Queue::submit`]: write `data` blocks at `lba`; `blocks` blocks of the namespace.
@@ -121,13 +123,18 @@ impl Host {
         let block_size = 1 << data[128 + 4 * format + 2];
         let blocks = u64::from_le_bytes([data[0], data[1], data[2], data[3], data[4], data[5], data[6], data[7]]);
 
-        let io = io_queue(address, nqn, controller, 1)?;
+        let io = io_queue(address, nqn, controller, 1, ENTRIES)?;
         Ok(Host { address, nqn: nqn.to_owned(), controller, block_size, blocks, _admin: admin, io })
     }
 
     /// One more I/O queue of this controller; `qid` from 2 on.
     pub fn queue(&self, qid: u16) -> Result<Queue, Error> {
-        io_queue(self.address, &self.nqn, self.controller, qid)
+        self.queue_of(qid, ENTRIES)
+    }
+
+    /// As [`Host::queue`], with so many entries: one command fewer may be under way. The target takes at most 128.
+    pub fn queue_of(&self, qid: u16, entries: u16) -> Result<Queue, Error> {
+        io_queue(self.address, &self.nqn, self.controller, qid, entries)
     }
 
     /// Bytes of a block.
@@ -192,24 +199,31 @@ fn check(status: Status, what: &'static str) -> Result<(), Error> {
     if status.ok() { Ok(()) } else { Err(Error::Setup(what, status)) }
 }
 
-fn io_queue(address: SocketAddr, nqn: &str, controller: u16, qid: u16) -> Result<Queue, Error> {
+fn io_queue(address: SocketAddr, nqn: &str, controller: u16, qid: u16, entries: u16) -> Result<Queue, Error> {
     let mut queue = Queue::open(address, false)?;
-    connect_with(&mut queue, nqn, qid, controller, "connect, I/O queue")?;
+    connect_with(&mut queue, nqn, qid, controller, entries, "connect, I/O queue")?;
     Ok(queue)
 }
 
 fn connect(queue: &mut Queue, nqn: &str, qid: u16, controller: u16, what: &'static str) -> Result<u16, Error> {
-    Ok(connect_with(queue, nqn, qid, controller, what)? as u16)
+    Ok(connect_with(queue, nqn, qid, controller, ENTRIES, what)? as u16)
 }
 
 /// The fabrics connect command; yields dword 0 of its completion, the controller's id.
-fn connect_with(queue: &mut Queue, nqn: &str, qid: u16, controller: u16, what: &'static str) -> Result<u64, Error> {
+fn connect_with(
+    queue: &mut Queue,
+    nqn: &str,
+    qid: u16,
+    controller: u16,
+    entries: u16,
+    what: &'static str,
+) -> Result<u64, Error> {
     let mut data = vec![0; 1024];
     data[..16].copy_from_slice(b"bdev-remap tests");
     data[16..18].copy_from_slice(&controller.to_le_bytes());
     data[256..256 + nqn.len()].copy_from_slice(nqn.as_bytes());
     data[512..512 + HOST_NQN.len()].copy_from_slice(HOST_NQN.as_bytes());
-    let sqe = Sqe::new(FABRICS).byte(4, 0x01).u16(42, qid).u16(44, 31);
+    let sqe = Sqe::new(FABRICS).byte(4, 0x01).u16(42, qid).u16(44, entries - 1);
     let done = queue.run(sqe, &data, 0)?;
     check(done.status, what)?;
     Ok(done.result)

@@ -1,0 +1,57 @@
+//! Writing the superblocks: one copy, a flush, the other, a flush.
+
+use super::Log;
+use crate::device::{Device, Env};
+use crate::error::Error;
+use crate::format::Copy;
+use crate::mutation::{Mutation, active};
+
+impl<D: Device, E: Env> Log<D, E> {
+    /// Whether the superblocks know less than is committed.
+    pub(crate) fn note_is_due(&self) -> bool {
+        self.noted < (self.superblock.committed, self.superblock.epoch)
+    }
+
+    /// Notes in the superblocks what is committed, and makes a bad one whole. Whether at least one is durable.
+    pub(crate) async fn note_committed(&mut self) -> bool {
+        self.write_superblocks().await
+    }
+
+    /// Writes both superblocks, one after the other; whether at least one is durable now.
+    pub(super) async fn write_superblocks(&mut self) -> bool {
+        self.superblock.sequence = self.superblock.sequence.plus(1);
+        // Below 2^64 until the year 586524.
+        self.superblock.written_at = self.spare.env().unix_time().as_micros() as u64;
+        // A bad copy first: the good one is not touched before there is another.
+        let order = if self.superblock_ok[Copy::B] { Copy::BOTH } else { [Copy::B, Copy::A] };
+        for copy in order {
+            let result = self.write_superblock(copy).await;
+            if let Err(error) = &result
+                && std::mem::replace(&mut self.superblock_ok[copy], false)
+            {
+                log::warn!("{}: superblock {} is bad: {error}", self.superblock.name, copy.name());
+            }
+            self.superblock_ok[copy] = result.is_ok();
+            if result.is_err() {
+                // What is there now may have this number, of an earlier process as well.
+                self.superblock.sequence = self.superblock.sequence.plus(1);
+            }
+        }
+        let durable = self.superblock_ok.any();
+        if durable {
+            self.noted = (self.superblock.committed, self.superblock.epoch);
+        }
+        durable
+    }
+
+    async fn write_superblock(&self, copy: Copy) -> Result<(), Error> {
+        let layout = &self.superblock.layout;
+        let mut page = self.spare.alloc(layout.page_blocks())?;
+        self.superblock.encode(page.as_mut());
+        let at = layout.superblock(copy);
+        if active(Mutation::SuperblocksTogether) && copy == Copy::A {
+            return self.spare.write(at, page).await.1;
+        }
+        self.write_durably(at, page).await
+    }
+}

@@ -1,0 +1,286 @@
+//! Where each I/O of a host goes, decided once, as a value.
+//!
+//! The vbdev asks [`route`] for every I/O, and [`after_error`] when one has failed, and carries the answer out; the simulator
+//! carries out the same answer. Nothing here does I/O, waits, or changes anything.
+
+use smallvec::SmallVec;
+
+use crate::mutation::{self, Mutation};
+use crate::rescue::HostOp;
+use crate::status::{IoStatus, RemapOn};
+use crate::table::{Place, Table};
+use crate::units::{BaseLba, Extent, SpareIndex};
+
+#[cfg(test)]
+mod tests;
+
+/// What a host asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// A write of zeroes, without data.
+    WriteZeroes,
+    /// The advice that blocks are no longer needed.
+    Unmap,
+    /// What was written is to become durable.
+    Flush,
+    /// All I/O under way is to be aborted.
+    Reset,
+    /// One I/O under way is to be aborted.
+    Abort,
+}
+
+/// What the base and the spare take, and whether the base has to be flushed. Never changes while the set is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// The base holds written data in a volatile cache.
+    pub base_cache: bool,
+    /// The base takes FLUSH.
+    pub base_flush: bool,
+    /// The spare takes FLUSH.
+    pub spare_flush: bool,
+    /// The base takes UNMAP.
+    pub base_unmap: bool,
+    /// The spare takes UNMAP.
+    pub spare_unmap: bool,
+    /// The base takes RESET.
+    pub base_reset: bool,
+    /// The spare takes RESET.
+    pub spare_reset: bool,
+    /// The base takes ABORT.
+    pub base_abort: bool,
+    /// The spare takes ABORT.
+    pub spare_abort: bool,
+}
+
+impl Abilities {
+    /// Two devices that take everything, with volatile caches.
+    pub const ALL: Abilities = Abilities {
+        base_cache: true,
+        base_flush: true,
+        spare_flush: true,
+        base_unmap: true,
+        spare_unmap: true,
+        base_reset: true,
+        spare_reset: true,
+        base_abort: true,
+        spare_abort: true,
+    };
+}
+
+/// Where a run of blocks of a host's I/O goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// To the base, from this block on.
+    Base(BaseLba),
+    /// To the spare, from this block on.
+    Spare(SpareIndex),
+}
+
+impl At {
+    /// The place of the block `blocks` blocks behind this one, in the same run.
+    #[inline]
+    #[must_use]
+    pub fn plus(self, blocks: u64) -> Option<At> {
+        match self {
+            At::Base(lba) => Some(At::Base(lba.plus(blocks))),
+            At::Spare(index) => index.plus(blocks).map(At::Spare),
+        }
+    }
+}
+
+/// A part of an I/O that goes to one run of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where its first block goes; the others follow one by one.
+    pub at: At,
+    /// Where the part starts, in blocks from the start of the I/O.
+    pub offset: u64,
+    /// Its length in blocks.
+    pub blocks: u64,
+}
+
+/// The parts of an I/O, by offset, without overlap. Up to eight need no allocation.
+pub type Parts = SmallVec<[Part; 8]>;
+
+/// Devices that an I/O goes to as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// To the base.
+    pub base: bool,
+    /// To the spare: all of its data area.
+    pub spare: bool,
+}
+
+/// Where an I/O goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "what is no split is written and read in place, as a tag and two words")]
+pub enum Route {
+    /// All of it to one run of blocks.
+    Whole(At),
+    /// Its parts each to another run, all at once. Blocks that are in no part are done.
+    Split(Parts),
+    /// To each of these devices, at least one, at once.
+    AllOf(Devices),
+    /// To one of these devices, at least one: to the base first, and to the spare if that finds nothing.
+    OneOf(Devices),
+    /// Nowhere: it has succeeded.
+    Done,
+    /// Nowhere: it has failed.
+    Fail(IoStatus),
+    /// To [`crate::rescue()`], before anything else is tried.
+    Rescue(HostOp),
+}
+
+/// What follows the error of an I/O that went where [`route`] said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterError {
+    /// The host gets this error.
+    Complete(IoStatus),
+    /// [`crate::rescue()`] does the I/O again.
+    Rescue(HostOp),
+}
+
+/// Where `request` for the blocks of `range` goes; FLUSH, RESET and ABORT have no use for the range. While nothing is
+/// remapped, a read or write costs one atomic load.
+#[inline(always)]
+#[must_use]
+pub fn route(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
+    match request {
+        Request::Read | Request::Write | Request::WriteZeroes if table.is_empty() => Route::Whole(At::Base(range.lba)),
+        Request::Read | Request::Write | Request::WriteZeroes | Request::Unmap => {
+            look_up(request, range, table, abilities)
+        }
+        Request::Flush => flush(table, abilities),
+        Request::Reset => reset(table, abilities),
+        Request::Abort => abort(table, abilities),
+    }
+}
+
+/// What follows when `request` failed with `status` on a device, or, of several parts, first on one of them. Only media
+/// errors of reads and writes can be cured. UNMAP is advice, and nobody knows which block a FLUSH failed for.
+#[cold]
+#[must_use]
+pub fn after_error(request: Request, status: IoStatus, on: RemapOn) -> AfterError {
+    match request.rescued_as() {
+        Some(op) if status.is_media_error(on) => AfterError::Rescue(op),
+        _ => AfterError::Complete(status),
+    }
+}
+
+impl Request {
+    /// What it is to a rescue, if it can be rescued.
+    #[must_use]
+    pub fn rescued_as(self) -> Option<HostOp> {
+        match self {
+            Request::Read => Some(HostOp::Read),
+            Request::Write => Some(HostOp::Write),
+            Request::WriteZeroes => Some(HostOp::WriteZeroes),
+            Request::Unmap | Request::Flush | Request::Reset | Request::Abort => None,
+        }
+    }
+}
+
+impl From<HostOp> for Request {
+    fn from(op: HostOp) -> Request {
+        match op {
+            HostOp::Read => Request::Read,
+            HostOp::Write => Request::Write,
+            HostOp::WriteZeroes => Request::WriteZeroes,
+        }
+    }
+}
+
+/// Out of line, so that the way through an empty table stays short.
+#[inline(never)]
+fn look_up(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
+    let looked_up = if mutation::active(Mutation::LookUpFirstBlockOnly) { Extent::new(range.lba, 1) } else { range };
+    match table.first_in(looked_up) {
+        None => to_place(request, Place::Base(range.lba), abilities),
+        Some((lba, mapping)) if looked_up.blocks == 1 => to_place(request, Place::new(lba, mapping), abilities),
+        Some(_) => by_segment(request, range, table, abilities),
+    }
+}
+
+/// Where blocks go that live in one run; `Done` means that they are left out.
+#[inline]
+fn to_place(request: Request, place: Place, abilities: &Abilities) -> Route {
+    match (request, place) {
+        (Request::Read, Place::Lost(_)) => Route::Fail(IoStatus::UNRECOVERED_READ),
+        (Request::Write | Request::WriteZeroes, Place::Pending(lba))
+            if mutation::active(Mutation::WritePendingToBase) =>
+        {
+            Route::Whole(At::Base(lba))
+        }
+        // A write settles pending and lost blocks, durably.
+        (Request::Write, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::Write),
+        (Request::WriteZeroes, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::WriteZeroes),
+        // A device that takes no advice just keeps its data.
+        (Request::Unmap, Place::Base(_) | Place::Pending(_)) if !abilities.base_unmap => Route::Done,
+        (Request::Unmap, Place::Spare(_) | Place::Lost(_)) if !abilities.spare_unmap => Route::Done,
+        (_, Place::Base(lba) | Place::Pending(lba)) => Route::Whole(At::Base(lba)),
+        (_, Place::Spare(index) | Place::Lost(index)) => Route::Whole(At::Spare(index)),
+    }
+}
+
+/// Some of several blocks are in the table.
+#[cold]
+#[inline(never)]
+fn by_segment(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
+    let mut parts = Parts::new();
+    let mut decided = None;
+    table.for_each_segment(range, |segment| match to_place(request, segment.place, abilities) {
+        Route::Whole(at) => add(&mut parts, Part { at, offset: segment.offset, blocks: segment.blocks }),
+        Route::Done => {}
+        // One such block decides it for all.
+        other => decided = Some(other),
+    });
+    match (decided, parts.as_slice()) {
+        (Some(decided), _) => decided,
+        (None, []) => Route::Done,
+        (None, [only]) if only.blocks == range.blocks => Route::Whole(only.at),
+        (None, _) => Route::Split(parts),
+    }
+}
+
+/// Adds a part, to the last one if it goes on there: a pending block among others of the base is no reason to split.
+fn add(parts: &mut Parts, part: Part) {
+    match parts.last_mut() {
+        Some(last) if last.offset + last.blocks == part.offset && last.at.plus(last.blocks) == Some(part.at) => {
+            last.blocks += part.blocks;
+        }
+        _ => parts.push(part),
+    }
+}
+
+/// To every device that may hold written data in a cache. What the base cannot be made to write out is not durable, and
+/// success would be a lie.
+fn flush(table: &Table, abilities: &Abilities) -> Route {
+    if abilities.base_cache && !abilities.base_flush {
+        return Route::Fail(IoStatus::Failed);
+    }
+    let spare = abilities.spare_flush && table.was_used() && !mutation::active(Mutation::FlushLeavesSpareOut);
+    match (abilities.base_flush, spare) {
+        (false, false) => Route::Done,
+        (base, spare) => Route::AllOf(Devices { base, spare }),
+    }
+}
+
+/// To every device where I/O may be under way. A base that takes none leaves its I/O under way: that is no reset.
+fn reset(table: &Table, abilities: &Abilities) -> Route {
+    if !abilities.base_reset {
+        return Route::Fail(IoStatus::Failed);
+    }
+    Route::AllOf(Devices { base: true, spare: abilities.spare_reset && table.was_used() })
+}
+
+/// To the device that has the I/O, which nobody has written down. That none can abort it is a normal outcome.
+fn abort(table: &Table, abilities: &Abilities) -> Route {
+    match (abilities.base_abort, abilities.spare_abort && table.was_used()) {
+        (false, false) => Route::Fail(IoStatus::Failed),
+        (base, spare) => Route::OneOf(Devices { base, spare }),
+    }
+}

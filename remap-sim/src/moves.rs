@@ -1,0 +1,166 @@
+//! Blocks that change their place without a host's write: relocated before they fail, or given back to the base. As production
+//! will do it: writes of the blocks are held back meanwhile, reads are not.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use remap_core::{BaseLba, Device, Extent, Move, Owner, Place, Target};
+
+use super::hosts::Process;
+
+/// Records in a page of 4096 bytes.
+const PAGE: usize = 251;
+/// Pages of a checkpoint that are written at once.
+const PAGES_AT_ONCE: usize = 32;
+
+/// Ranges of blocks.
+#[derive(Default)]
+pub(crate) struct Ranges(RefCell<(u64, Vec<(u64, Extent)>)>);
+
+/// Which blocks are being written, and of which writes are held back.
+#[derive(Default)]
+pub(crate) struct Writes {
+    under_way: Rc<Ranges>,
+    held: Rc<Ranges>,
+}
+
+/// A range that is busy until this is dropped.
+pub(crate) struct Busy {
+    ranges: Rc<Ranges>,
+    number: u64,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.ranges.0.borrow_mut().1.retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Ranges {
+    fn add(self: &Rc<Self>, range: Extent) -> Busy {
+        let (begun, ranges) = &mut *self.0.borrow_mut();
+        *begun += 1;
+        ranges.push((*begun, range));
+        Busy { ranges: Rc::clone(self), number: *begun }
+    }
+
+    fn overlap(&self, range: Extent) -> bool {
+        self.0.borrow().1.iter().any(|(_, other)| other.lba < range.end() && range.lba < other.end())
+    }
+}
+
+impl Process {
+    /// Waits until writes of the blocks are not held back.
+    pub(crate) async fn begin_write(&self, lba: u64, blocks: u64) -> Busy {
+        let range = Extent::new(BaseLba(lba), blocks);
+        self.vbdev.threads.until(|| !self.writes.held.overlap(range)).await;
+        self.writes.under_way.add(range)
+    }
+
+    /// Holds writes of the blocks back, and waits for those under way.
+    async fn hold_writes(&self, range: Extent) -> Busy {
+        self.vbdev.threads.until(|| !self.writes.held.overlap(range)).await;
+        let held = self.writes.held.add(range);
+        self.vbdev.threads.until(|| !self.writes.under_way.overlap(range)).await;
+        held
+    }
+
+    /// Copies blocks from the spare to the base, makes them durable, reads them back, and gives their spare blocks free.
+    pub(crate) async fn remove(&self, range: Extent) {
+        let _running = self.quiesce.enter().await;
+        let _held = self.hold_writes(range).await;
+        let (vbdev, world) = (&self.vbdev, &self.world);
+        let mut copied = Vec::new();
+        for lba in range.lba.0..range.end().0 {
+            if !matches!(vbdev.engine.table().lookup(BaseLba(lba)), Place::Spare(_)) {
+                continue;
+            }
+            let Ok(data) = vbdev.read(lba, 1).await else { continue };
+            if vbdev.base.write(lba, data.clone()).await.1.is_ok() {
+                copied.push((lba, data));
+            }
+        }
+        if copied.is_empty() || Device::flush(&vbdev.base).await.is_err() {
+            return;
+        }
+        let mut blocks = Vec::new();
+        for (lba, data) in copied {
+            let (found, result) = vbdev.base.read(lba, vec![0; data.len()]).await;
+            if result.is_ok() && found == data {
+                blocks.push(BaseLba(lba));
+            }
+        }
+        let cleared = vbdev.engine.clear(blocks.clone()).await;
+        world.note(|| format!("remove of {blocks:?}: {cleared:?}"));
+        match cleared {
+            Ok(()) if !blocks.is_empty() => world.count("event: given back to the base"),
+            Err(_) if !self.log_may_fail() => {
+                world.fail(|| format!("blocks were not given back for no reason: {cleared:?}"))
+            }
+            _ => {}
+        }
+    }
+
+    /// Relocates every second block of the range that is in its own place and can be read, in one commit.
+    pub(crate) async fn import(&self, range: Extent) {
+        let _running = self.quiesce.enter().await;
+        let _held = self.hold_writes(range).await;
+        let (vbdev, world) = (&self.vbdev, &self.world);
+        let mut found = Vec::new();
+        for lba in (range.lba.0..range.end().0).step_by(2) {
+            if matches!(vbdev.engine.table().lookup(BaseLba(lba)), Place::Base(_)) {
+                found.push(lba);
+            }
+        }
+        let Ok(targets) = vbdev.engine.reserve(found.iter().copied().map(BaseLba).collect()).await else { return };
+        let (mut moves, mut unused) = (Vec::new(), Vec::new());
+        for chunk in found.iter().copied().zip(targets).collect::<Vec<_>>().chunks(64) {
+            let copies = self.read_base(chunk.iter().map(|(lba, _)| *lba).collect()).await;
+            for ((lba, target), data) in chunk.iter().zip(copies) {
+                let Target::New(to) = *target else { continue };
+                let copied = match data {
+                    // What could not be read is not moved.
+                    None => false,
+                    Some(data) => {
+                        let at = vbdev.engine.layout().data(to).0;
+                        // A spare block that never held anything holds zeros.
+                        let fresh = data.iter().all(|byte| *byte == 0) && vbdev.spare.is_zero(at);
+                        fresh || vbdev.spare.write(at, data).await.1.is_ok()
+                    }
+                };
+                if copied { moves.push(Move { lba: BaseLba(*lba), to }) } else { unused.push(to) }
+            }
+        }
+        vbdev.engine.release(unused).await;
+        let count = moves.len();
+        let committed = vbdev.engine.commit(moves).await;
+        world.note(|| format!("import of {count} blocks of {range:?}: {:?}", committed.as_ref().map(Vec::len)));
+        match committed {
+            Ok(_) if count > PAGE => {
+                world.count("event: several pages in a batch");
+                if count > PAGES_AT_ONCE * PAGE {
+                    world.count("event: several chunks in a checkpoint");
+                }
+            }
+            Ok(_) => {}
+            Err(_) if self.log_may_fail() => {}
+            Err(refused) => world.fail(|| format!("blocks were not relocated for no reason: {refused}")),
+        }
+    }
+
+    /// The data of these blocks of the base: read at once, and one by one if that fails.
+    async fn read_base(&self, blocks: Vec<u64>) -> Vec<Option<Vec<u8>>> {
+        let (base, size) = (&self.vbdev.base, self.world.block_size());
+        let Some((first, last)) = blocks.first().copied().zip(blocks.last().copied()) else { return Vec::new() };
+        let (data, read) = base.read(first, vec![0; (last + 1 - first) as usize * size]).await;
+        if read.is_ok() {
+            return blocks.iter().map(|lba| Some(data[(lba - first) as usize * size..][..size].to_vec())).collect();
+        }
+        join_all(blocks.iter().map(|lba| async {
+            let (data, read) = base.read(*lba, vec![0; size]).await;
+            read.ok().map(|()| data)
+        }))
+        .await
+    }
+}

@@ -1,0 +1,589 @@
+//! Errors of the spare while the log is written: one copy, both copies, and what is in doubt then.
+
+use super::*;
+use remap_core::Device;
+use remap_core::format::Copy;
+
+/// A world with a block 10 that is remapped and holds 1, and blocks up to 99 that are bad for writes.
+fn world() -> (World, Vbdev) {
+    let world = World::new();
+    world.bad_for_writes(10, 90);
+    let host = world.open();
+    world.write(&host, 10, filled(1)).unwrap();
+    (world, host)
+}
+
+/// All pages of this copy of the log fail.
+fn log_fault(host: &Vbdev, copy: Copy, verb: Verb) -> Fault {
+    let layout = host.engine.layout();
+    let first = layout.log_page(copy, Area::Zero, 0).0;
+    Fault::new(verb, first..first + 2 * u64::from(layout.area_pages), IoStatus::Failed)
+}
+
+#[test]
+fn one_log_copy_is_enough_and_the_other_heals_by_itself() {
+    for copy in Copy::BOTH {
+        let (world, host) = world();
+        let epoch = host.engine.status().epoch;
+        world.spare.fail(log_fault(&host, copy, Verb::Write).times(1));
+        world.write(&host, 11, filled(2)).unwrap();
+        assert_eq!(host.engine.status().counters.log_copy_errors, 1);
+        // No time has to go by.
+        world.executor.run_for(std::time::Duration::from_millis(1));
+        let status = host.engine.status();
+        assert_eq!((status.state, status.epoch), (SetState::Online, epoch.plus(1)), "a checkpoint in the other area");
+        assert!(status.metadata.degraded_at.is_some() && status.metadata.healed_at >= status.metadata.degraded_at);
+        // Either copy may go now.
+        for lost in Copy::BOTH {
+            let layout = host.engine.layout();
+            let mut medium = world.spare.contents();
+            medium.clear(layout.log_page(lost, Area::Zero, 0).0, 2 * layout.area_blocks());
+            let again = world.after_crash(medium);
+            let host = again.open();
+            assert_eq!(mappings(&host.engine).len(), 2);
+            assert_eq!(host.engine.status().state, SetState::Online);
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_cannot_be_made_whole_is_tried_again_with_growing_pauses() {
+    let (world, host) = world();
+    world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
+    world.write(&host, 11, filled(2)).unwrap();
+    world.executor.run_for(std::time::Duration::from_secs(600));
+    let status = host.engine.status();
+    let attempts = status.counters.checkpoints;
+    assert!((10..30).contains(&attempts), "{attempts} attempts in ten minutes");
+    assert_eq!(
+        (status.state, status.metadata.log_a, status.metadata.log_b),
+        (SetState::Degraded, CopyHealth::Bad, CopyHealth::Ok)
+    );
+    world.spare.heal();
+    world.executor.run_for(std::time::Duration::from_secs(61));
+    assert_eq!(host.engine.status().state, SetState::Online);
+}
+
+/// A world in which copy `bad` of the log cannot be written any more, with three blocks remapped, and the page of the last.
+fn one_copy_bad(bad: Copy) -> (World, Vbdev, u64) {
+    let (world, host) = world();
+    world.spare.fail(log_fault(&host, bad, Verb::Write));
+    world.write(&host, 11, filled(2)).unwrap();
+    // The attempt to heal has gone to another area, on the good copy alone; commits go on there.
+    world.executor.run_for(std::time::Duration::from_millis(1));
+    world.write(&host, 12, filled(3)).unwrap();
+    let layout = host.engine.layout();
+    let good = if bad == Copy::A { Copy::B } else { Copy::A };
+    (world, host.clone(), layout.log_page(good, Area::One, 1).0)
+}
+
+#[test]
+fn with_one_copy_bad_a_lost_page_of_the_other_is_noticed() {
+    for bad in Copy::BOTH {
+        let (world, _, page) = one_copy_bad(bad);
+        for damage in [|medium: &mut Medium, at| medium.clear(at, 1), |medium: &mut Medium, at| medium.flip(at, 99)] {
+            let mut medium = world.spare.contents();
+            damage(&mut medium, page);
+            let again = World::with(medium.clone(), true);
+            let refused = again.open_with(params()).map(drop);
+            assert!(matches!(refused, Err(Error::PagesLost { .. })), "{refused:?}");
+            assert_eq!(again.spare.contents(), medium);
+        }
+    }
+}
+
+#[test]
+fn with_one_copy_bad_a_page_torn_by_a_power_cut_loses_nothing() {
+    for bad in Copy::BOTH {
+        let (world, _, page) = one_copy_bad(bad);
+        let mut medium = world.spare.contents();
+        // The page behind the last one was being written.
+        medium.set_block(page + 1, &filled(7));
+        let again = world.after_crash(medium);
+        let host = again.open();
+        assert_eq!(mappings(&host.engine).len(), 3);
+        assert_eq!(host.engine.status().state, SetState::Online);
+    }
+}
+
+#[test]
+fn a_log_that_lost_its_end_on_both_copies_is_refused_once_the_set_was_quiet_or_closed() {
+    for close in [false, true] {
+        let (world, host) = world();
+        world.write(&host, 11, filled(2)).unwrap();
+        if close {
+            let engine = Rc::clone(&host.engine);
+            world.executor.block_on(async move { engine.close().await }).unwrap();
+        } else {
+            world.quiet();
+        }
+        let layout = *host.engine.layout();
+        let mut medium = world.spare.contents();
+        for copy in Copy::BOTH {
+            medium.clear(layout.log_page(copy, Area::Zero, 2).0, 1);
+        }
+        let again = World::with(medium, true);
+        let lost = Error::PagesLost { known: sequence(3), found: sequence(2) };
+        assert_eq!(again.open_with(params()).map(drop), Err(lost));
+    }
+}
+
+/// A checkpoint that dies behind its copy A is hidden by a read error, the older area is gone on with, and it comes back.
+#[test]
+fn what_a_read_error_hid_at_open_does_not_win_later() {
+    for status in [READ_ERROR, IoStatus::Aborted] {
+        let (world, host) = world();
+        let layout = *host.engine.layout();
+        let hidden = layout.log_page(Copy::A, Area::One, 0).0;
+        let mut medium = world.spare.contents();
+        world.save(&host).unwrap();
+        medium.set_block(hidden, &world.spare.contents().block(hidden));
+        let world = world.after_crash(medium);
+        world.spare.fail(Fault::new(Verb::Read, hidden..hidden + 1, status));
+        if status == IoStatus::Aborted {
+            // It says nothing about the page, so nothing rests on it.
+            let refused = world.open_with(params()).map(drop);
+            assert!(matches!(refused, Err(Error::Io { what: "read", .. })), "{refused:?}");
+            assert_eq!(world.spare.writes(), 0);
+            continue;
+        }
+        world.spare.fail(Fault::new(Verb::Write, hidden..hidden + 1, WRITE_FAULT));
+        let host = world.open();
+        for at in 11..60 {
+            world.write(&host, at, filled(at)).unwrap();
+        }
+        world.spare.heal();
+        let again = world.after_kill();
+        let host = again.open();
+        assert_eq!(mappings(&host.engine).len(), 50);
+        assert_eq!(value(&again.read(&host, 59, 1).unwrap()), 59);
+    }
+}
+
+#[test]
+fn an_error_at_open_that_passes_is_waited_for() {
+    let (world, host) = world();
+    let world = world.after_kill();
+    let blocks = host.engine.layout().spare_blocks;
+    world.spare.fail(Fault::new(Verb::Read, 0..blocks, IoStatus::Aborted).times(4));
+    let host = world.open();
+    assert_eq!(mappings(&host.engine).len(), 1);
+    assert_eq!(world.spare.writes(), 0);
+}
+
+/// A crash between a checkpoint and its superblocks: they catch up at once, so that they know when the area is lost.
+#[test]
+fn superblocks_catch_up_after_a_crash_between_checkpoint_and_superblocks() {
+    let (world, host) = world();
+    let superblocks = [0, SPARE_BLOCKS - 1].map(|at| (at, world.spare.contents().block(at)));
+    world.save(&host).unwrap();
+    let mut medium = world.spare.contents();
+    superblocks.iter().for_each(|(at, block)| medium.set_block(*at, block));
+    let world = world.after_crash(medium);
+    world.bad_for_writes(11, 20);
+    let host = world.open();
+    for at in [11, 12, 13] {
+        world.write(&host, at, filled(at)).unwrap();
+    }
+    let (layout, at) = (*host.engine.layout(), host.engine.status().epoch);
+    assert_eq!(at, epoch(3), "a checkpoint of its own, and superblocks that know it");
+    let mut medium = world.spare.contents();
+    for copy in Copy::BOTH {
+        medium.clear(layout.log_page(copy, Area::Zero, 0).0, layout.area_blocks());
+    }
+    let refused = World::with(medium, true).open_with(params()).map(drop);
+    assert_eq!(refused, Err(Error::EpochLost { known: epoch(3), found: epoch(2) }));
+}
+
+/// A write went to another place of the log as well: that is one bad page, as any other.
+#[test]
+fn a_misdirected_page_is_bad_and_nothing_else() {
+    let (world, host) = world();
+    for at in 11..14 {
+        world.write(&host, at, filled(at)).unwrap();
+    }
+    let layout = *host.engine.layout();
+    let medium = world.spare.contents();
+    let pages = |copy, area| (0..5).map(move |page| layout.log_page(copy, area, page).0);
+    let of_a: Vec<_> = Area::BOTH.into_iter().flat_map(|area| pages(Copy::A, area)).collect();
+    let all = of_a.iter().copied().chain(pages(Copy::B, Area::Zero));
+    for from in all {
+        for to in &of_a {
+            let mut misdirected = medium.clone();
+            misdirected.set_block(*to, &medium.block(from));
+            let again = world.after_crash(misdirected);
+            let host = again.open();
+            assert_eq!(mappings(&host.engine).len(), 4, "from {from} to {to}");
+            assert_eq!(host.engine.status().state, SetState::Online);
+        }
+    }
+}
+
+/// What loading found to be bad is made whole, so that the other copy may lose the same page later.
+#[test]
+fn damage_found_while_loading_is_healed_before_the_other_copy_is_needed() {
+    let (mut world, host) = world();
+    for at in 11..15 {
+        world.write(&host, at, filled(at)).unwrap();
+    }
+    let layout = *host.engine.layout();
+    for copy in Copy::BOTH {
+        let mut medium = world.spare.contents();
+        for page in 0..8 {
+            medium.clear(layout.log_page(copy, Area::Zero, page).0, 1);
+            medium.clear(layout.log_page(copy, Area::One, page).0, 1);
+        }
+        world = world.after_crash(medium);
+        assert_eq!(mappings(&world.open().engine).len(), 5);
+    }
+}
+
+/// A page that cannot be read where the log ends may be read later, and count: nothing is served before it is made void.
+#[test]
+fn a_set_is_not_served_while_a_page_at_the_end_may_come_back() {
+    let (world, host) = world();
+    let at = host.engine.layout().log_page(Copy::A, Area::Zero, 2).0;
+    world.write(&host, 11, filled(2)).unwrap();
+    let mut medium = world.spare.contents();
+    // As a crash behind copy A leaves it.
+    medium.clear(host.engine.layout().log_page(Copy::B, Area::Zero, 2).0, 1);
+    let world = world.after_crash(medium);
+    world.spare.fail(Fault::new(Verb::Read, at..at + 1, READ_ERROR));
+    world.spare.fail(Fault::new(Verb::Write, 0..SPARE_BLOCKS, WRITE_FAULT));
+    assert_eq!(world.open_with(params()).map(drop), Err(Error::CheckpointFailed));
+    world.spare.heal();
+    let host = world.open();
+    assert_eq!(value(&world.read(&host, 11, 1).unwrap()), 2);
+}
+
+/// Found by the simulation: only copy A had the last page, nothing could be made whole, and the page was lost later.
+#[test]
+fn a_last_page_that_one_copy_has_is_noted_before_anything_rests_on_it() {
+    let (world, host) = world();
+    world.write(&host, 11, filled(2)).unwrap();
+    let layout = *host.engine.layout();
+    let mut medium = world.spare.contents();
+    medium.clear(layout.log_page(Copy::B, Area::Zero, 2).0, 1);
+    let again = world.after_crash(medium);
+    for copy in Copy::BOTH {
+        again.spare.fail(log_fault(&host, copy, Verb::Write));
+    }
+    let host = again.open();
+    assert_eq!(host.engine.status().state, SetState::Degraded);
+    again.write(&host, 11, filled(3)).unwrap();
+    let mut medium = again.spare.contents();
+    medium.clear(layout.log_page(Copy::A, Area::Zero, 2).0, 1);
+    let refused = World::with(medium, true).open_with(params()).map(drop);
+    assert_eq!(refused, Err(Error::PagesLost { known: sequence(3), found: sequence(2) }));
+}
+
+/// Found by the simulation: a page was in doubt, the next process found it and relied on it, and both copies lost it.
+#[test]
+fn a_page_in_doubt_that_the_next_process_finds_is_noted_before_anything_rests_on_it() {
+    let (world, host) = world();
+    for copy in Copy::BOTH {
+        world.spare.fail(log_fault(&host, copy, Verb::Write).with_effect(Effect::Everything).times(1));
+    }
+    // Nothing goes to the other area.
+    let layout = *host.engine.layout();
+    for copy in Copy::BOTH {
+        let first = layout.log_page(copy, Area::One, 0).0;
+        world.spare.fail(Fault::new(Verb::Write, first..first + layout.area_blocks(), WRITE_FAULT));
+    }
+    assert_eq!(world.write(&host, 11, filled(2)), Err(WRITE_FAULT));
+    let world = world.restarted();
+    let host = world.open();
+    world.write(&host, 11, filled(3)).unwrap();
+    let mut medium = world.spare.contents();
+    Copy::BOTH.iter().for_each(|copy| medium.flip(layout.log_page(*copy, Area::Zero, 2).0, 99));
+    let refused = World::with(medium, true).open_with(params()).map(drop);
+    assert_eq!(refused, Err(Error::PagesLost { known: sequence(3), found: sequence(2) }));
+}
+
+#[test]
+fn what_an_operator_accepts_to_lose_is_lost_and_nothing_else() {
+    let (world, host) = world();
+    for at in 11..14 {
+        world.write(&host, at, filled(at)).unwrap();
+    }
+    world.quiet();
+    let layout = *host.engine.layout();
+    let mut medium = world.spare.contents();
+    Copy::BOTH.iter().for_each(|copy| medium.flip(layout.log_page(*copy, Area::Zero, 3).0, 77));
+    let again = world.after_crash(medium.clone());
+    let refused = again.open_with(params()).err().unwrap();
+    let (spare, threads) = (again.spare.clone(), Threads::in_order(&again.executor));
+    let inspection = again.executor.block_on(async move { inspect(spare, threads).await }).unwrap().unwrap();
+    assert_eq!((again.spare.contents(), again.spare.writes()), (medium, 0), "inspecting writes nothing");
+    assert_eq!(inspection.refusal, Some(refused));
+    let states: Vec<_> = inspection.candidates.iter().map(|one| (one.epoch, one.sequence)).collect();
+    assert_eq!(states, [(epoch(1), sequence(3))]);
+    let area = inspection.areas.unwrap()[Area::Zero];
+    assert_eq!(area.pages[Copy::A], PageCounts { current: 4, older: 0, zero: 60, bad: 1 });
+    let stated = |last| {
+        let stated_end = Some(remap_core::StatedEnd { epoch: epoch(1), sequence: sequence(last) });
+        OpenParams { stated_end, ..params() }
+    };
+    let wrong = again.open_with(stated(4)).map(drop);
+    assert_eq!(wrong, Err(Error::NoSuchState { epoch: epoch(1), sequence: sequence(4) }));
+    let host = again.open_with(stated(3)).unwrap();
+    let held: Vec<_> = mappings(&host.engine).iter().map(|(lba, _)| lba.0).collect();
+    assert_eq!(held, [10, 11]);
+    // From then on it is as any other.
+    assert_eq!(mappings(&again.after_kill().open().engine).len(), 2);
+}
+
+#[test]
+fn a_dead_log_copy_is_survived_for_ever() {
+    for copy in Copy::BOTH {
+        let (world, host) = world();
+        world.spare.fail(log_fault(&host, copy, Verb::Write));
+        world.spare.fail(log_fault(&host, copy, Verb::Read));
+        for at in 11..90 {
+            world.write(&host, at, filled(at)).unwrap();
+        }
+        assert_eq!(host.engine.status().state, SetState::Degraded);
+        assert!(host.engine.status().epoch > epoch(1), "the area was full, and a checkpoint went to one copy");
+        assert!(!world.save(&host).unwrap().all_copies);
+        let again = world.after_kill();
+        let host = again.open();
+        assert_eq!(mappings(&host.engine).len(), 80);
+        assert_eq!(value(&again.read(&host, 80, 1).unwrap()), 80);
+    }
+}
+
+/// With both copies failing, whether or not the page reached the medium, no acknowledged write is lost.
+#[test]
+fn in_doubt_nothing_acknowledged_is_lost() {
+    for effect in [Effect::Nothing, Effect::Everything] {
+        let (world, host) = world();
+        let log = host.engine.status().epoch;
+        world.spare.fail(log_fault(&host, Copy::A, Verb::Write).times(1).with_effect(effect));
+        world.spare.fail(log_fault(&host, Copy::B, Verb::Write).times(1).with_effect(effect));
+        let free = host.engine.status().spare.free;
+        assert_eq!(world.write(&host, 11, filled(2)), Err(WRITE_FAULT));
+        assert_eq!(mappings(&host.engine)[1], (lba(11), Mapping::Pending));
+        assert_eq!(host.engine.status().state, SetState::Degraded);
+        assert_eq!(host.engine.status().spare.free, free - 1, "its spare block is in doubt");
+        // What is on the medium now may say either.
+        let crashed = world.spare.contents();
+        // The base could take the block now, but a write of it must not be acknowledged without a commit.
+        world.base.heal();
+        let writes = world.base.writes();
+        world.write(&host, 11, filled(3)).unwrap();
+        assert_eq!(world.base.writes(), writes);
+        let status = host.engine.status();
+        assert_eq!((status.state, status.epoch), (SetState::Online, log.plus(1)));
+        assert_eq!(status.spare.free, free - 1, "the one in doubt is free again, another is used");
+        let again = world.after_kill();
+        let host = again.open();
+        assert_eq!(value(&again.read(&host, 11, 1).unwrap()), 3);
+        assert_eq!(value(&again.read(&host, 10, 1).unwrap()), 1);
+        // Without the commit behind it, the failed write may have happened or not.
+        let early = again.after_crash(crashed);
+        let host = early.open();
+        let found = value(&early.read(&host, 11, 1).unwrap());
+        assert!(found == 0 || (found == 2 && effect == Effect::Everything), "{found}");
+    }
+}
+
+#[test]
+fn a_move_between_spare_blocks_that_is_in_doubt_fails_reads_until_it_is_settled() {
+    for effect in [Effect::Nothing, Effect::Everything] {
+        let (world, host) = world();
+        let Place::Spare(old) = host.engine.table().lookup(lba(10)) else { panic!() };
+        let at = host.engine.layout().data(old);
+        world.spare.fail(Fault::new(Verb::Write, at.0..at.0 + 1, WRITE_FAULT).times(2));
+        world.spare.fail(log_fault(&host, Copy::A, Verb::Write).times(1).with_effect(effect));
+        world.spare.fail(log_fault(&host, Copy::B, Verb::Write).times(1).with_effect(effect));
+        assert_eq!(world.write(&host, 10, filled(2)), Err(WRITE_FAULT));
+        assert_eq!(mappings(&host.engine), [(lba(10), Mapping::Lost(old))]);
+        assert_eq!(world.read(&host, 10, 1), Err(READ_ERROR));
+        // The old spare block takes writes again; this one must not be acknowledged without a commit.
+        let epoch = host.engine.status().epoch;
+        world.write(&host, 10, filled(3)).unwrap();
+        assert!(host.engine.status().epoch > epoch);
+        assert_eq!(mappings(&host.engine), [(lba(10), Mapping::Spare(old))]);
+        let again = world.after_kill();
+        assert_eq!(value(&again.read(&again.open(), 10, 1).unwrap()), 3);
+    }
+}
+
+/// Copies a remapped block back to the base, as `remove` will do, and gives it up on the spare.
+fn give_back(world: &World, host: &Vbdev, at: u64) -> Result<(), remap_core::Refused> {
+    let data = world.read(host, at, 1).unwrap();
+    world.base.heal();
+    let (base, engine) = (world.base.clone(), Rc::clone(&host.engine));
+    let moved = async move {
+        Device::write(&base, at, data).await.1.unwrap();
+        engine.clear(vec![lba(at)]).await
+    };
+    world.executor.block_on(moved).unwrap()
+}
+
+#[test]
+fn a_block_that_is_given_back_lives_on_the_base_and_its_spare_block_is_used_again() {
+    let (world, host) = world();
+    let Place::Spare(old) = host.engine.table().lookup(lba(10)) else { panic!() };
+    give_back(&world, &host, 10).unwrap();
+    world.quiet();
+    assert!(host.engine.table().is_empty());
+    assert_eq!(host.engine.status().spare.free, 138);
+    assert_eq!(world.read(&host, 10, 1).unwrap(), filled(1));
+    // All spare blocks are in use once, the old one too.
+    world.bad_for_writes(100, 200);
+    for at in 100..238 {
+        world.write(&host, at, filled(at)).unwrap();
+    }
+    assert!(mappings(&host.engine).iter().any(|(_, to)| to.spare() == Some(old)));
+    let again = world.after_kill();
+    let host = again.open();
+    assert_eq!(mappings(&host.engine).len(), 138);
+    assert_eq!(again.read(&host, 10, 1).unwrap(), filled(1));
+}
+
+#[test]
+fn a_block_whose_return_is_in_doubt_can_be_read_and_is_written_only_with_a_commit() {
+    for effect in [Effect::Nothing, Effect::Everything] {
+        let (world, host) = world();
+        for copy in Copy::BOTH {
+            world.spare.fail(log_fault(&host, copy, Verb::Write).with_effect(effect));
+        }
+        assert_eq!(give_back(&world, &host, 10), Err(remap_core::Refused::LogFailed));
+        assert_eq!(mappings(&host.engine), [(lba(10), Mapping::Pending)]);
+        assert_eq!(world.read(&host, 10, 1).unwrap(), filled(1), "it is in both places");
+        let doubtful = world.spare.contents();
+        assert_eq!(world.write(&host, 10, filled(2)), Err(WRITE_FAULT), "nothing can be committed");
+        let again = world.after_crash(doubtful);
+        assert_eq!(again.read(&again.open(), 10, 1).unwrap(), filled(1));
+    }
+}
+
+#[test]
+fn a_return_in_doubt_is_settled_by_the_next_checkpoint() {
+    let (world, host) = world();
+    for copy in Copy::BOTH {
+        world.spare.fail(log_fault(&host, copy, Verb::Write).times(2));
+    }
+    let Place::Spare(old) = host.engine.table().lookup(lba(10)) else { panic!() };
+    assert_eq!(give_back(&world, &host, 10), Err(remap_core::Refused::LogFailed));
+    world.spare.heal();
+    world.quiet();
+    assert_eq!(mappings(&host.engine), [(lba(10), Mapping::Spare(old))]);
+    world.write(&host, 10, filled(3)).unwrap();
+    assert_eq!(world.base.contents().block(10), filled(1), "it went to the spare");
+    let again = world.after_kill();
+    assert_eq!(again.read(&again.open(), 10, 1).unwrap(), filled(3));
+}
+
+#[test]
+fn what_is_in_doubt_stays_so_until_a_checkpoint_succeeds() {
+    let (world, host) = world();
+    world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
+    world.spare.fail(log_fault(&host, Copy::B, Verb::Write));
+    for round in 0..3 {
+        assert_eq!(world.write(&host, 11, filled(round)), Err(WRITE_FAULT));
+        assert_eq!(world.write(&host, 12, filled(round)), Err(WRITE_FAULT));
+    }
+    assert_eq!(world.save(&host), Err(Error::CheckpointFailed));
+    assert_eq!(world.read(&host, 10, 1).unwrap(), filled(1), "what was remapped still works");
+    let free = host.engine.status().spare.free;
+    assert_eq!(free, 138 - 2, "one used, one in doubt: no reservation is left behind");
+    world.spare.heal();
+    let saved = world.save(&host).unwrap();
+    assert!(saved.epoch > epoch(3), "no epoch is used twice: {}", saved.epoch);
+    assert_eq!(mappings(&host.engine).len(), 1, "and what was true before is so again");
+    assert_eq!(host.engine.status().spare.free, 137);
+    assert_eq!(world.after_kill().open().engine.status().state, SetState::Online);
+}
+
+#[test]
+fn a_failed_checkpoint_leaves_the_old_area_in_force() {
+    let (world, host) = world();
+    // The other area cannot be written at all.
+    let layout = *host.engine.layout();
+    for copy in Copy::BOTH {
+        let first = layout.log_page(copy, Area::One, 0).0;
+        world.spare.fail(Fault::new(Verb::Write, first..first + 65, IoStatus::Failed));
+    }
+    assert_eq!(world.save(&host), Err(Error::CheckpointFailed));
+    // A checkpoint of one page may be complete all the same, so nothing may be appended to the old area.
+    assert_eq!(world.write(&host, 11, filled(2)), Err(WRITE_FAULT));
+    let again = world.after_kill();
+    assert_eq!(mappings(&again.open().engine).len(), 1);
+    world.spare.heal();
+}
+
+#[test]
+fn data_that_cannot_be_flushed_is_not_committed() {
+    let (world, host) = world();
+    world.spare.fail(Fault::of_flush(IoStatus::Failed).times(1));
+    assert_eq!(world.write(&host, 11, filled(2)), Err(WRITE_FAULT));
+    assert_eq!(mappings(&host.engine).len(), 1);
+    assert_eq!(host.engine.status().spare.free, 137, "the reservation was given back");
+    world.write(&host, 11, filled(3)).unwrap();
+}
+
+#[test]
+fn rot_of_one_copy_is_healed_and_rot_of_both_is_refused() {
+    let (world, host) = world();
+    world.write(&host, 11, filled(2)).unwrap();
+    world.write(&host, 12, filled(3)).unwrap();
+    let layout = *host.engine.layout();
+    let medium = world.spare.contents();
+    for page in 0..3 {
+        for copy in Copy::BOTH {
+            let mut rotten = medium.clone();
+            rotten.flip(layout.log_page(copy, Area::Zero, page).0, 77);
+            let again = world.after_crash(rotten);
+            let host = again.open();
+            assert_eq!(host.engine.status().state, SetState::Online, "page {page}");
+            assert!(host.engine.status().metadata.healed_at.is_some(), "page {page}");
+            assert_eq!(mappings(&host.engine).len(), 3);
+        }
+        let mut rotten = medium.clone();
+        Copy::BOTH.iter().for_each(|copy| rotten.flip(layout.log_page(*copy, Area::Zero, page).0, 77));
+        let again = world.after_crash(rotten.clone());
+        assert!(again.open_with(params()).is_err(), "page {page}");
+        assert_eq!(again.spare.contents(), rotten);
+    }
+}
+
+#[test]
+fn restore_does_not_use_the_epochs_of_failed_checkpoints_again() {
+    let (world, host) = world();
+    world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
+    world.spare.fail(log_fault(&host, Copy::B, Verb::Write));
+    for _ in 0..3 {
+        assert_eq!(world.save(&host), Err(Error::CheckpointFailed));
+    }
+    world.spare.heal();
+    let engine = Rc::clone(&host.engine);
+    world.executor.block_on(async move { engine.restore(false).await }).unwrap().unwrap();
+    // Epochs 2 to 4 failed, at least; they may be complete on the spare.
+    assert!(world.save(&host).unwrap().epoch >= epoch(5));
+    assert_eq!(mappings(&host.engine).len(), 1);
+}
+
+/// Copy B alone is not proof that copy A had been written, if that had failed.
+#[test]
+fn a_crash_in_a_checkpoint_on_copy_b_alone_falls_back_to_the_old_area() {
+    let world = World::with(Medium::new(BLOCK, 2000), true);
+    world.bad_for_writes(0, 2000);
+    let host = world.open();
+    for at in 0..300 {
+        let host = host.clone();
+        world.executor.spawn(async move { host.write(at * 2, filled(at)).await.unwrap() });
+    }
+    world.executor.run();
+    world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
+    // Copy B has one page of two when power fails.
+    world.spare.die_at(world.spare.steps() + 1);
+    let engine = Rc::clone(&host.engine);
+    assert!(world.executor.block_on(async move { engine.save().await }).is_none());
+    let again = world.after_kill();
+    let host = again.open();
+    assert_eq!(mappings(&host.engine).len(), 300);
+    assert_eq!(host.engine.status().state, SetState::Online, "a fresh checkpoint was written");
+    assert_eq!(host.engine.status().epoch, epoch(3));
+}

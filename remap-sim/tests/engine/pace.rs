@@ -1,0 +1,79 @@
+//! Long work in small steps: what the owner thread does with very many remaps does not hold it for long.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use remap_core::{Move, Owner, Target};
+
+/// How long the longest single poll took while `work` was done, and all of it.
+fn longest<T: 'static>(world: &World, work: impl Future<Output = T> + 'static) -> (T, Duration, Duration) {
+    let began = Instant::now();
+    world.executor.measure_polls();
+    let done = world.executor.block_on(work).unwrap();
+    (done, world.executor.longest_poll(), began.elapsed())
+}
+
+/// `remaps` blocks, each `apart` from the next, remapped without a host.
+fn remap(world: &World, engine: &Rc<SimEngine>, remaps: u64, apart: u64) {
+    let engine = Rc::clone(engine);
+    let all = async move {
+        let blocks: Vec<_> = (0..remaps).map(|index| lba(index * apart)).collect();
+        for part in blocks.chunks(4096) {
+            let targets = engine.reserve(part.to_vec()).await.unwrap();
+            let to = |target| if let Target::New(to) = target { to } else { panic!("{target:?}") };
+            let moves = part.iter().zip(targets).map(|(lba, target)| Move { lba: *lba, to: to(target) });
+            engine.commit(moves.collect()).await.unwrap();
+        }
+    };
+    world.executor.block_on(all).unwrap();
+}
+
+/// A million remaps: `cargo test --release -p remap-sim --test engine pace -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures; nothing is asserted of a machine"]
+fn how_long_a_million_remaps_hold_the_thread() {
+    for (name, apart) in [("one by one", 2), ("sequential", 1), ("spread", 1000)] {
+        let params = OpenParams { base_blocks: 1 << 31, storm_limit: u64::MAX, ..params() };
+        // Without a cache, as writing out that of a simulated disk is long work itself.
+        let world = World::with(Medium::new(BLOCK, 1_200_000), false);
+        let engine = world.open_with(params.clone()).unwrap().engine;
+        remap(&world, &engine, 1_000_000, apart);
+        let say = |what: &str, longest: Duration, all: Duration| {
+            println!("{name}: {what}: longest step {longest:?} of {all:?}");
+        };
+        let saving = Rc::clone(&engine);
+        let (_, longest_step, all) = longest(&world, async move { saving.save().await.unwrap() });
+        say("save", longest_step, all);
+        let restoring = Rc::clone(&engine);
+        let (_, longest_step, all) = longest(&world, async move { restoring.restore(false).await.unwrap() });
+        say("restore", longest_step, all);
+        let again = world.restarted();
+        let (opened, longest_step, all) = longest(&again, again.opening(params));
+        assert_eq!(opened.unwrap().engine.status().remapped, 1_000_000);
+        say("open", longest_step, all);
+    }
+}
+
+#[test]
+fn work_on_many_remaps_lets_others_go_on_all_the_time() {
+    let params = OpenParams { storm_limit: u64::MAX, ..params() };
+    let world = World::with(Medium::new(BLOCK, 60_000), true);
+    let engine = world.open_with(params.clone()).unwrap().engine;
+    remap(&world, &engine, 50_000, 2);
+    let turns = |world: &World, work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+        let before = world.executor.polls();
+        world.executor.block_on(work).unwrap();
+        world.executor.polls() - before
+    };
+    let reads_and_writes = 4 * 400 / 32;
+    let saving = Rc::clone(&engine);
+    let polls = turns(&world, Box::pin(async move { assert!(saving.save().await.is_ok()) }));
+    assert!(polls > 50_000 / 2048 + reads_and_writes, "{polls} turns for a save");
+    let restoring = Rc::clone(&engine);
+    let polls = turns(&world, Box::pin(async move { drop(restoring.restore(false).await.unwrap()) }));
+    assert!(polls > 3 * 50_000 / 2048 + reads_and_writes, "{polls} turns for a restore");
+    let again = world.restarted();
+    let opening = again.opening(params);
+    let polls = turns(&again, Box::pin(async move { drop(opening.await.unwrap()) }));
+    assert!(polls > 2 * 50_000 / 2048 + reads_and_writes, "{polls} turns to open");
+}

@@ -3,9 +3,8 @@
 use std::cell::OnceCell;
 use std::ops::{ControlFlow, Deref};
 
-use remap_core::{BaseLba, Error, Extent, FormatPolicy, IoStatus, Mapping, OpenParams};
-use remap_sim::{Disk, Executor, Fault, Medium, SimEngine, Threads, Vbdev, Verb};
-use uuid::Uuid;
+use remap_core::{BaseLba, Error, Extent, IoStatus, Mapping, OpenParams};
+use remap_sim::{Disk, Executor, Fault, Medium, SimEngine, Threads, Vbdev, Verb, open_params};
 
 /// Bytes of a page, and of a block.
 pub const PAGE: usize = 4096;
@@ -27,20 +26,7 @@ pub fn fix_crc(page: &mut [u8]) {
 
 /// How the spare is opened.
 pub fn params() -> OpenParams {
-    OpenParams {
-        name: "Remap0".into(),
-        set_uuid: None,
-        fresh_set_uuid: Uuid::from_u128(1),
-        fresh_spare_id: Uuid::from_u128(2),
-        base_uuid: Uuid::from_u128(3),
-        base_blocks: BASE_BLOCKS,
-        md_size: 0,
-        format: FormatPolicy::Auto,
-        storm_limit: 1 << 20,
-        host_id: Uuid::nil(),
-        take_over: false,
-        stated_end: None,
-    }
+    OpenParams { storm_limit: 1 << 20, ..open_params(BASE_BLOCKS) }
 }
 
 /// A simulated process, whose tasks end with it: they know their executor, which has them, and would never be freed.

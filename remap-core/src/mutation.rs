@@ -60,6 +60,10 @@ mutations! {
     IgnoreEpoch,
     /// An epoch one below that of the superblock is taken for good, and with it an end below what is noted.
     EpochOffByOne,
+    /// A set whose last process died is loaded as if it had been closed.
+    DeathForgotten,
+    /// An attempt at a checkpoint counts although it was given up, and records were committed since.
+    GivenUpCounts,
     /// Recovery takes a page whose checksum is wrong.
     TrustPageWithoutCrc,
     /// Recovery takes a page that belongs somewhere else.

@@ -1,7 +1,7 @@
 //! The spare as log and recovery use it: errors say what was tried, what may pass is tried again, what hangs is given up.
 //!
 //! An error that is not of the medium (aborted, path, no memory) says nothing about a page, so it is tried again for a
-//! while. An operation that does not end within [`LIMIT`] counts as failed; a write that hangs may still come true, so
+//! while; a FLUSH only if the device did not fail it. An operation that does not end within [`LIMIT`] counts as failed; a write that hangs may still come true, so
 //! that nothing else is written to its blocks before it has ended.
 
 use std::cell::{Cell, RefCell};
@@ -66,7 +66,7 @@ impl<D: Device, E: Env> Spare<D, E> {
     /// # Errors
     /// [`Error::Io`] if it failed in another way, again and again: that says nothing about the medium.
     pub(crate) async fn read(&self, lba: SpareLba, blocks: u64) -> Result<Option<D::Buffer>, Error> {
-        let mut patience = Patience::new(&*self.env);
+        let mut patience = Patience::new(&*self.env, may_pass);
         loop {
             let (device, buffer) = (Rc::clone(&self.device), self.alloc(blocks)?);
             let done = self.limited(0..0, async move { device.read(lba.0, buffer).await }).await;
@@ -89,7 +89,7 @@ impl<D: Device, E: Env> Spare<D, E> {
         let blocks = buffer.as_ref().len() as u64 / u64::from(self.geometry().block_size.max(1));
         let range = lba.0..lba.0.saturating_add(blocks);
         let failed = |status| Err(Error::Io { what: "write", lba, status });
-        let mut patience = Patience::new(&*self.env);
+        let mut patience = Patience::new(&*self.env, may_pass);
         loop {
             if self.under_way.hangs(&range) {
                 return (Some(buffer), failed(TIMED_OUT));
@@ -117,15 +117,18 @@ impl<D: Device, E: Env> Spare<D, E> {
                 return Err(Error::Io { what: "zero", lba: at, status: TIMED_OUT });
             }
             let zero = move |device: Rc<D>| async move { device.write_zeroes(at.0, count).await };
-            self.command("zero", at, range, zero).await?;
+            self.command("zero", at, range, may_pass, zero).await?;
             done += count;
         }
         Ok(())
     }
 
-    /// Makes what was written survive power loss, on every device that takes FLUSH.
+    /// Makes what was written survive power loss, on every device that takes FLUSH. One that failed in the device is not tried
+    /// again: the device may have dropped what it could not write out, and have nothing to complain of the next time, as
+    /// Linux does with fsync. Whoever wrote has to write again.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
-        self.command("flush", SpareLba(0), 0..0, |device: Rc<D>| async move { device.flush().await }).await
+        let flush = |device: Rc<D>| async move { device.flush().await };
+        self.command("flush", SpareLba(0), 0..0, IoStatus::is_given_up, flush).await
     }
 
     async fn command<F: Future<Output = Result<(), IoStatus>> + 'static>(
@@ -133,9 +136,10 @@ impl<D: Device, E: Env> Spare<D, E> {
         what: &'static str,
         lba: SpareLba,
         range: Range<u64>,
+        may_pass: fn(IoStatus) -> bool,
         run: impl Fn(Rc<D>) -> F,
     ) -> Result<(), Error> {
-        let mut patience = Patience::new(&*self.env);
+        let mut patience = Patience::new(&*self.env, may_pass);
         loop {
             let done = self.limited(range.clone(), run(Rc::clone(&self.device))).await;
             match done.unwrap_or(Err(TIMED_OUT)) {
@@ -219,20 +223,26 @@ fn of_the_medium(status: IoStatus) -> bool {
     status.is_media_error(RemapOn::Any)
 }
 
+/// Whether an operation may succeed the next time, and then is as good as if it had not failed before.
+fn may_pass(status: IoStatus) -> bool {
+    !of_the_medium(status) && status != TIMED_OUT
+}
+
 /// Trying again what may pass.
 struct Patience<'a, E> {
     env: &'a E,
+    may_pass: fn(IoStatus) -> bool,
     pauses: u32,
 }
 
 impl<'a, E: Env> Patience<'a, E> {
-    fn new(env: &'a E) -> Patience<'a, E> {
-        Patience { env, pauses: 0 }
+    fn new(env: &'a E, may_pass: fn(IoStatus) -> bool) -> Patience<'a, E> {
+        Patience { env, may_pass, pauses: 0 }
     }
 
     /// Whether to try again after `status`; waits a while before.
     async fn again(&mut self, status: IoStatus) -> bool {
-        if of_the_medium(status) || status == TIMED_OUT || self.pauses >= PAUSES {
+        if !(self.may_pass)(status) || self.pauses >= PAUSES {
             return false;
         }
         self.env.sleep(FIRST_PAUSE * (1 << self.pauses)).await;

@@ -10,6 +10,12 @@ const SCT_MEDIA: u8 = 0x2;
 const SC_WRITE_FAULT: u8 = 0x80;
 /// NVMe "unrecovered read error", under [`SCT_MEDIA`].
 const SC_UNRECOVERED_READ: u8 = 0x81;
+/// NVMe status code type "generic command status".
+const SCT_GENERIC: u8 = 0x0;
+/// NVMe "command abort requested" and "aborted due to submission queue deletion", under [`SCT_GENERIC`].
+const SC_ABORTED: std::ops::RangeInclusive<u8> = 0x7..=0x8;
+/// NVMe status code type "path related status".
+const SCT_PATH: u8 = 0x3;
 /// SCSI sense key "medium error" (SPC-4, table of sense keys).
 const SENSE_MEDIUM_ERROR: u8 = 0x3;
 
@@ -78,6 +84,16 @@ impl IoStatus {
             IoStatus::Aborted | IoStatus::NoMemory | IoStatus::Other(_) => false,
         }
     }
+
+    /// Whether the command was given up by somebody before the device itself had failed it.
+    #[must_use]
+    pub fn is_given_up(self) -> bool {
+        match self {
+            IoStatus::Aborted | IoStatus::NoMemory => true,
+            IoStatus::Nvme { sct, sc, .. } => sct == SCT_PATH || (sct == SCT_GENERIC && SC_ABORTED.contains(&sc)),
+            IoStatus::Scsi { .. } | IoStatus::Aio(_) | IoStatus::Failed | IoStatus::Other(_) => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +132,20 @@ mod tests {
         assert!(IoStatus::Aio(-61).is_media_error(RemapOn::Media));
         for status in [IoStatus::Aio(-12), IoStatus::Aborted, IoStatus::NoMemory, IoStatus::Other(-1)] {
             assert!(!status.is_media_error(RemapOn::Any));
+        }
+    }
+
+    #[test]
+    fn only_aborts_and_lost_paths_say_nothing_of_the_device() {
+        for sct in 0..8 {
+            for sc in 0..=255 {
+                let expected = sct == 3 || (sct == 0 && (sc == 7 || sc == 8));
+                assert_eq!(nvme(sct, sc).is_given_up(), expected, "{sct:#x}/{sc:#x}");
+            }
+        }
+        assert!(IoStatus::Aborted.is_given_up() && IoStatus::NoMemory.is_given_up());
+        for status in [IoStatus::Aio(-libc::ENOSPC), IoStatus::Failed, IoStatus::Other(-1)] {
+            assert!(!status.is_given_up());
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use remap_core::IoStatus;
 use remap_core::format::{Area, Copy, PageAt, PageContent, PageOwner, Superblock, SuperblockContent, decode_page};
 
 use super::block::block_of;
-use super::faults::{Fault, Verb};
+use super::faults::{Effect, Fault, Verb};
 use super::medium::Medium;
 use super::random::Random;
 use super::world::World;
@@ -62,6 +63,8 @@ pub enum Wound {
     Unreadable,
     /// It cannot be read for a while.
     Hidden,
+    /// What was there earlier is read for a while.
+    Outdated,
 }
 
 impl Place {
@@ -107,6 +110,7 @@ impl Wound {
             Wound::Misdirected => "damage: misdirected",
             Wound::Unreadable => "damage: unreadable",
             Wound::Hidden => "damage: unreadable for a while",
+            Wound::Outdated => "damage: outdated for a while",
         }
     }
 }
@@ -136,6 +140,21 @@ impl World {
             self.note(|| format!("fate: page at {} of copy {} {:?}", page.start, damage.copy.name(), damage.wound));
             self.wound_page(page.clone(), damage, &contents, &random);
         }
+    }
+
+    /// What the set was loaded without does not come back: no checkpoint may have made it void, as both copies fail.
+    pub(crate) fn settle_damage(&self) {
+        self.rotten.borrow_mut().clear();
+        let mut gone = Vec::new();
+        self.spare.faults(|faults| {
+            faults.heal(|fault| {
+                let unreadable = fault.name.ends_with("unreadable");
+                gone.extend((fault.first..fault.end).filter(|_| unreadable));
+                unreadable
+            });
+        });
+        let garbage = block_of(&vec![0xA5; self.layout.block_size as usize]);
+        self.spare.rot(|medium| gone.into_iter().for_each(|lba| medium.set(lba, garbage.clone())));
     }
 
     fn wounded(&self, damage: &Damage) -> Vec<Range<u64>> {
@@ -194,18 +213,26 @@ impl World {
                 let Some(past) = past.get(damage.pick as usize % past.len().max(1)) else { return };
                 self.spoil(|medium| page.for_each(|lba| medium.set(lba, past.get(lba))));
             }
+            Wound::Outdated => {
+                self.lied.set(true);
+                let fault = Fault::new(Verb::Read, page, IoStatus::Failed).times(1 + random.below(3) as u32);
+                self.add(&self.spare, fault.with_effect(Effect::Stale).named("fault: stale read"));
+            }
             Wound::Unreadable | Wound::Hidden => {
-                // Each time it is read with others, and then alone.
-                let times = 2 * (1 + random.below(3) as u32);
+                // A page of the log is read with others each time, and then alone.
+                let superblock = page.start == self.layout.superblock(damage.copy).0;
+                let times = (1 + random.below(3) as u32) * if superblock { 1 } else { 2 };
                 let left = (damage.wound == Wound::Hidden).then_some(times);
-                let name = if page.start == self.layout.superblock(damage.copy).0 {
-                    "fault: superblock unreadable"
-                } else {
-                    "fault: log unreadable"
-                };
+                let written = page.clone();
+                let name = if superblock { "fault: superblock unreadable" } else { "fault: log unreadable" };
                 for lba in page {
                     let fault = Fault::new(Verb::Read, lba..lba + 1, self.media_error(Verb::Read));
                     self.add(&self.spare, Fault { left, ..fault.healed_by_write().named(name) });
+                }
+                if damage.wound == Wound::Hidden && random.chance(1, 2) {
+                    // Nor can it be written.
+                    let fault = Fault::new(Verb::Write, written, self.media_error(Verb::Write)).times(times);
+                    self.add(&self.spare, fault.named("fault: page write error"));
                 }
             }
         }

@@ -232,7 +232,9 @@ impl Disk {
         let store = &mut *self.0.store.borrow_mut();
         match (access.verb, struck.map(|struck| struck.effect)) {
             (Verb::Read, None) => store.read(access.lba, buffer),
-            (Verb::Read, Some(Effect::Stale)) => store.read_stale(access.lba, buffer),
+            (Verb::Read, Some(Effect::Stale)) => {
+                store.read_stale(access.lba, buffer, struck.map_or((0, 0), |struck| struck.within));
+            }
             (Verb::Flush, None) => store.flush(id),
             (Verb::Write | Verb::Zero, None) => {
                 store.take_effect(id, |_| true);
@@ -260,6 +262,7 @@ impl Disk {
                 }
                 store.give_up(id);
             }
+            (Verb::Flush, Some(Effect::Dropped)) => store.drop_cache(),
             (Verb::Read | Verb::Flush, Some(_)) => {}
         }
         struck.filter(|struck| !struck.effect.lies()).map_or(Ok(()), Err)

@@ -41,6 +41,8 @@ pub enum Effect {
     },
     /// What was there some time ago is read, and that is called success.
     Stale,
+    /// A flush drops what is in the cache.
+    Dropped,
 }
 
 impl Effect {
@@ -61,6 +63,8 @@ pub struct Fault {
     pub first: u64,
     /// The first block behind.
     pub end: u64,
+    /// How often it lets an operation pass before it strikes.
+    pub passes: u32,
     /// How often it strikes; `None` for ever.
     pub left: Option<u32>,
     /// The error.
@@ -79,8 +83,8 @@ impl Fault {
     #[must_use]
     pub fn new(verb: Verb, blocks: Range<u64>, status: IoStatus) -> Fault {
         let (first, end) = (blocks.start, blocks.end);
-        let (left, effect, heals, since) = (None, Effect::Nothing, false, 0);
-        Fault { name: "fault", verb, first, end, left, status, effect, heals, since }
+        let (passes, left, effect, heals, since) = (0, None, Effect::Nothing, false, 0);
+        Fault { name: "fault", verb, first, end, passes, left, status, effect, heals, since }
     }
 
     /// Every flush fails with `status`.
@@ -101,7 +105,13 @@ impl Fault {
         Fault { left: Some(times), ..self }
     }
 
-    /// What a write that it strikes does all the same.
+    /// It lets so many operations pass before.
+    #[must_use]
+    pub fn after(self, passes: u32) -> Fault {
+        Fault { passes, ..self }
+    }
+
+    /// What an operation that it strikes does all the same.
     #[must_use]
     pub fn with_effect(self, effect: Effect) -> Fault {
         Fault { effect, ..self }
@@ -173,6 +183,10 @@ impl Faults {
         };
         // Of several, the one on the first block.
         let fault = self.faults.iter_mut().filter(hits).min_by_key(|fault| fault.first)?;
+        if let Some(passes) = fault.passes.checked_sub(1) {
+            fault.passes = passes;
+            return None;
+        }
         let since = fault.left.is_none().then_some(fault.since);
         if let Some(left) = &mut fault.left {
             *left -= 1;

@@ -132,7 +132,10 @@ impl Process {
             }
             world.count("event: read failed as it may");
         } else {
-            world.fail(|| format!("read of {range:?} failed for no reason: {status:?}, {:?}", story.struck));
+            let (blocks, lba) = (range.blocks, range.lba.0);
+            world.fail(|| {
+                format!("a read of {blocks} blocks from {lba} on failed for no reason ({status:?}, {:?})", story.struck)
+            });
         }
     }
 
@@ -191,7 +194,8 @@ impl Process {
         if (!media && struck) || (media && (refused || story.struck.len() >= MANY)) {
             world.count("event: write failed as it may");
         } else {
-            world.fail(|| format!("write failed for no reason: {status:?}, {:?}, {:?}", story.struck, story.refused));
+            world
+                .fail(|| format!("a write failed for no reason ({status:?}, {:?}, {:?})", story.struck, story.refused));
         }
         for (refused, _) in &story.refused {
             match refused {
@@ -248,7 +252,7 @@ impl Process {
             Ok(report) => {
                 world.count(if dry_run { "event: compared with the spare" } else { "event: restored" });
                 if report.added + report.removed + report.changed > 0 && !self.log_may_fail() {
-                    world.fail(|| format!("the spare does not say what the table says: {report:?}"));
+                    world.fail(|| format!("the spare does not say what the table says ({report:?})"));
                 }
             }
             Err(_) if self.log_may_fail() || world.damaged() => {}

@@ -54,7 +54,7 @@ pub use random::Random;
 pub use shrink::shrink;
 pub use store::Cut;
 pub use threads::Threads;
-pub use vbdev::{SimEngine, Story, Vbdev};
+pub use vbdev::{SimEngine, Story, Vbdev, open_params};
 
 /// Seeds within which each bug on purpose has to be found.
 #[cfg(feature = "mutations")]

@@ -52,6 +52,9 @@ struct Options {
     /// With --mutations: only those with this in their name
     #[arg(long, value_name = "NAME", requires = "mutations")]
     only: Option<String>,
+    /// With --seed: with this bug on purpose (needs the feature `mutations`)
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    bug: Option<String>,
 }
 
 impl Options {
@@ -76,6 +79,11 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if options.mutations {
         return mutants::show(options.threads(), options.only.as_deref().unwrap_or_default());
+    }
+    if let Some(bug) = &options.bug
+        && let Err(code) = mutants::activate(bug)
+    {
+        return code;
     }
     if let Some(seed) = options.seed {
         return replay(&options.plan(seed));

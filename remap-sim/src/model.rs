@@ -175,6 +175,7 @@ impl Model {
     /// The values that it could have returned.
     pub fn read(&mut self, lba: u64, begun: u64, value: Value) -> Result<(), String> {
         let ended = self.now();
+        let power_lost = self.power_lost;
         let block = &mut self.blocks[lba as usize];
         let holders = block.writes.iter().filter(|write| write.value == value && !write.is_gone(block, begun, false));
         // Several writes of zeros look alike: it proves something only if it does whichever of them it was.
@@ -182,15 +183,21 @@ impl Model {
             let allowed = block.writes.iter().filter(|write| !write.is_gone(block, begun, false));
             return Err(format!("block {lba} holds {value}, not {:?}", allowed.map(|w| w.value).collect::<Vec<_>>()));
         };
-        block.seen.push(Seen { value, begun, ended, durable });
+        // What was read from the cache of a device before it lost its power may be gone since.
+        if durable || begun > power_lost {
+            block.seen.push(Seen { value, begun, ended, durable });
+        }
         Ok(())
     }
 
-    /// Whether any write of block `lba` that began after `moment` was acknowledged before `before`.
+    /// Whether any write of block `lba` that began after `moment` was acknowledged before `before`, and none that began
+    /// earlier can have come after it.
     #[must_use]
     pub fn written_since(&self, lba: u64, moment: u64, before: u64) -> bool {
-        let (begun, ended) = self.blocks[lba as usize].last_acknowledged;
-        begun > moment && ended < before
+        let block = &self.blocks[lba as usize];
+        let (begun, ended) = block.last_acknowledged;
+        let overlaps = |write: &Write| write.begun <= moment && write.ended > begun;
+        begun > moment && ended < before && !block.writes.iter().any(overlaps)
     }
 
     /// A flush that began at `begun` was acknowledged: what was acknowledged before it began is durable.

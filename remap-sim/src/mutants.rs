@@ -20,14 +20,32 @@ pub(crate) fn show(threads: usize, name: &str) -> ExitCode {
     if found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Turns on the bug on purpose of this name.
+#[cfg(feature = "mutations")]
+pub(crate) fn activate(name: &str) -> Result<(), ExitCode> {
+    use remap_core::mutation::{Mutation, activate};
+    let Some(bug) = Mutation::ALL.iter().find(|bug| format!("{bug:?}") == name) else {
+        eprintln!("there is no bug on purpose {name}: there are {:?}", Mutation::ALL);
+        return Err(ExitCode::from(2));
+    };
+    activate(Some(*bug));
+    Ok(())
+}
+
 /// The first words of what was wrong.
 #[cfg(feature = "mutations")]
 fn shorten(failure: &str) -> String {
-    failure.split([';', '(']).next().unwrap_or_default().trim().chars().take(100).collect()
+    let first = failure.split(" (").next().unwrap_or_default();
+    first.split([';', '{', '|']).next().unwrap_or_default().trim().chars().take(100).collect()
 }
 
 #[cfg(not(feature = "mutations"))]
 pub(crate) fn show(_threads: usize, _name: &str) -> ExitCode {
     eprintln!("this was built without the feature `mutations`");
     ExitCode::from(2)
+}
+
+#[cfg(not(feature = "mutations"))]
+pub(crate) fn activate(_name: &str) -> Result<(), ExitCode> {
+    Err(show(0, ""))
 }

@@ -114,8 +114,7 @@ fn opened(world: &World, vbdev: &Vbdev, known: bool, errors: bool, cached: &[u64
     world.formatted.set(true);
     world.open.set(true);
     if world.harm == Harm::Both {
-        // What was taken for the end does not come back: no checkpoint may have made it void, as both copies fail.
-        world.rotten.borrow_mut().clear();
+        world.settle_damage();
     }
     let status = vbdev.engine.status();
     world.note(|| format!("open: {:?}", status.metadata));

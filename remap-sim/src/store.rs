@@ -108,12 +108,12 @@ impl Store {
         }
     }
 
-    /// What was there some time ago.
-    pub(crate) fn read_stale(&self, lba: u64, bytes: &mut [u8]) {
+    /// What is there, and in the blocks from `stale.0` to `stale.1` what was there some time ago.
+    pub(crate) fn read_stale(&self, lba: u64, bytes: &mut [u8], stale: (u64, u64)) {
         self.read(lba, bytes);
         let Some(past) = &self.past else { return };
         let size = self.medium.block_size() as usize;
-        for (at, bytes) in (lba..).zip(bytes.chunks_mut(size)) {
+        for (at, bytes) in (lba..).zip(bytes.chunks_mut(size)).filter(|(at, _)| (stale.0..stale.1).contains(at)) {
             copy_to(&past.get(at), bytes);
         }
     }
@@ -159,6 +159,11 @@ impl Store {
             }
             !versions.is_empty()
         });
+    }
+
+    /// What was written and not flushed is gone.
+    pub(crate) fn drop_cache(&mut self) {
+        self.cache.clear();
     }
 
     /// The medium after a power cut that leaves of each block of the cache as many versions as `choose` says.

@@ -28,6 +28,8 @@ enum Shape {
     Superblocks,
     /// Spare blocks are given free, and used again at once, as there are few.
     Reuse,
+    /// A page is only in copy A when a crash comes, is not seen while others are written, and then is.
+    Attempts,
 }
 
 /// What is decided for all of a plan.
@@ -56,6 +58,7 @@ impl Plan {
             10..14 => Shape::Doubt,
             14..17 => Shape::Superblocks,
             17..22 => Shape::Reuse,
+            22..24 => Shape::Attempts,
             _ => Shape::Ordinary,
         };
         let harms = [
@@ -70,6 +73,8 @@ impl Plan {
         let harm = match shape {
             Shape::Doubt | Shape::Reuse => Harm::Errors,
             Shape::Superblocks => Harm::One(random.pick(&Copy::BOTH)),
+            // The copy that is written first.
+            Shape::Attempts => Harm::One(Copy::A),
             _ => random.pick(&harms),
         };
         Plan::of(&random, shape, harm)
@@ -149,7 +154,11 @@ impl Plan {
             blocks,
             harm,
             hosts: if shape == Shape::Reuse { 6 } else { 1 + random.below(6) },
-            fate: if shape == Shape::Doubt || shape == Shape::Superblocks { 40 } else { random.pick(&[0, 10, 10, 25]) },
+            fate: match shape {
+                Shape::Doubt | Shape::Superblocks => 40,
+                Shape::Attempts => 0,
+                _ => random.pick(&[0, 10, 10, 25]),
+            },
             patience: random.pick(&[4, 40, 400]),
             longest,
             hot: if shape == Shape::Reuse { blocks } else { random.pick(&[blocks, blocks, 4]) },
@@ -159,12 +168,16 @@ impl Plan {
             Shape::Large => 1 + random.below(2),
             Shape::Long | Shape::Reuse => 1 + random.below(3),
             Shape::Medium => 2 + random.below(3),
+            Shape::Attempts => 3,
             _ => 2 + random.below(12),
         };
         let mut plan = Plan { schedule: random.next(), config, lives: Vec::new() };
         for life in 0..=lives {
             let life = taste.life(life, life < lives, random);
             plan.lives.push(life);
+        }
+        if shape == Shape::Attempts {
+            taste.attempts(&mut plan.lives, random);
         }
         plan
     }
@@ -224,6 +237,10 @@ impl Taste {
         let damage = |copy, place, wound| Damage { copy, place, wound, pick: random.next() };
         match self.harm {
             Harm::Errors => Vec::new(),
+            Harm::One(copy) if self.shape == Shape::Superblocks => {
+                let wound = if random.chance(2, 3) { Wound::Hidden } else { Wound::any(random) };
+                vec![damage(copy, Place::Superblock, wound)]
+            }
             Harm::One(copy) => vec![damage(copy, Place::any(random), Wound::any(random))],
             Harm::KnownBad(copy) => {
                 let other = if copy == Copy::A { Copy::B } else { Copy::A };
@@ -231,9 +248,40 @@ impl Taste {
             }
             Harm::Both => {
                 let place = random.pick(&[Place::Last, Place::Last, Place::First, Place::Any]);
-                Copy::BOTH.map(|copy| damage(copy, place, Wound::traced(random))).to_vec()
+                let wound = |random: &Random| match Wound::traced(random) {
+                    Wound::Hidden => Wound::Unreadable,
+                    other => other,
+                };
+                Copy::BOTH.map(|copy| damage(copy, place, wound(random))).to_vec()
             }
         }
+    }
+
+    /// What happens around a page that is only in copy A, of an attempt at a checkpoint where something is hidden, or of a commit: it is not
+    /// seen at the next start.
+    fn attempts(&self, lives: &mut [Life], random: &Random) {
+        let (Harm::One(copy), [_, attempt, others, then]) = (self.harm, lives) else { return };
+        let damage = |place, wound| vec![Damage { copy, place, wound, pick: random.next() }];
+        let import = || Op { host: 1, wait: 0, what: What::Import { lba: random.below(2), blocks: self.blocks - 1 } };
+        let place = if random.chance(1, 2) {
+            attempt.damage = damage(random.pick(&[Place::First, Place::Any]), Wound::Hidden);
+            attempt.crash = Some(Crash { commands: 4 + random.below(6), polls: random.below(8), cut: [Cut::Kill; 2] });
+            Place::First
+        } else {
+            attempt.damage.clear();
+            attempt.ops.insert(0, import());
+            attempt.crash = Some(Crash { commands: 6 + random.below(30), polls: random.below(8), cut: [Cut::Kill; 2] });
+            Place::Last
+        };
+        others.damage = damage(place, Wound::Outdated);
+        others.crash = Some(Crash { commands: 20, polls: 200 + random.below(800), cut: [Cut::Kill; 2] });
+        then.damage.clear();
+        if place == Place::Last && random.chance(1, 2) {
+            // Hosts go on, and nothing is committed.
+            return;
+        }
+        let what = What::Metadata { area: Area::One(copy), superblock: false, times: 20, effect: Effect::Nothing };
+        others.ops.splice(0..0, [Op { host: 0, wait: 0, what }, import()]);
     }
 
     /// Blocks that are bad from the beginning.
@@ -244,6 +292,11 @@ impl Taste {
             Shape::Medium => 30,
             _ => random.pick(&[0, 10, 50, 95]),
         };
+        // More of the spare than a relocation tries.
+        let spare = if random.chance(1, 32) { 10 + random.below(20) } else { 0 };
+        for lba in 0..spare {
+            list.push(Op { host: 0, wait: 0, what: What::BadBlock { side: Side::Spare, lba, bad: Bad::Writes } });
+        }
         for lba in 0..self.blocks {
             if random.chance(percent, 100) {
                 let bad = random.pick(&[Bad::Reads, Bad::Writes, Bad::Both, Bad::Both]);
@@ -330,6 +383,8 @@ impl Taste {
             Harm::One(copy) => match random.below(10) {
                 0..3 => What::Metadata { area: Area::One(copy), superblock, times, effect },
                 3 => What::Unreadable { copy, superblock, pick, times: None },
+                // Where superblocks fail, what has lied is no excuse.
+                6 if self.shape == Shape::Superblocks => What::Unreadable { copy, superblock, pick, times: Some(1) },
                 4 | 5 => What::Unreadable { copy, superblock, pick, times: Some(times.min(3)) },
                 6 => {
                     let by = (random.below(9) as i64 - 4) * 8;

@@ -56,6 +56,21 @@ fn a_power_cut_takes_what_was_not_flushed_and_nothing_else() {
 }
 
 #[test]
+fn what_a_read_saw_before_its_device_lost_its_power_may_be_gone() {
+    let mut model = Model::new(1, false);
+    let write = model.begin_write(0, 1, 1);
+    let begun = model.begin_read();
+    model.acknowledge(&write, &[]);
+    model.device_lost_power();
+    model.read(0, begun, 1).unwrap();
+    model.end_read(begun);
+    assert_eq!(possible(&mut model, 0..2), [ZEROS, 1]);
+    let begun = model.now();
+    model.read(0, begun, 1).unwrap();
+    assert_eq!(possible(&mut model, 0..2), [1], "it was read after that");
+}
+
+#[test]
 fn a_failed_write_may_be_there_or_not() {
     let mut model = Model::new(1, false);
     let failed = model.begin_write(0, 1, 1);
@@ -123,12 +138,10 @@ mod mutations {
     /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too.
     const RARE: &[Mutation] = &[
         Mutation::SkipFlushBeforeRecord,
-        Mutation::GoOnInTheSameEpoch,
         Mutation::EpochUsedTwice,
         Mutation::AreaNotZeroed,
         Mutation::CompleteWithFirstPage,
         Mutation::FreedSpareNotDrained,
-        Mutation::BadReservationReleased,
         Mutation::SuperblockSequenceUsedTwice,
         Mutation::WritePendingToBase,
     ];

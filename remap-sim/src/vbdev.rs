@@ -7,10 +7,12 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 use remap_core::{
-    Abilities, AfterError, At, BaseLba, Committed, Device, Engine, Error, Extent, HostIo, HostOp, IoStatus, Move,
-    OpenParams, Owner, Part, Place, Refused, RemapOn, Request, Route, SpareIndex, Status, Target, after_error, rescue,
-    route,
+    Abilities, AfterError, At, BaseLba, Committed, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp,
+    IoStatus, Move, OpenParams, Owner, Part, Place, Refused, RemapOn, Request, Route, SpareIndex, Status, Target,
+    after_error, rescue, route,
 };
+
+use uuid::Uuid;
 
 use super::disk::{Access, Disk};
 use super::faults::{Struck, Verb};
@@ -18,6 +20,25 @@ use super::threads::Threads;
 
 /// The engine of a simulation.
 pub type SimEngine = Engine<Disk, Threads>;
+
+/// How a set is opened above a base of so many blocks, if nothing else is wanted.
+#[must_use]
+pub fn open_params(base_blocks: u64) -> OpenParams {
+    OpenParams {
+        name: "Remap0".into(),
+        set_uuid: None,
+        fresh_set_uuid: Uuid::from_u128(1),
+        fresh_spare_id: Uuid::from_u128(2),
+        base_uuid: Uuid::from_u128(3),
+        base_blocks,
+        md_size: 0,
+        format: FormatPolicy::Auto,
+        storm_limit: 4096,
+        host_id: Uuid::nil(),
+        take_over: false,
+        stated_end: None,
+    }
+}
 
 /// Why an I/O may have failed, and what was promised of it.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use remap_core::format::{Area, Copy, Layout};
-use remap_core::{Error, FormatPolicy, OpenParams, RemapOn};
+use remap_core::{Error, OpenParams, RemapOn};
 use uuid::Uuid;
 
 use super::coverage::Coverage;
@@ -17,6 +17,7 @@ use super::medium::Medium;
 use super::model::{Model, Value, ZEROS};
 use super::plan::{Harm, Plan, What};
 use super::random::Random;
+use super::vbdev::open_params;
 
 /// The bits of a value; those above are the block's address.
 const VALUE_BITS: u32 = 40;
@@ -128,20 +129,7 @@ impl World {
             failure: RefCell::default(),
             coverage: RefCell::default(),
             trace: traced.then(RefCell::default),
-            params: OpenParams {
-                name: "Remap0".into(),
-                set_uuid: None,
-                fresh_set_uuid: Uuid::from_u128(1),
-                fresh_spare_id: Uuid::from_u128(2),
-                base_uuid: Uuid::from_u128(3),
-                base_blocks: config.base_blocks,
-                md_size: 0,
-                format: FormatPolicy::Auto,
-                storm_limit: config.storm_limit,
-                host_id: Uuid::nil(),
-                take_over: false,
-                stated_end: None,
-            },
+            params: OpenParams { storm_limit: config.storm_limit, ..open_params(config.base_blocks) },
             random,
         })
     }

@@ -15,7 +15,7 @@ use super::report::{
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Area, Copy};
+use crate::format::Copy;
 use crate::owner::Refused;
 use crate::pace::Pace;
 use crate::recovery::recover;
@@ -215,20 +215,17 @@ impl<D: Device, E: Env> Committer<D, E> {
             spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
             spare.flush().await?;
         }
-        for (copy, area) in Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| (copy, area))) {
-            spare.zero(layout.log_page(copy, area, 0), TELLING_PAGES * layout.page_blocks()).await?;
+        for start in layout.log_areas() {
+            spare.zero(start, TELLING_PAGES * layout.page_blocks()).await?;
         }
         spare.flush().await?;
         log::warn!("{}: spare erased, {blocks} blocks were remapped", self.shared.name);
         Ok(())
     }
 
-    /// Notes in the superblocks how far the log goes. Nothing can be committed any more then.
+    /// Notes in the superblocks how far the log goes, and that nothing is under way. Nothing can be committed any more then.
     pub(super) async fn close(&mut self) {
-        if self.shared.closed.replace(true) || !self.log.note_is_due() {
-            return;
-        }
-        if !self.log.note_committed().await {
+        if !self.shared.closed.replace(true) && !self.log.close().await {
             log::warn!("{}: no superblock can be written", self.shared.name);
         }
     }
@@ -238,25 +235,14 @@ impl<E: Env> Shared<E> {
     /// The changes that make the table say what `mappings` say.
     async fn differences(&self, mappings: BTreeMap<BaseLba, Mapping>) -> Vec<Change> {
         let mut changes = Vec::new();
+        let visited = self.table.visit_in_steps(|lba, held| {
+            let to = mappings.get(&lba).copied();
+            if to != Some(held) {
+                changes.push(Change { lba, to });
+            }
+        });
+        visited.await;
         let mut pace = Pace::default();
-        let (mut from, end) = (BaseLba(0), BaseLba(self.table.base_blocks()));
-        while from < end {
-            let (mut seen, mut next) = (0, end);
-            let _ = self.table.visit(Extent::new(from, end.0 - from.0), |lba, held| {
-                if seen == Pace::STRIDE {
-                    next = lba;
-                    return ControlFlow::Break(());
-                }
-                seen += 1;
-                let to = mappings.get(&lba).copied();
-                if to != Some(held) {
-                    changes.push(Change { lba, to });
-                }
-                ControlFlow::Continue(())
-            });
-            from = next;
-            pace.step(seen).await;
-        }
         let mut all = Vec::new();
         let mut changes = changes.into_iter().peekable();
         // It is taken apart as it is gone through: to drop it at once would take long, too.

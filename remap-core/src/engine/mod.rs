@@ -126,7 +126,6 @@ impl<D: Device, E: Env> Engine<D, E> {
         if unfinished && !active(Mutation::FoundDamageNotHealed) {
             committer.heal_what_was_found(unsettled).await?;
         }
-        committer.note_what_was_found();
         shared.env.spawn(committer.run());
         Ok(Rc::new(Engine { shared, requests, device: std::marker::PhantomData }))
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::format::layout::{page_geometry, superblock_b};
 use crate::format::page::used_by;
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
-use crate::format::{Area, Copy, Layout, PerArea, PerCopy, Slot, SpareState, Superblock, SuperblockContent};
+use crate::format::{Copy, Layout, PerArea, PerCopy, Slot, SpareState, Superblock, SuperblockContent};
 use crate::mutation::{Mutation, active};
 use crate::recovery::{Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
@@ -82,7 +82,9 @@ pub(super) async fn open<D: Device, E: Env>(
         Plan::Format => format(spare, counters, params, &found).await,
         Plan::Load { superblock, ok, rewrite, taken_over } => {
             let mut recovered = recover(&spare, &superblock, params.stated_end).await?;
-            recovered.unfinished |= rewrite;
+            // What the last process had under way may be there or not, and be seen now or only the next time.
+            let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
+            recovered.unfinished |= rewrite || died;
             recovered.unsettled |= taken_over;
             let health = recovered.health(ok);
             let log = Log::new(spare, counters, *superblock, recovered.position, health);
@@ -194,9 +196,9 @@ pub(super) const TELLING_PAGES: u64 = 2;
 async fn log_of_erased<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<Option<uuid::Uuid>, Error> {
     let geometry = spare.geometry();
     let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
-    for (copy, area) in Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| (copy, area))) {
+    for start in layout.log_areas() {
         for page in 0..TELLING_PAGES {
-            let page = spare.read(layout.log_page(copy, area, page), layout.page_blocks()).await?;
+            let page = spare.read(start.plus(page * layout.page_blocks()), layout.page_blocks()).await?;
             if let Some(set) = page.and_then(|page| used_by(page.as_ref())) {
                 return Ok(Some(set));
             }
@@ -263,6 +265,7 @@ async fn format<D: Device, E: Env>(
         epoch: Epoch::ZERO,
         committed: Sequence::ZERO,
         noted_epoch: Epoch::ZERO,
+        in_use: false,
         base_blocks: params.base_blocks,
         md_size: params.md_size,
         name: params.name.clone(),
@@ -275,10 +278,8 @@ async fn format<D: Device, E: Env>(
         kept: Kept::default(),
     };
     // Slots that were never written have to read as zeros.
-    for copy in Copy::BOTH {
-        for area in Area::BOTH {
-            spare.zero(layout.log_page(copy, area, 0), layout.area_blocks()).await?;
-        }
+    for start in layout.log_areas() {
+        spare.zero(start, layout.area_blocks()).await?;
     }
     // One that cannot be read now may be that of another set, and come back beside the new one.
     for copy in Copy::BOTH {

@@ -114,13 +114,6 @@ impl<D: Device, E: Env> Committer<D, E> {
         Ok(())
     }
 
-    /// What a crash left unnoted is noted as if it had been committed now.
-    pub(super) fn note_what_was_found(&mut self) {
-        if self.log.note_is_due() {
-            self.upkeep.note_at = Some(self.shared.env.now() + QUIET);
-        }
-    }
-
     /// After each request, and when it is time.
     pub(super) async fn see_to_the_copies(&mut self) {
         if self.shared.closed.get() {

@@ -126,6 +126,11 @@ impl Layout {
         self.log[copy].plus(area).plus(page.saturating_mul(self.page_blocks()))
     }
 
+    /// The blocks where the log areas start, in each copy.
+    pub(crate) fn log_areas(&self) -> impl Iterator<Item = SpareLba> + '_ {
+        Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| self.log_page(copy, area, 0)))
+    }
+
     /// The block where the superblock starts, in that copy.
     #[must_use]
     pub fn superblock(&self, copy: Copy) -> SpareLba {

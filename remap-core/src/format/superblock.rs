@@ -98,8 +98,8 @@ pub struct RawSuperblock {
     pub superblock_b: U64,
     /// Bytes of the name.
     pub name_len: U32,
-    /// Zero.
-    pub zero: [u8; 4],
+    /// Not zero from the first page that is written after a start on, until it is closed cleanly.
+    pub in_use: U32,
     /// Name of the Remap bdev, UTF-8, zeros behind it.
     pub name: [u8; 192],
     /// For later versions; kept.
@@ -220,6 +220,8 @@ pub struct Superblock {
     /// The epoch in which every commit is noted in `committed` before it is acknowledged, or zero: there, nothing behind
     /// `committed` was acknowledged.
     pub noted_epoch: Epoch,
+    /// Whether it was not closed cleanly since something was written to the log: a page may have been under way.
+    pub in_use: bool,
     /// Size of the base in blocks.
     pub base_blocks: u64,
     /// Metadata bytes a block.
@@ -320,6 +322,7 @@ impl Superblock {
             superblock_b: U64::new(layout.superblock_b.0),
             // At most 191.
             name_len: U32::new(name_len as u32),
+            in_use: U32::new(u32::from(self.in_use)),
             ..RawSuperblock::new_zeroed()
         };
         raw.name[..name_len].copy_from_slice(&self.name.as_bytes()[..name_len]);
@@ -391,6 +394,7 @@ impl Superblock {
             epoch: Epoch::new(raw.epoch.get()).ok_or("epoch")?,
             committed: Sequence::new(raw.committed.get()).ok_or("committed sequence")?,
             noted_epoch: Epoch::new(raw.noted_epoch.get()).ok_or("noted epoch")?,
+            in_use: raw.in_use.get() != 0,
             base_blocks: raw.base_blocks.get(),
             md_size: raw.md_size.get(),
             name,

@@ -29,6 +29,7 @@ fn superblock() -> Superblock {
         epoch: Epoch::new(5).unwrap(),
         committed: Sequence::new(70).unwrap(),
         noted_epoch: Epoch::new(4).unwrap(),
+        in_use: true,
         base_blocks: 1 << 35,
         md_size: 8,
         name: "n".repeat(NAME_MAX),
@@ -337,7 +338,7 @@ fn the_document_says_what_the_code_does() {
             fields!(RawSuperblock: magic, crc, version, incompat, ro_compat, compat, set_uuid, base_uuid, host_id, generation,
                 sequence, written_at, epoch, committed, noted_epoch, base_blocks, spare_blocks, spare_0_id, spare_1_id,
                 spare_0_state, spare_1_state, slot, block_size, md_size, page_bytes, area_pages, data_blocks, log_a, log_b,
-                data_start, superblock_b, name_len, zero, name, reserved, tail),
+                data_start, superblock_b, name_len, in_use, name, reserved, tail),
         ),
     ];
     for (name, size, fields) in structures {

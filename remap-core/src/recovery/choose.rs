@@ -10,6 +10,7 @@
 //!   acknowledged: so behind that nothing was.
 //! - Nothing is appended after an open before there is a new epoch.
 
+use super::StatedEnd;
 use super::scan::{PageState, Pages};
 use crate::error::Error;
 use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Superblock};
@@ -31,6 +32,15 @@ impl Known {
     pub(super) fn of(superblock: &Superblock) -> Known {
         let Superblock { epoch, committed, noted_epoch, .. } = *superblock;
         Known { epoch, committed, noted_epoch }
+    }
+
+    /// Whether a page is of an attempt at a checkpoint that was given up, which no superblock knows. Its first page has a higher
+    /// sequence number than all that was committed before; so what was committed since, under an epoch that is known, is not in it.
+    fn gave_up(self, page: u32, info: &PageInfo) -> bool {
+        let first = info.sequence.minus(u64::from(page));
+        info.epoch > self.epoch
+            && first.is_some_and(|first| first <= self.committed)
+            && !active(Mutation::GivenUpCounts)
     }
 }
 
@@ -90,13 +100,19 @@ enum Kind {
     Bad,
 }
 
-fn infos(pages: &Pages) -> impl Iterator<Item = &PageInfo> {
-    pages.iter().flatten().filter_map(PageState::info)
+/// The pages that are valid, each with its number in the area.
+fn infos(pages: &Pages) -> impl Iterator<Item = (u32, &PageInfo)> {
+    pages.iter().flat_map(|copy| (0..).zip(copy)).filter_map(|(page, state)| Some((page, state.info()?)))
 }
 
-/// The highest epoch that any page of an area has.
-fn top_epoch(pages: &Pages) -> Option<Epoch> {
-    infos(pages).map(|info| info.epoch).max()
+/// The pages that may count: all but those of attempts that were given up.
+fn counting(pages: &Pages, known: Known) -> impl Iterator<Item = &PageInfo> {
+    infos(pages).filter(move |(page, info)| !known.gave_up(*page, info)).map(|(_, info)| info)
+}
+
+/// The highest epoch of the pages of an area that may count.
+fn top_epoch(pages: &Pages, known: Known) -> Option<Epoch> {
+    counting(pages, known).map(|info| info.epoch).max()
 }
 
 /// Finds the part of the log that is in force.
@@ -104,7 +120,7 @@ fn top_epoch(pages: &Pages) -> Option<Epoch> {
 /// # Errors
 /// [`Error::NoCheckpoint`], [`Error::LogDamaged`], [`Error::EpochLost`], [`Error::PagesLost`].
 pub(super) fn choose(areas: &PerArea<Pages>, known: Known) -> Result<Chosen, Error> {
-    let tops = PerArea::each(|area| top_epoch(&areas[area]));
+    let tops = PerArea::each(|area| top_epoch(&areas[area], known));
     let newest =
         if tops[Area::One] > tops[Area::Zero] && !active(Mutation::IgnoreEpoch) { Area::One } else { Area::Zero };
     let Some(epoch) = tops[newest] else { return Err(Error::NoCheckpoint) };
@@ -130,16 +146,16 @@ pub(super) fn choose(areas: &PerArea<Pages>, known: Known) -> Result<Chosen, Err
     let known = if off_by_one { Known { committed: Sequence::ZERO, ..known } } else { known };
     let end = view.end(known)?;
     let mut chosen = view.chosen(areas, end);
-    chosen.unsettled |= may_come_back(&areas[view.area.other()], view.epoch);
+    chosen.unsettled |= may_come_back(&areas[view.area.other()], view.epoch, known);
     // What is replayed behind a note is relied upon from now on, so that the note must not hold any longer.
     chosen.unfinished = unfinished || chosen.unsettled || view.is_noted(known) || !chosen.log_ok.all();
     Ok(chosen)
 }
 
 /// Whether an area may have a checkpoint of a later epoch than this one, complete once its bad pages can be read.
-fn may_come_back(pages: &Pages, epoch: Epoch) -> bool {
+fn may_come_back(pages: &Pages, epoch: Epoch, known: Known) -> bool {
     let bad = |page: usize| pages.iter().any(|copy| copy.get(page) == Some(&PageState::Bad));
-    let newest = infos(pages).filter(|info| info.epoch > epoch).max_by_key(|info| info.epoch);
+    let newest = counting(pages, known).filter(|info| info.epoch > epoch).max_by_key(|info| info.epoch);
     newest.map_or(bad(0), |newest| {
         let held = |state: &PageState| state.info().is_some_and(|info| info.epoch == newest.epoch);
         let there = |page: usize| pages.iter().any(|copy| copy.get(page).is_some_and(held));
@@ -148,21 +164,22 @@ fn may_come_back(pages: &Pages, epoch: Epoch) -> bool {
 }
 
 /// The states that an operator may choose from.
-pub(super) fn candidates(areas: &PerArea<Pages>) -> Vec<Candidate> {
-    Area::BOTH.into_iter().filter_map(|area| candidate(areas, area).map(|found| found.0)).collect()
+pub(super) fn candidates(areas: &PerArea<Pages>, known: Known) -> Vec<Candidate> {
+    Area::BOTH.into_iter().filter_map(|area| candidate(areas, area, known).map(|found| found.0)).collect()
 }
 
 /// What is in force if an operator has chosen this state.
-pub(super) fn choose_stated(areas: &PerArea<Pages>, epoch: Epoch, sequence: Sequence) -> Result<Chosen, Error> {
-    let found = Area::BOTH.into_iter().filter_map(|area| candidate(areas, area));
+pub(super) fn choose_stated(areas: &PerArea<Pages>, known: Known, stated: StatedEnd) -> Result<Chosen, Error> {
+    let StatedEnd { epoch, sequence } = stated;
+    let found = Area::BOTH.into_iter().filter_map(|area| candidate(areas, area, known));
     let stated = found.into_iter().find(|(candidate, _)| candidate.epoch == epoch && candidate.sequence == sequence);
     let (_, chosen) = stated.ok_or(Error::NoSuchState { epoch, sequence })?;
     // What was not chosen may be in force again the next time, so the choice has to be durable first.
     Ok(Chosen { unfinished: true, unsettled: true, hidden: true, ..chosen })
 }
 
-fn candidate(areas: &PerArea<Pages>, area: Area) -> Option<(Candidate, Chosen)> {
-    let view = View::new(areas, area, top_epoch(&areas[area])?).ok()?;
+fn candidate(areas: &PerArea<Pages>, area: Area, known: Known) -> Option<(Candidate, Chosen)> {
+    let view = View::new(areas, area, top_epoch(&areas[area], known)?).ok()?;
     if !view.complete() {
         return None;
     }
@@ -295,7 +312,7 @@ impl<'a> View<'a> {
     }
 
     fn chosen(&self, areas: &PerArea<Pages>, end: u32) -> Chosen {
-        let all = || areas.iter().flat_map(infos);
+        let all = || areas.iter().flat_map(infos).map(|(_, info)| info);
         let dirty = PerArea::each(|area| areas[area].iter().flatten().any(|state| *state == PageState::Bad));
         Chosen {
             area: self.area,

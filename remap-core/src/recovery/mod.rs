@@ -88,7 +88,8 @@ pub(crate) async fn scan<D: Device, E: Env>(
 
 /// Which states an operator may choose from, and why none of them is in force by itself, if that is so.
 pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Option<Error>) {
-    (candidates(areas), choose(areas, Known::of(superblock)).err())
+    let known = Known::of(superblock);
+    (candidates(areas, known), choose(areas, known).err())
 }
 
 /// Reads the log of the set that `superblock` describes; as far as `stated`, if an operator has chosen so.
@@ -107,9 +108,10 @@ pub(crate) async fn recover<D: Device, E: Env>(
         spare.flush().await?;
     }
     let areas = scan(spare, superblock).await?;
+    let known = Known::of(superblock);
     let chosen = match stated {
-        None => choose(&areas, Known::of(superblock))?,
-        Some(StatedEnd { epoch, sequence }) => choose_stated(&areas, epoch, sequence)?,
+        None => choose(&areas, known)?,
+        Some(stated) => choose_stated(&areas, known, stated)?,
     };
     if !(chosen.top_epoch.has_room() && chosen.top_sequence.has_room() && superblock.has_room()) {
         return Err(damaged(&chosen, "numbers that cannot have been reached", chosen.end));

@@ -1,10 +1,11 @@
 //! The rules of recovery, one by one: which area is in force, where it ends, and what is refused.
 
+use super::StatedEnd;
 use super::choose::{Chosen, Known, candidates, choose, choose_stated};
 use super::replay::Replay;
 use super::scan::{PageState, Pages};
 use crate::error::Error;
-use crate::format::{Area, PageInfo, PerArea, PerCopy, Record, Slot};
+use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Record, Slot};
 use crate::table::Mapping;
 use crate::units::{BaseLba, Epoch, Sequence, SpareIndex};
 
@@ -224,16 +225,42 @@ fn pages_that_contradict_each_other_are_refused() {
 #[test]
 fn an_operator_may_choose_a_state_that_is_there_and_no_other() {
     let areas = PerArea([old(), area(5, "vvvb", "vvvb")]);
-    let states: Vec<_> = candidates(&areas).iter().map(|one| (one.epoch, one.sequence)).collect();
+    let states: Vec<_> = candidates(&areas, known(5)).iter().map(|one| (one.epoch, one.sequence)).collect();
     assert_eq!(states, [(epoch(4), sequence(402)), (epoch(5), sequence(502))]);
+    let stated = |epoch, sequence| choose_stated(&areas, known(5), StatedEnd { epoch, sequence });
     for (at, last) in states {
-        let chosen = choose_stated(&areas, at, last).unwrap();
+        let chosen = stated(at, last).unwrap();
         assert_eq!((chosen.epoch, chosen.end, chosen.unfinished, chosen.hidden), (at, 3, true, true));
     }
     let nowhere = Err(Error::NoSuchState { epoch: epoch(5), sequence: sequence(503) });
-    assert_eq!(choose_stated(&areas, epoch(5), sequence(503)), nowhere);
+    assert_eq!(stated(epoch(5), sequence(503)), nowhere);
     let incomplete = PerArea([area(4, "v", "v"), area(5, "v", "")]);
-    assert_eq!(candidates(&incomplete), []);
+    assert_eq!(candidates(&incomplete, known(5)), []);
+}
+
+/// As a lost write, or a stale read, brings it back: an attempt under epoch 9, of one page, that no later open saw.
+#[test]
+fn an_attempt_that_was_given_up_does_not_come_back() {
+    let known = Known { committed: sequence(502), ..known(5) };
+    let with_attempt = |within: Area, first| {
+        let mut areas = PerArea([old(), area(5, "vvv", "vvv")]);
+        let info = PageInfo { epoch: epoch(9), sequence: sequence(first), checkpoint_pages: 1 };
+        areas[within][Copy::A][0] = PageState::Valid(info, 7);
+        choose(&areas, known)
+    };
+    for first in 403..=502 {
+        for (within, whole) in [(Area::Zero, true), (Area::One, false)] {
+            let chosen = with_attempt(within, first).unwrap();
+            assert_eq!((chosen.epoch, chosen.end, chosen.top_epoch), (epoch(5), 3, epoch(9)), "{first}");
+            assert_eq!(
+                (chosen.log_ok[Copy::A], chosen.unfinished, chosen.unsettled),
+                (whole, !whole, false),
+                "{first}"
+            );
+        }
+    }
+    // What begins behind all that was committed may be in force: a crash came before the superblocks.
+    assert_eq!(with_attempt(Area::Zero, 503).unwrap().epoch, epoch(9));
 }
 
 fn spare(index: u32) -> SpareIndex {

@@ -4,7 +4,6 @@
 //! appended to. Until then the old area is in force: nothing was committed in between, so both say the same.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use super::{Log, Position, Sealed};
 use crate::device::{Device, Env};
@@ -14,7 +13,7 @@ use crate::format::{Area, Copy, PageAt, PageInfo, PerCopy, Record, Slot, encode_
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::table::{Mapping, Table};
-use crate::units::{BaseLba, Epoch, Extent, SpareIndex};
+use crate::units::{BaseLba, Epoch, SpareIndex};
 
 /// Pages that are written at once.
 const CHUNK_PAGES: usize = 32;
@@ -91,28 +90,13 @@ pub(crate) async fn checkpoint_records(
     instead: &BTreeMap<BaseLba, Option<Mapping>>,
     bad: Vec<SpareIndex>,
 ) -> Records {
-    let mut pace = Pace::default();
-    let (mut from, end) = (BaseLba(0), BaseLba(table.base_blocks()));
-    while from < end {
-        let mut seen = 0;
-        let mut next = end;
-        let _ = table.visit(Extent::new(from, end.0 - from.0), |lba, held| {
-            if seen == Pace::STRIDE {
-                next = lba;
-                return ControlFlow::Break(());
-            }
-            seen += 1;
-            match instead.get(&lba).copied().unwrap_or(Some(held)) {
-                Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),
-                Some(Mapping::Lost(spare)) => records.add(Record::Lost { lba, spare, count: 1 }),
-                Some(Mapping::Pending) => records.add(Record::Pending { lba, count: 1 }),
-                None => {}
-            }
-            ControlFlow::Continue(())
-        });
-        from = next;
-        pace.step(seen).await;
-    }
+    let visited = table.visit_in_steps(|lba, held| match instead.get(&lba).copied().unwrap_or(Some(held)) {
+        Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),
+        Some(Mapping::Lost(spare)) => records.add(Record::Lost { lba, spare, count: 1 }),
+        Some(Mapping::Pending) => records.add(Record::Pending { lba, count: 1 }),
+        None => {}
+    });
+    visited.await;
     if !active(Mutation::BadSpareBlocksNotSaved) {
         bad.into_iter().for_each(|spare| records.add(Record::BadSpare { spare, count: 1 }));
     }

@@ -140,8 +140,12 @@ pub(crate) struct Log<D: Device, E: Env> {
     log_ok: PerCopy<bool>,
     superblock_ok: PerCopy<bool>,
     sealed: Option<Sealed>,
+    /// Whether the data of the last page could not be flushed.
+    data_stuck: bool,
     /// What the superblocks on the spare say is committed, and which epoch they know.
     noted: (Sequence, Epoch),
+    /// Whether they say that it is in use.
+    marked: bool,
     /// Whether the area may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
     /// end of the log for one that may have held records, so an area is zeroed before it is used again.
     dirty: PerArea<bool>,
@@ -156,7 +160,9 @@ impl<D: Device, E: Env> Log<D, E> {
         position: Position,
         health: Health,
     ) -> Log<D, E> {
-        let noted = (superblock.committed, superblock.epoch);
+        let (noted, marked) = ((superblock.committed, superblock.epoch), superblock.in_use);
+        // From the first that is written on: before that, nothing is appended.
+        let superblock = Superblock { in_use: true, ..superblock };
         let mut log = Log {
             spare,
             counters,
@@ -165,7 +171,9 @@ impl<D: Device, E: Env> Log<D, E> {
             log_ok: health.log,
             superblock_ok: health.superblock,
             sealed: None,
+            data_stuck: false,
             noted,
+            marked,
             dirty: health.dirty,
         };
         log.seal_after_reading();
@@ -241,10 +249,15 @@ impl<D: Device, E: Env> Log<D, E> {
         }
         // The data must not be lost when the record of it survives.
         if !active(Mutation::SkipFlushBeforeRecord) {
-            self.spare.flush().await.map_err(|error| {
-                log::warn!("{}: data not flushed: {error}", self.superblock.name);
-                AppendError::NotWritten
-            })?;
+            let flushed = self.spare.flush().await;
+            let stuck = std::mem::replace(&mut self.data_stuck, flushed.is_err());
+            if let Err(error) = flushed {
+                // Once, not for each commit that is tried meanwhile.
+                if !stuck {
+                    log::warn!("{}: nothing is remapped, as data cannot be flushed: {error}", self.superblock.name);
+                }
+                return Err(AppendError::NotWritten);
+            }
         }
         let sequence = self.position.first_sequence.plus(u64::from(self.position.next_page));
         self.position.top_sequence = self.position.top_sequence.max(sequence);
@@ -298,8 +311,8 @@ impl<D: Device, E: Env> Log<D, E> {
         self.note(self.position.last()).await
     }
 
-    /// If a copy misses a page of this epoch, or did so once, or no superblock knows the epoch, the superblocks say what is committed before it is acknowledged. Whether that
-    /// is durable, or not needed.
+    /// If a copy misses a page of this epoch, or did so once, or no superblock knows the epoch, the superblocks say what is
+    /// committed before it is acknowledged. Whether that is durable, or not needed.
     async fn note(&mut self, sequence: Sequence) -> bool {
         let epoch = self.position.epoch;
         let noting = !self.log_ok.all() || self.superblock.noted_epoch == epoch || self.noted.1 < epoch;

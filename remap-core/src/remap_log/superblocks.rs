@@ -17,6 +17,13 @@ impl<D: Device, E: Env> Log<D, E> {
         self.write_superblocks().await
     }
 
+    /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.
+    pub(crate) async fn close(&mut self) -> bool {
+        self.superblock.in_use = !self.view().sound();
+        let due = self.note_is_due() || self.marked != self.superblock.in_use;
+        !due || self.write_superblocks().await
+    }
+
     /// Writes both superblocks, one after the other; whether at least one is durable now.
     pub(super) async fn write_superblocks(&mut self) -> bool {
         self.superblock.sequence = self.superblock.sequence.plus(1);
@@ -40,6 +47,7 @@ impl<D: Device, E: Env> Log<D, E> {
         let durable = self.superblock_ok.any();
         if durable {
             self.noted = (self.superblock.committed, self.superblock.epoch);
+            self.marked = self.superblock.in_use;
         }
         durable
     }

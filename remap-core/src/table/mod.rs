@@ -25,6 +25,7 @@ use std::ops::ControlFlow;
 
 use self::directory::Directory;
 pub(crate) use self::leaf::LEAF_BLOCKS;
+use crate::pace::Pace;
 use crate::sync::{AtomicBool, Ordering};
 use crate::units::{BaseLba, Extent, SpareIndex};
 
@@ -259,6 +260,27 @@ impl Table {
             number = found + 1;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Calls `f` for each block that the table holds, in ascending order; the thread's other tasks go on now and then. Nobody
+    /// changes the table meanwhile.
+    pub(crate) async fn visit_in_steps(&self, mut f: impl FnMut(BaseLba, Mapping)) {
+        let mut pace = Pace::default();
+        let (mut from, end) = (BaseLba(0), BaseLba(self.base_blocks));
+        while from < end {
+            let (mut seen, mut next) = (0, end);
+            let _ = self.visit(Extent::new(from, end.0 - from.0), |lba, mapping| {
+                if seen == Pace::STRIDE {
+                    next = lba;
+                    return ControlFlow::Break(());
+                }
+                seen += 1;
+                f(lba, mapping);
+                ControlFlow::Continue(())
+            });
+            from = next;
+            pace.step(seen).await;
+        }
     }
 
     /// The size of the base that the table is for, in blocks.

@@ -23,6 +23,7 @@ fn save_writes_a_checkpoint_of_all() {
     let saved = world.save(&host).unwrap();
     assert_eq!(saved, SaveReport { epoch: epoch(2), bytes: 4096, all_copies: true });
     assert_eq!(world.save(&host).unwrap().epoch, epoch(3));
+    world.close(&host);
     let again = world.after_kill();
     let host = again.open();
     assert_eq!(host.engine.status().epoch, epoch(3));

@@ -2,23 +2,6 @@
 
 use super::*;
 use remap_core::Device;
-use remap_core::format::Copy;
-
-/// A world with a block 10 that is remapped and holds 1, and blocks up to 99 that are bad for writes.
-fn world() -> (World, Vbdev) {
-    let world = World::new();
-    world.bad_for_writes(10, 90);
-    let host = world.open();
-    world.write(&host, 10, filled(1)).unwrap();
-    (world, host)
-}
-
-/// All pages of this copy of the log fail.
-fn log_fault(host: &Vbdev, copy: Copy, verb: Verb) -> Fault {
-    let layout = host.engine.layout();
-    let first = layout.log_page(copy, Area::Zero, 0).0;
-    Fault::new(verb, first..first + 2 * u64::from(layout.area_pages), IoStatus::Failed)
-}
 
 #[test]
 fn one_log_copy_is_enough_and_the_other_heals_by_itself() {
@@ -106,156 +89,6 @@ fn with_one_copy_bad_a_page_torn_by_a_power_cut_loses_nothing() {
     }
 }
 
-#[test]
-fn a_log_that_lost_its_end_on_both_copies_is_refused_once_the_set_was_quiet_or_closed() {
-    for close in [false, true] {
-        let (world, host) = world();
-        world.write(&host, 11, filled(2)).unwrap();
-        if close {
-            let engine = Rc::clone(&host.engine);
-            world.executor.block_on(async move { engine.close().await }).unwrap();
-        } else {
-            world.quiet();
-        }
-        let layout = *host.engine.layout();
-        let mut medium = world.spare.contents();
-        for copy in Copy::BOTH {
-            medium.clear(layout.log_page(copy, Area::Zero, 2).0, 1);
-        }
-        let again = World::with(medium, true);
-        let lost = Error::PagesLost { known: sequence(3), found: sequence(2) };
-        assert_eq!(again.open_with(params()).map(drop), Err(lost));
-    }
-}
-
-/// A checkpoint that dies behind its copy A is hidden by a read error, the older area is gone on with, and it comes back.
-#[test]
-fn what_a_read_error_hid_at_open_does_not_win_later() {
-    for status in [READ_ERROR, IoStatus::Aborted] {
-        let (world, host) = world();
-        let layout = *host.engine.layout();
-        let hidden = layout.log_page(Copy::A, Area::One, 0).0;
-        let mut medium = world.spare.contents();
-        world.save(&host).unwrap();
-        medium.set_block(hidden, &world.spare.contents().block(hidden));
-        let world = world.after_crash(medium);
-        world.spare.fail(Fault::new(Verb::Read, hidden..hidden + 1, status));
-        if status == IoStatus::Aborted {
-            // It says nothing about the page, so nothing rests on it.
-            let refused = world.open_with(params()).map(drop);
-            assert!(matches!(refused, Err(Error::Io { what: "read", .. })), "{refused:?}");
-            assert_eq!(world.spare.writes(), 0);
-            continue;
-        }
-        world.spare.fail(Fault::new(Verb::Write, hidden..hidden + 1, WRITE_FAULT));
-        let host = world.open();
-        for at in 11..60 {
-            world.write(&host, at, filled(at)).unwrap();
-        }
-        world.spare.heal();
-        let again = world.after_kill();
-        let host = again.open();
-        assert_eq!(mappings(&host.engine).len(), 50);
-        assert_eq!(value(&again.read(&host, 59, 1).unwrap()), 59);
-    }
-}
-
-#[test]
-fn an_error_at_open_that_passes_is_waited_for() {
-    let (world, host) = world();
-    let world = world.after_kill();
-    let blocks = host.engine.layout().spare_blocks;
-    world.spare.fail(Fault::new(Verb::Read, 0..blocks, IoStatus::Aborted).times(4));
-    let host = world.open();
-    assert_eq!(mappings(&host.engine).len(), 1);
-    assert_eq!(world.spare.writes(), 0);
-}
-
-/// A crash between a checkpoint and its superblocks: they catch up at once, so that they know when the area is lost.
-#[test]
-fn superblocks_catch_up_after_a_crash_between_checkpoint_and_superblocks() {
-    let (world, host) = world();
-    let superblocks = [0, SPARE_BLOCKS - 1].map(|at| (at, world.spare.contents().block(at)));
-    world.save(&host).unwrap();
-    let mut medium = world.spare.contents();
-    superblocks.iter().for_each(|(at, block)| medium.set_block(*at, block));
-    let world = world.after_crash(medium);
-    world.bad_for_writes(11, 20);
-    let host = world.open();
-    for at in [11, 12, 13] {
-        world.write(&host, at, filled(at)).unwrap();
-    }
-    let (layout, at) = (*host.engine.layout(), host.engine.status().epoch);
-    assert_eq!(at, epoch(3), "a checkpoint of its own, and superblocks that know it");
-    let mut medium = world.spare.contents();
-    for copy in Copy::BOTH {
-        medium.clear(layout.log_page(copy, Area::Zero, 0).0, layout.area_blocks());
-    }
-    let refused = World::with(medium, true).open_with(params()).map(drop);
-    assert_eq!(refused, Err(Error::EpochLost { known: epoch(3), found: epoch(2) }));
-}
-
-/// A write went to another place of the log as well: that is one bad page, as any other.
-#[test]
-fn a_misdirected_page_is_bad_and_nothing_else() {
-    let (world, host) = world();
-    for at in 11..14 {
-        world.write(&host, at, filled(at)).unwrap();
-    }
-    let layout = *host.engine.layout();
-    let medium = world.spare.contents();
-    let pages = |copy, area| (0..5).map(move |page| layout.log_page(copy, area, page).0);
-    let of_a: Vec<_> = Area::BOTH.into_iter().flat_map(|area| pages(Copy::A, area)).collect();
-    let all = of_a.iter().copied().chain(pages(Copy::B, Area::Zero));
-    for from in all {
-        for to in &of_a {
-            let mut misdirected = medium.clone();
-            misdirected.set_block(*to, &medium.block(from));
-            let again = world.after_crash(misdirected);
-            let host = again.open();
-            assert_eq!(mappings(&host.engine).len(), 4, "from {from} to {to}");
-            assert_eq!(host.engine.status().state, SetState::Online);
-        }
-    }
-}
-
-/// What loading found to be bad is made whole, so that the other copy may lose the same page later.
-#[test]
-fn damage_found_while_loading_is_healed_before_the_other_copy_is_needed() {
-    let (mut world, host) = world();
-    for at in 11..15 {
-        world.write(&host, at, filled(at)).unwrap();
-    }
-    let layout = *host.engine.layout();
-    for copy in Copy::BOTH {
-        let mut medium = world.spare.contents();
-        for page in 0..8 {
-            medium.clear(layout.log_page(copy, Area::Zero, page).0, 1);
-            medium.clear(layout.log_page(copy, Area::One, page).0, 1);
-        }
-        world = world.after_crash(medium);
-        assert_eq!(mappings(&world.open().engine).len(), 5);
-    }
-}
-
-/// A page that cannot be read where the log ends may be read later, and count: nothing is served before it is made void.
-#[test]
-fn a_set_is_not_served_while_a_page_at_the_end_may_come_back() {
-    let (world, host) = world();
-    let at = host.engine.layout().log_page(Copy::A, Area::Zero, 2).0;
-    world.write(&host, 11, filled(2)).unwrap();
-    let mut medium = world.spare.contents();
-    // As a crash behind copy A leaves it.
-    medium.clear(host.engine.layout().log_page(Copy::B, Area::Zero, 2).0, 1);
-    let world = world.after_crash(medium);
-    world.spare.fail(Fault::new(Verb::Read, at..at + 1, READ_ERROR));
-    world.spare.fail(Fault::new(Verb::Write, 0..SPARE_BLOCKS, WRITE_FAULT));
-    assert_eq!(world.open_with(params()).map(drop), Err(Error::CheckpointFailed));
-    world.spare.heal();
-    let host = world.open();
-    assert_eq!(value(&world.read(&host, 11, 1).unwrap()), 2);
-}
-
 /// Found by the simulation: only copy A had the last page, nothing could be made whole, and the page was lost later.
 #[test]
 fn a_last_page_that_one_copy_has_is_noted_before_anything_rests_on_it() {
@@ -298,39 +131,6 @@ fn a_page_in_doubt_that_the_next_process_finds_is_noted_before_anything_rests_on
     Copy::BOTH.iter().for_each(|copy| medium.flip(layout.log_page(*copy, Area::Zero, 2).0, 99));
     let refused = World::with(medium, true).open_with(params()).map(drop);
     assert_eq!(refused, Err(Error::PagesLost { known: sequence(3), found: sequence(2) }));
-}
-
-#[test]
-fn what_an_operator_accepts_to_lose_is_lost_and_nothing_else() {
-    let (world, host) = world();
-    for at in 11..14 {
-        world.write(&host, at, filled(at)).unwrap();
-    }
-    world.quiet();
-    let layout = *host.engine.layout();
-    let mut medium = world.spare.contents();
-    Copy::BOTH.iter().for_each(|copy| medium.flip(layout.log_page(*copy, Area::Zero, 3).0, 77));
-    let again = world.after_crash(medium.clone());
-    let refused = again.open_with(params()).err().unwrap();
-    let (spare, threads) = (again.spare.clone(), Threads::in_order(&again.executor));
-    let inspection = again.executor.block_on(async move { inspect(spare, threads).await }).unwrap().unwrap();
-    assert_eq!((again.spare.contents(), again.spare.writes()), (medium, 0), "inspecting writes nothing");
-    assert_eq!(inspection.refusal, Some(refused));
-    let states: Vec<_> = inspection.candidates.iter().map(|one| (one.epoch, one.sequence)).collect();
-    assert_eq!(states, [(epoch(1), sequence(3))]);
-    let area = inspection.areas.unwrap()[Area::Zero];
-    assert_eq!(area.pages[Copy::A], PageCounts { current: 4, older: 0, zero: 60, bad: 1 });
-    let stated = |last| {
-        let stated_end = Some(remap_core::StatedEnd { epoch: epoch(1), sequence: sequence(last) });
-        OpenParams { stated_end, ..params() }
-    };
-    let wrong = again.open_with(stated(4)).map(drop);
-    assert_eq!(wrong, Err(Error::NoSuchState { epoch: epoch(1), sequence: sequence(4) }));
-    let host = again.open_with(stated(3)).unwrap();
-    let held: Vec<_> = mappings(&host.engine).iter().map(|(lba, _)| lba.0).collect();
-    assert_eq!(held, [10, 11]);
-    // From then on it is as any other.
-    assert_eq!(mappings(&again.after_kill().open().engine).len(), 2);
 }
 
 #[test]
@@ -524,28 +324,32 @@ fn data_that_cannot_be_flushed_is_not_committed() {
     world.write(&host, 11, filled(3)).unwrap();
 }
 
+/// As Linux does with fsync: what could not be written out is forgotten, and the next flush succeeds. Whichever flush it is,
+/// nothing rests on what was dropped.
 #[test]
-fn rot_of_one_copy_is_healed_and_rot_of_both_is_refused() {
-    let (world, host) = world();
-    world.write(&host, 11, filled(2)).unwrap();
-    world.write(&host, 12, filled(3)).unwrap();
-    let layout = *host.engine.layout();
-    let medium = world.spare.contents();
-    for page in 0..3 {
-        for copy in Copy::BOTH {
-            let mut rotten = medium.clone();
-            rotten.flip(layout.log_page(copy, Area::Zero, page).0, 77);
-            let again = world.after_crash(rotten);
-            let host = again.open();
-            assert_eq!(host.engine.status().state, SetState::Online, "page {page}");
-            assert!(host.engine.status().metadata.healed_at.is_some(), "page {page}");
-            assert_eq!(mappings(&host.engine).len(), 3);
+fn a_flush_that_failed_and_dropped_what_was_written_is_no_flush_the_next_time() {
+    for status in [IoStatus::Aio(-libc::ENOSPC), IoStatus::Other(-5)] {
+        let mut failed = [Vec::new(), Vec::new()];
+        for passes in 0..8 {
+            let (world, host) = world();
+            world.save(&host).unwrap();
+            let flushing = host.clone();
+            world.executor.block_on(async move { flushing.flush().await }).unwrap().unwrap();
+            world.spare.fail(Fault::of_flush(status).after(passes).times(1).with_effect(Effect::Dropped));
+            let written =
+                [(11, 2), (12, 3)].map(|(at, data)| world.write(&host, at, filled(data)).map(|()| (at, data)));
+            let after = world.after_crash(world.spare.left_by(|_, _| 0));
+            let again = after.open();
+            for (written, failed) in written.into_iter().zip(&mut failed) {
+                match written {
+                    Ok((at, data)) => assert_eq!(value(&after.read(&again, at, 1).unwrap()), data, "after {passes}"),
+                    Err(_) => failed.push(passes),
+                }
+            }
+            assert_eq!(value(&after.read(&again, 10, 1).unwrap()), 1);
         }
-        let mut rotten = medium.clone();
-        Copy::BOTH.iter().for_each(|copy| rotten.flip(layout.log_page(*copy, Area::Zero, page).0, 77));
-        let again = world.after_crash(rotten.clone());
-        assert!(again.open_with(params()).is_err(), "page {page}");
-        assert_eq!(again.spare.contents(), rotten);
+        // A flush of data, and one of either copy: two copies are two.
+        assert_eq!(failed, [vec![0], vec![3]], "{status:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use remap_core::format::{OtherSpare, SpareState, Superblock, SuperblockContent};
+use remap_core::format::{OtherSpare, SpareState};
 
 /// What is known of an image.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -123,15 +123,7 @@ fn used(block_size: u32) -> (World, Vbdev) {
 
 /// The same with both superblocks changed.
 fn with_superblocks(change: impl Fn(&mut Superblock)) -> Medium {
-    let mut medium = used(BLOCK).0.spare.contents();
-    for at in [0, SPARE_BLOCKS - 1] {
-        let SuperblockContent::Valid(mut superblock) = Superblock::decode(&medium.block(at)) else { panic!("valid") };
-        change(&mut superblock);
-        let mut block = vec![0; BLOCK as usize];
-        superblock.encode(&mut block);
-        medium.set_block(at, &block);
-    }
-    medium
+    patched(used(BLOCK).0.spare.contents(), change)
 }
 
 /// The same with some bytes of both superblocks changed, under a right checksum.
@@ -168,8 +160,7 @@ fn images() -> Vec<(&'static str, &'static str, Medium)> {
     let empty = World::new();
     empty.open();
     let closed = used(BLOCK);
-    let engine = Rc::clone(&closed.1.engine);
-    closed.0.executor.block_on(async move { engine.close().await }).unwrap();
+    closed.0.close(&closed.1);
     let one_copy = used(BLOCK);
     let area_a = one_copy.1.engine.layout().log_page(Copy::A, Area::Zero, 0).0;
     let end_a = area_a + 2 * one_copy.1.engine.layout().area_blocks();

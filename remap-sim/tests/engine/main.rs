@@ -3,6 +3,7 @@
 mod admin;
 mod bulk;
 mod crash;
+mod damage;
 mod faults;
 mod golden;
 mod open;
@@ -17,9 +18,11 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use remap_core::engine::*;
-use remap_core::format::{Area, Copy, PageAt, PageContent, PageOwner, Record, Slot, decode_page, encode_page};
+use remap_core::format::{
+    Area, Copy, PageAt, PageContent, PageOwner, Record, Slot, Superblock, SuperblockContent, decode_page, encode_page,
+};
 use remap_core::{BaseLba, Epoch, Error, IoStatus, Mapping, Place, Sequence};
-use remap_sim::{Disk, Effect, Executor, Fault, Medium, Random, SimEngine, Threads, Vbdev, Verb};
+use remap_sim::{Disk, Effect, Executor, Fault, Medium, Random, SimEngine, Threads, Vbdev, Verb, open_params};
 
 pub(crate) const BLOCK: u32 = 4096;
 pub(crate) const BASE_BLOCKS: u64 = 1 << 20;
@@ -29,20 +32,7 @@ pub(crate) const WRITE_FAULT: IoStatus = IoStatus::WRITE_FAULT;
 pub(crate) const READ_ERROR: IoStatus = IoStatus::UNRECOVERED_READ;
 
 pub(crate) fn params() -> OpenParams {
-    OpenParams {
-        name: "Remap0".into(),
-        set_uuid: None,
-        fresh_set_uuid: Uuid::from_u128(1),
-        fresh_spare_id: Uuid::from_u128(2),
-        base_uuid: Uuid::from_u128(3),
-        base_blocks: BASE_BLOCKS,
-        md_size: 0,
-        format: FormatPolicy::Auto,
-        storm_limit: 4096,
-        host_id: Uuid::nil(),
-        take_over: false,
-        stated_end: None,
-    }
+    open_params(BASE_BLOCKS)
 }
 
 pub(crate) fn lba(lba: u64) -> BaseLba {
@@ -141,6 +131,11 @@ impl World {
         self.executor.block_on(async move { engine.save().await }).unwrap()
     }
 
+    pub(crate) fn close(&self, host: &Vbdev) {
+        let engine = Rc::clone(&host.engine);
+        self.executor.block_on(async move { engine.close().await }).unwrap();
+    }
+
     /// Time goes by, with nothing to do for hosts.
     pub(crate) fn quiet(&self) {
         self.executor.run_for(std::time::Duration::from_secs(5));
@@ -154,6 +149,39 @@ impl World {
     pub(crate) fn bad_for_reads(&self, first: u64, blocks: u64) {
         self.base.fail(Fault::new(Verb::Read, first..first + blocks, READ_ERROR));
     }
+}
+
+/// A world with a block 10 that is remapped and holds 1, and blocks up to 99 that are bad for writes.
+pub(crate) fn world() -> (World, Vbdev) {
+    let world = World::new();
+    world.bad_for_writes(10, 90);
+    let host = world.open();
+    world.write(&host, 10, filled(1)).unwrap();
+    (world, host)
+}
+
+/// All pages of this copy of the log fail.
+pub(crate) fn log_fault(host: &Vbdev, copy: Copy, verb: Verb) -> Fault {
+    let layout = host.engine.layout();
+    let first = layout.log_page(copy, Area::Zero, 0).0;
+    Fault::new(verb, first..first + 2 * u64::from(layout.area_pages), IoStatus::Failed)
+}
+
+/// No page of either copy of the log can be written any more.
+pub(crate) fn log_cannot_be_written(world: &World, host: &Vbdev, effect: Effect) {
+    Copy::BOTH.iter().for_each(|copy| world.spare.fail(log_fault(host, *copy, Verb::Write).with_effect(effect)));
+}
+
+/// Changes the superblock in both copies, with a valid checksum.
+pub(crate) fn patched(mut medium: Medium, change: impl Fn(&mut Superblock)) -> Medium {
+    for at in [0, SPARE_BLOCKS - 1] {
+        let SuperblockContent::Valid(mut superblock) = Superblock::decode(&medium.block(at)) else { panic!("valid") };
+        change(&mut superblock);
+        let mut block = vec![0; BLOCK as usize];
+        superblock.encode(&mut block);
+        medium.set_block(at, &block);
+    }
+    medium
 }
 
 /// Changes the records of a log page, on both copies.

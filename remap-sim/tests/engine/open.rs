@@ -1,7 +1,7 @@
 //! Opening: what is formatted, what is loaded, what is refused; and that a refusal has written nothing.
 
 use super::*;
-use remap_core::format::{OtherSpare, SpareState, Superblock, SuperblockContent};
+use remap_core::format::{OtherSpare, SpareState};
 
 /// Opens what is on `medium`, which has to be refused, and checks that not a byte of it was changed.
 fn refused(medium: Medium, params: OpenParams) -> Error {
@@ -22,27 +22,17 @@ fn formatted() -> Medium {
     world.spare.contents()
 }
 
-/// Changes the superblock in both copies, with a valid checksum.
-fn patched(mut medium: Medium, change: impl Fn(&mut Superblock)) -> Medium {
-    for at in [0, SPARE_BLOCKS - 1] {
-        let SuperblockContent::Valid(mut superblock) = Superblock::decode(&medium.block(at)) else { panic!("valid") };
-        change(&mut superblock);
-        let mut block = vec![0; BLOCK as usize];
-        superblock.encode(&mut block);
-        medium.set_block(at, &block);
-    }
-    medium
-}
-
 #[test]
 fn an_empty_spare_is_formatted_and_loaded_again() {
     let world = World::new();
-    let engine = world.open().engine;
+    let host = world.open();
+    let engine = &host.engine;
     assert_eq!(engine.set_uuid(), Uuid::from_u128(1));
     let status = engine.status();
     assert_eq!((status.state, status.epoch, status.remapped), (SetState::Online, epoch(1), 0));
     assert_eq!(status.spare, SpareUsage { total: 138, used: 0, free: 138, bad: 0 });
     assert!(engine.table().is_empty());
+    world.close(&host);
     let again = world.after_kill();
     let params = OpenParams { format: FormatPolicy::Never, set_uuid: Some(Uuid::from_u128(1)), ..params() };
     let engine = again.open_with(params).unwrap().engine;

@@ -271,15 +271,19 @@ impl World {
         format!("A {:?}, B {:?}", pages[0], pages[1])
     }
 
-    /// Whether a copy of log and superblock is whole: nothing in it is torn or bad, and it holds a checkpoint that its
-    /// superblock knows, or a later one.
+    /// Whether a copy of log and superblock is whole: nothing in it is torn or bad, and it holds a checkpoint that the
+    /// superblocks know, or a later one.
     pub(crate) fn is_whole(&self, copy: Copy) -> bool {
         let contents = self.spare.contents();
         let blocks = |start: u64| start..start + self.layout.page_blocks();
         let page = |start: u64| blocks(start).flat_map(|lba| contents.block(lba)).collect::<Vec<_>>();
-        let SuperblockContent::Valid(superblock) = Superblock::decode(&page(self.layout.superblock(copy).0)) else {
-            return false;
+        let superblock = |copy| match Superblock::decode(&page(self.layout.superblock(copy).0)) {
+            SuperblockContent::Valid(superblock) => Some(superblock),
+            _ => None,
         };
+        // The other one may know a checkpoint that this copy missed, as it failed.
+        let epoch = Copy::BOTH.into_iter().filter_map(superblock).map(|superblock| superblock.epoch).max();
+        let Some(superblock) = superblock(copy) else { return false };
         let owner = PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id };
         let mut known = false;
         for area in Area::BOTH {
@@ -296,7 +300,7 @@ impl World {
                 }
             }
             let newest = held.last_key_value();
-            known |= newest.is_some_and(|(epoch, (pages, needed))| *epoch >= superblock.epoch && pages == needed);
+            known |= newest.is_some_and(|(newest, (pages, needed))| Some(*newest) >= epoch && pages == needed);
         }
         known
     }

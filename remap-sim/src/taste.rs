@@ -257,25 +257,40 @@ impl Taste {
         }
     }
 
-    /// What happens around a page that is only in copy A, of an attempt at a checkpoint where something is hidden, or of a commit: it is not
-    /// seen at the next start.
+    /// What happens around a page that is only in copy A: of an attempt at a checkpoint where something is hidden, of a commit, or a
+    /// superblock. It is not seen at the next start.
     fn attempts(&self, lives: &mut [Life], random: &Random) {
         let (Harm::One(copy), [_, attempt, others, then]) = (self.harm, lives) else { return };
-        let damage = |place, wound| vec![Damage { copy, place, wound, pick: random.next() }];
+        let damage = |place, wound, pick| vec![Damage { copy, place, wound, pick }];
         let import = || Op { host: 1, wait: 0, what: What::Import { lba: random.below(2), blocks: self.blocks - 1 } };
-        let place = if random.chance(1, 2) {
-            attempt.damage = damage(random.pick(&[Place::First, Place::Any]), Wound::Hidden);
-            attempt.crash = Some(Crash { commands: 4 + random.below(6), polls: random.below(8), cut: [Cut::Kill; 2] });
-            Place::First
-        } else {
-            attempt.damage.clear();
-            attempt.ops.insert(0, import());
-            attempt.crash = Some(Crash { commands: 6 + random.below(30), polls: random.below(8), cut: [Cut::Kill; 2] });
-            Place::Last
+        let crash = |first, commands, polls| {
+            Some(Crash { commands: first + random.below(commands), polls: random.below(polls), cut: [Cut::Kill; 2] })
         };
-        others.damage = damage(place, Wound::Outdated);
-        others.crash = Some(Crash { commands: 20, polls: 200 + random.below(800), cut: [Cut::Kill; 2] });
         then.damage.clear();
+        let place = match random.below(3) {
+            0 => {
+                attempt.damage = damage(random.pick(&[Place::First, Place::Any]), Wound::Hidden, random.next());
+                attempt.crash = crash(4, 6, 8);
+                Place::First
+            }
+            1 => {
+                attempt.damage.clear();
+                attempt.ops.insert(0, import());
+                attempt.crash = crash(6, 30, 8);
+                Place::Last
+            }
+            _ => {
+                attempt.damage.clear();
+                attempt.crash = crash(6, 4, 8);
+                others.damage = damage(Place::Superblock, Wound::Garbage, random.next());
+                others.crash = crash(6, 10, 8);
+                // As the attempt left it: of three states the second.
+                then.damage = damage(Place::Superblock, Wound::Stale, 1);
+                return;
+            }
+        };
+        others.damage = damage(place, Wound::Outdated, random.next());
+        others.crash = crash(20, 1, 1000);
         if place == Place::Last && random.chance(1, 2) {
             // Hosts go on, and nothing is committed.
             return;

@@ -81,15 +81,21 @@ start 1
 mapfile -t client_memory < <(memory_options 512)
 step "spdk_tgt runs (pid $TARGET_PID); every ${STRIDE}th block of the base is bad: $BAD blocks in the range of the file"
 
-# spdk_dd goes on, and exits 0, when an I/O fails: what its NVMe driver logged tells. Every failed command is retried some times.
-failed() { { grep -aE 'print_completion:.* \([0-9a-f]{2}/[0-9a-f]{2}\)' "$dir/$1" || true; } | wc -l; }
+# failed BDEV: the I/O of this bdev that failed since the target was started, as the target counts it. (spdk_dd goes on, and exits 0, when
+# an I/O fails; every failed command is retried some times.)
+failed() {
+	rpc "$socket" bdev_get_iostat -b "$1" |
+		/usr/bin/python3 -c 'import json, sys; print(sum(json.load(sys.stdin)["bdevs"][0]["io_error"].values()))'
+}
 
 client $PLAIN_NQN plain.log --if "$dir/file.in" --ob Nvme0n1 || true
-[ "$(failed plain.log)" -gt 0 ] || die "no write to the plain base failed, so the faults do not work"
-step "without Remap0, the same bad blocks: $(grep -aoE 'WRITE FAULTS? \([0-9a-f]+/[0-9a-f]+\)' "$dir/plain.log" | head -n 1), $(failed plain.log) commands failed"
+plain_failed=$(failed PlainFault0)
+[ "$plain_failed" -gt 0 ] || die "no write to the plain base failed, so the faults do not work"
+step "without Remap0, the same bad blocks: $plain_failed commands failed"
 
 client $NQN write.log --if "$dir/file.in" --ob Nvme0n1 || { tail -n 20 "$dir/write.log" >&2; die "writing the file to Remap0 failed"; }
-[ "$(failed write.log)" -eq 0 ] || die "$(failed write.log) commands of the write to Remap0 failed; see $dir/write.log"
+write_failed=$(failed Remap0)
+[ "$write_failed" -eq 0 ] || die "$write_failed commands of the write to Remap0 failed; see $dir/write.log"
 step "through Remap0: the file is written over NVMe/TCP, 0 commands failed"
 rpc "$socket" bdev_remap_status Remap0 --table | sed 's/^/       /'
 remapped() { rpc "$socket" bdev_remap_status Remap0 | /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["remapped"])'; }
@@ -107,7 +113,8 @@ after=$(remapped)
 
 client $NQN read.log --ib Nvme0n1 --of "$dir/file.out" --count $((MIB * 16)) ||
 	{ tail -n 20 "$dir/read.log" >&2; die "reading the file from Remap0 failed"; }
-[ "$(failed read.log)" -eq 0 ] || die "$(failed read.log) commands of the read from Remap0 failed; see $dir/read.log"
+read_failed=$(failed Remap0)
+[ "$read_failed" -eq 0 ] || die "$read_failed commands of the read from Remap0 failed; see $dir/read.log"
 sum_out=$(sha256sum <"$dir/file.out")
 step "SHA-256 written   ${sum_in%% *}"
 step "SHA-256 read back ${sum_out%% *}"

@@ -16,6 +16,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; "") ;; *) die "unknown argument $
 CONFIGURE=(--with-shared --disable-unit-tests --disable-tests --with-uring --without-crypto
 	--without-nvme-cuse)
 RECIPE=3 # raise it when the steps below change, so that an old tree is not taken for a new one
+OLDEST_SPDK=26.01 # whose structures the code was written for; 25.09 has other members
 INNER=src/nvmeof/gateway/spdk
 
 # check_tree DIR: is this an SPDK that bdev_remap can be built against?
@@ -24,8 +25,8 @@ check_tree() {
 	[ -f "$dir/include/spdk/bdev_module.h" ] || die "$dir is no SPDK source tree (include/spdk/bdev_module.h is missing)"
 	[ -e "$dir/build/lib/libspdk_bdev.so" ] || die "$dir is not built with shared libraries: run './configure --with-shared && make' there"
 	[ -x "$dir/build/bin/spdk_tgt" ] || die "$dir has no build/bin/spdk_tgt: run make there"
-	version=$(awk '$2 == "SPDK_VERSION_MAJOR" {major=$3} $2 == "SPDK_VERSION_MINOR" {minor=$3} END {printf "%d%02d", major, minor}' "$dir/include/spdk/version.h")
-	[ "$version" -ge 2509 ] || die "$dir is SPDK ${version%??}.${version#??}; bdev_remap needs 25.09 or newer"
+	version=$(awk '$1 == "#define" && $2 == "SPDK_VERSION_MAJOR" {major=$3} $1 == "#define" && $2 == "SPDK_VERSION_MINOR" {minor=$3} END {printf "%d%02d", major, minor}' "$dir/include/spdk/version.h")
+	[ "$version" -ge "${OLDEST_SPDK/./}" ] || die "$dir is SPDK ${version%??}.${version#??}; bdev_remap needs $OLDEST_SPDK or newer"
 }
 
 if [ -n "${SPDK_DIR:-}" ]; then

@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
-# Usage: scripts/setup.sh [--help]
+# Usage: scripts/setup.sh [--help] [--dev]
 #
 # Makes everything ready: Debian packages (only those that are missing), SPDK (built once into ~/.cache/bdev-remap, or your
 # own by SPDK_DIR), and the libraries of this project. Run it as often as you like: it does only what is not done yet.
-# The other scripts call it.
+# The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, and ruff in the cache.
 #
 # Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug).
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
-case "${1:-}" in -h | --help) usage; exit 0 ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
+dev=false
+case "${1:-}" in -h | --help) usage; exit 0 ;; --dev) dev=true ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
 
 PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake libtool xz-utils
 	libaio-dev libssl-dev openssl uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
 	python3 python3-jinja2 python3-tabulate python3-pyelftools procps util-linux)
+
+DEV_PACKAGES=(shellcheck python3-venv)
+RUFF=ruff==0.14.14
+! $dev || PACKAGES+=("${DEV_PACKAGES[@]}")
 
 # bindgen needs libclang and clang's own headers; any version will do, so the newest installed one is kept.
 has_libclang() { compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null && compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
@@ -46,6 +51,17 @@ installed() {
 	grep -qxF "$1" <<<"$INSTALLED"
 }
 
+# install_ruff: into a virtual environment of its own, as Debian has no package of it.
+install_ruff() {
+	[ ! -e "$CACHE/ruff/.$RUFF" ] || return 0
+	local log=$CACHE/ruff.log
+	mkdir -p "$CACHE"
+	: >"$log"
+	run_logged "creating $CACHE/ruff" "$log" /usr/bin/python3 -m venv --clear "$CACHE/ruff"
+	run_logged "installing $RUFF" "$log" "$CACHE/ruff/bin/pip" install --quiet --disable-pip-version-check "$RUFF"
+	touch "$CACHE/ruff/.$RUFF"
+}
+
 build() {
 	command -v cargo >/dev/null || die "no cargo in PATH: install Rust 1.88 or newer, for example with rustup, then run this again"
 	local flags=(--locked --manifest-path "$TOP/Cargo.toml")
@@ -55,5 +71,6 @@ build() {
 }
 
 install_packages
+! $dev || install_ruff
 "$TOP/scripts/get-spdk.sh"
 build

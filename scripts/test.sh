@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: scripts/test.sh [--help] [FILTER]
 #
-# Sets everything up and runs all tests: formatting, clippy, the scripts' and the plugin's syntax, the tests of the crates, the simulation
+# Sets everything up and runs all tests: formatting, clippy, ruff, shellcheck, rustdoc, the tests of the crates, the simulation
 # with bugs on purpose, loom, and the end-to-end tests with the real spdk_tgt. With FILTER: only the tests whose name holds it, and
 # nothing else.
 
@@ -14,7 +14,7 @@ begin=$SECONDS
 step() { printf '== [%3d s] %s\n' $((SECONDS - begin)) "$*"; }
 
 step "set-up"
-"$TOP/scripts/setup.sh"
+"$TOP/scripts/setup.sh" --dev
 cd "$TOP"
 
 if [ ${#filter[@]} -eq 0 ]; then
@@ -23,17 +23,10 @@ if [ ${#filter[@]} -eq 0 ]; then
 	step "clippy"
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	step "plugin and scripts"
-	for file in rpc/*.py scripts/*.py; do
-		/usr/bin/python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' "$file"
-	done
-	for file in scripts/*.sh scripts/spdk scripts/rpc .ci/run; do
-		bash -n "$file"
-	done
-	if command -v shellcheck >/dev/null; then
-		shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/spdk scripts/rpc .ci/run
-	else
-		say "shellcheck is not installed: left out"
-	fi
+	"$CACHE/ruff/bin/ruff" check --no-cache rpc scripts
+	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/spdk scripts/rpc .ci/run
+	step "documentation of the crates"
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --exclude e2e --no-deps --document-private-items --quiet
 fi
 
 step "tests of the crates"

@@ -80,7 +80,8 @@ fn main() {
     let bindings = builder
         .generate()
         .unwrap_or_else(|error| fail(&format!("cannot read the headers of SPDK in {}: {error}", spdk.display())));
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
+    let out =
+        PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("no OUT_DIR: cargo sets it"))).join("bindings.rs");
     bindings.write_to_file(&out).unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", out.display())));
     // For the build scripts of the crates above (DEP_SPDK_DIR).
     println!("cargo:dir={}", spdk.display());

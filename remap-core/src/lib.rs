@@ -7,7 +7,6 @@
 //! thread or randomness of its own.
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks, missing_docs)]
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod allocator;
 mod counters;

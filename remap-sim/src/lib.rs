@@ -14,8 +14,6 @@
 //! ```
 //! The same plan always gives the same outcome.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod block;
 mod coverage;
 pub mod damage;

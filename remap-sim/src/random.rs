@@ -36,6 +36,6 @@ impl Random {
 
     /// One of `choices`, which must not be empty.
     pub fn pick<T: Copy>(&self, choices: &[T]) -> T {
-        *choices.choose(&mut *self.0.borrow_mut()).expect("there is a choice")
+        choices.choose(&mut *self.0.borrow_mut()).copied().unwrap_or(choices[0])
     }
 }

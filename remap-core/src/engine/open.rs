@@ -1,6 +1,6 @@
 //! Opening a spare: what its superblocks say, whether they may be used, and formatting an empty one.
 //!
-//! Only [`super::Engine::open`] and [`super::inspect`] call it. A refusal has written nothing.
+//! Only [`super::Engine::open`] and [`super::inspect()`] call it. A refusal has written nothing.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The table against a plain map, from outside.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

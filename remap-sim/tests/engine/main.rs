@@ -1,5 +1,7 @@
 //! Tests of remap-core's engine on simulated disks, with a `Vbdev` above: a small world, and what the files share.
 
+#![allow(clippy::unwrap_used)]
+
 mod admin;
 mod bulk;
 mod crash;

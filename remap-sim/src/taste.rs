@@ -139,7 +139,10 @@ impl Plan {
                 random.pick(&[4, 100_000, 100_000, 100_000, 100_000, 100_000])
             },
             // An answer that comes too soon must not take longer than what it should have waited for.
-            slowness: if shape == Shape::Medium { [2, 200, 2, 2] } else { [(); 4].map(|()| slow(random)) },
+            slowness: match shape {
+                Shape::Medium | Shape::Reuse => [2, 200, 2, 2],
+                _ => [(); 4].map(|()| slow(random)),
+            },
             want: random.pick(&[0, 0, 5, 30]),
             harm,
             older_spare: random.chance(1, 16) && !many,

@@ -136,15 +136,8 @@ mod mutations {
     const SEEDS: u64 = 4000;
 
     /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too.
-    const RARE: &[Mutation] = &[
-        Mutation::SkipFlushBeforeRecord,
-        Mutation::EpochUsedTwice,
-        Mutation::AreaNotZeroed,
-        Mutation::CompleteWithFirstPage,
-        Mutation::FreedSpareNotDrained,
-        Mutation::SuperblockSequenceUsedTwice,
-        Mutation::WritePendingToBase,
-    ];
+    const RARE: &[Mutation] =
+        &[Mutation::SkipFlushBeforeRecord, Mutation::CompleteWithFirstPage, Mutation::BadReservationReleased];
 
     #[test]
     fn every_bug_on_purpose_that_is_not_rare_is_found() {

@@ -17,10 +17,13 @@ impl Config {
         Config::default()
     }
 
-    /// Adds a call of the `bdev` subsystem.
+    /// Adds a call of the `bdev` subsystem; `Value::Null` for one that takes no parameters.
     #[must_use]
     pub fn bdev(mut self, method: &str, params: Value) -> Config {
-        self.bdev.push(json!({ "method": method, "params": params }));
+        self.bdev.push(match params {
+            Value::Null => json!({ "method": method }),
+            params => json!({ "method": method, "params": params }),
+        });
         self
     }
 

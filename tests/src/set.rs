@@ -65,7 +65,11 @@ impl Set {
         // They may have, on a slow machine: then they say again what they said after the save.
         let (file, log) = (SpareFile::open(&spare), SpareFile::open(&spare).log());
         let saved = log.last - (log.pages - log.checkpoint);
-        file.forge_superblocks(|bytes| bytes[field::COMMITTED..][..8].copy_from_slice(&saved.to_le_bytes()));
+        file.forge_superblocks(|bytes| {
+            bytes[field::COMMITTED..][..8].copy_from_slice(&saved.to_le_bytes());
+            // As after a clean close, so that loading alone writes nothing.
+            bytes[field::IN_USE..][..4].fill(0);
+        });
         let good = [&base, &spare].map(|file| fs::read(file).expect("a file"));
         target.start(&Config::new().bdev("bdev_set_options", json!({ "bdev_auto_examine": examine })));
         let epoch = SpareFile::open(&spare).epoch;

@@ -69,6 +69,7 @@ pub mod field {
     pub const LOG_B: usize = 224;
     pub const DATA_START: usize = 232;
     pub const SUPERBLOCK_B: usize = 240;
+    pub const IN_USE: usize = 252;
     pub const NAME: usize = 256;
     pub const RESERVED: usize = 448;
     pub const TAIL: usize = 512;

@@ -115,7 +115,7 @@ fn save_writes_a_checkpoint_that_is_loaded() {
         scene.target.rpc("bdev_remap_save", remap0());
     }
     assert_eq!(scene.count("epoch"), epoch + 6);
-    scene.target.kill9();
+    scene.target.stop();
     scene.start_again(&[]);
     assert_eq!((scene.count("epoch"), scene.count("remapped")), (epoch + 6, 5));
     assert_eq!(scene.host().read(0, 32).unwrap().unwrap(), stamped(0, 32, 1));
@@ -180,7 +180,7 @@ fn wipe_makes_an_empty_spare() {
 #[test]
 fn first_commit_after_an_open_is_under_a_new_epoch() {
     let mut scene = scene_with_remaps();
-    scene.target.kill9();
+    scene.target.stop();
     let before = SpareFile::open(&scene.spare).log();
     scene.start_again(&[fault(40, 2, "write", "write_fault")]);
     assert_eq!(scene.count("epoch"), before.epoch, "loading alone writes nothing");
@@ -192,6 +192,7 @@ fn first_commit_after_an_open_is_under_a_new_epoch() {
     assert_ne!(after.area, before.area);
     scene.target.kill9();
     scene.start_again(&[]);
+    assert_eq!(scene.count("epoch"), before.epoch + 2, "what the dead one had under way is settled at once");
     assert_eq!(scene.count("remapped"), 7);
     assert_eq!(scene.host().read(40, 2).unwrap().unwrap(), stamped(40, 2, 1));
     scene.target.stop();

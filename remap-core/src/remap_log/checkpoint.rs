@@ -129,11 +129,11 @@ impl<D: Device, E: Env> Log<D, E> {
         self.superblock.epoch = next.epoch;
         self.superblock.committed = next.last();
         self.superblock.noted_epoch = if written.all() { Epoch::ZERO } else { next.epoch };
+        self.sealed = None;
         if !self.write_superblocks().await {
             self.sealed = Some(Sealed::InDoubt);
             return Err(Error::CheckpointFailed);
         }
-        self.sealed = None;
         self.counters.checkpoints.add(1);
         let all_copies = self.log_ok.all() && self.superblock_ok.all();
         Ok(Saved { epoch: next.epoch, bytes: u64::from(pages) * u64::from(layout.page_bytes), all_copies })

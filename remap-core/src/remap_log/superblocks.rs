@@ -26,6 +26,10 @@ impl<D: Device, E: Env> Log<D, E> {
 
     /// Writes both superblocks, one after the other; whether at least one is durable now.
     pub(super) async fn write_superblocks(&mut self) -> bool {
+        if self.sealed.is_some() {
+            // Nothing that was committed is behind this, and nothing will be under this epoch.
+            self.superblock.noted_epoch = self.position.epoch;
+        }
         self.superblock.sequence = self.superblock.sequence.plus(1);
         // Below 2^64 until the year 586524.
         self.superblock.written_at = self.spare.env().unix_time().as_micros() as u64;

@@ -2,11 +2,6 @@
 
 use super::*;
 
-fn restore(world: &World, host: &Vbdev, dry_run: bool) -> RestoreReport {
-    let engine = Rc::clone(&host.engine);
-    world.executor.block_on(async move { engine.restore(dry_run).await }).unwrap().unwrap()
-}
-
 fn wipe(world: &World, host: &Vbdev, force: bool) -> Result<(), Error> {
     let engine = Rc::clone(&host.engine);
     world.executor.block_on(async move { engine.wipe(force).await }).unwrap()
@@ -58,19 +53,19 @@ fn restore_tells_what_differs_and_takes_it_over() {
         world.write(&host, at, filled(at)).unwrap();
     }
     world.write(&host, 30, filled_run(30, 2)).unwrap();
-    assert_eq!(restore(&world, &host, false).first, []);
+    assert_eq!(world.restore(&host, false).first, []);
     // The spare forgets some, and dreams of others.
     let before = mappings(&host.engine);
     world.spare.rot(|medium| {
         change_page(medium, &host.engine, Area::Zero, 2, |_| vec![Record::Pending { lba: lba(3), count: 1 }]);
         change_page(medium, &host.engine, Area::Zero, 4, |_| vec![Record::Pending { lba: lba(2), count: 1 }]);
     });
-    let dry = restore(&world, &host, true);
+    let dry = world.restore(&host, true);
     assert_eq!((dry.added, dry.changed, dry.removed), (1, 1, 2));
     assert_eq!(dry.first[0], DifferingExtent { lba: lba(2), num_blocks: 1, difference: Difference::Added });
     assert_eq!(dry.first[2], DifferingExtent { lba: lba(30), num_blocks: 2, difference: Difference::Removed });
     assert_eq!(mappings(&host.engine), before);
-    let wet = restore(&world, &host, false);
+    let wet = world.restore(&host, false);
     assert_eq!((wet.added, wet.changed, wet.removed), (1, 1, 2));
     let [one, .., twenty, _, _] = before[..] else { panic!("{before:?}") };
     let after = [one, (lba(2), Mapping::Pending), (lba(3), Mapping::Pending), twenty];

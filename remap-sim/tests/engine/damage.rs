@@ -104,6 +104,29 @@ fn a_page_that_a_stale_copy_hid_at_open_does_not_come_back() {
     assert_eq!(value(&world.read(&world.open(), 11, 1).unwrap()), 3);
 }
 
+/// No checkpoint can be written, as far as the device says, and what is there is restored; behind it, an attempt to zero the area has
+/// torn a page in both copies. Nothing was appended there, and the superblocks say so.
+#[test]
+fn what_was_restored_and_not_saved_is_not_refused_later() {
+    let (world, host) = world();
+    let world = world.after_kill();
+    log_cannot_be_written(&world, &host, Effect::Everything);
+    let host = world.open();
+    world.restore(&host, false);
+    world.spare.heal();
+    log_cannot_be_written(&world, &host, Effect::Nothing);
+    for copy in Copy::BOTH {
+        let page = host.engine.layout().log_page(copy, Area::Zero, 1).0;
+        world.spare.rot(|medium| medium.set_block(page, &filled(7)));
+    }
+    world.restore(&host, false);
+    assert_eq!(host.engine.status().epoch, epoch(3));
+    world.close(&host);
+    let world = world.after_kill();
+    let host = world.open();
+    assert_eq!((host.engine.status().state, mappings(&host.engine).len()), (SetState::Online, 1));
+}
+
 /// What a process that died had under way is settled at the next start; after a clean close there is nothing to settle.
 #[test]
 fn a_set_that_was_not_closed_is_saved_when_it_is_opened() {

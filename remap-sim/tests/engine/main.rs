@@ -133,6 +133,11 @@ impl World {
         self.executor.block_on(async move { engine.save().await }).unwrap()
     }
 
+    pub(crate) fn restore(&self, host: &Vbdev, dry_run: bool) -> RestoreReport {
+        let engine = Rc::clone(&host.engine);
+        self.executor.block_on(async move { engine.restore(dry_run).await }).unwrap().unwrap()
+    }
+
     pub(crate) fn close(&self, host: &Vbdev) {
         let engine = Rc::clone(&host.engine);
         self.executor.block_on(async move { engine.close().await }).unwrap();

@@ -65,8 +65,8 @@ pub(crate) async fn open(world: &World, threads: &Threads) -> Option<Vbdev> {
             world.count("event: refused for what may pass");
             continue;
         }
-        if world.forced.get() && matches!(error, Error::MixedSuperblocks { .. }) {
-            // A superblock of the set before could be neither read nor written over.
+        if world.forced.get() && world.lied.get() && matches!(error, Error::MixedSuperblocks { .. }) {
+            // A superblock of the set before could not be read, and what was written over it was lost.
             world.over.set(true);
             return None;
         }

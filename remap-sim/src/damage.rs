@@ -148,7 +148,8 @@ impl World {
         let mut gone = Vec::new();
         self.spare.faults(|faults| {
             faults.heal(|fault| {
-                let unreadable = fault.name.ends_with("unreadable");
+                // One that is over hides nothing any more.
+                let unreadable = fault.name.ends_with("unreadable") && fault.left != Some(0);
                 gone.extend((fault.first..fault.end).filter(|_| unreadable));
                 unreadable
             });

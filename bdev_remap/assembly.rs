@@ -1,189 +1,183 @@
 //! Auto-assembly: a spare that appears tells which base it belongs to, and a base that appears may be awaited.
 //!
-//! Whatever the order in which the two come, at boot or later, the set comes online when both are there. Until then it is
-//! *waiting*, and status says for what. The base of a waiting set is claimed as soon as it appears, before anybody else reads
-//! it: without its spare it would show old data. App thread.
-
-use std::{cell::RefCell, collections::BTreeMap};
+//! Whatever the order in which the two come, at boot or later, the set comes online when both are there and nothing speaks
+//! against it; [`crate::waiting`] says what does. App thread.
 
 use remap_core::{
-    Device, FormatPolicy,
-    format::{
-        SpareState, Superblock, SuperblockContent,
-        layout::{page_geometry, superblock_b},
-    },
+    FormatPolicy,
+    format::{SpareState, Superblock, superblock::NAME_MAX},
 };
-use serde_json::{Value, json};
-use spdk::{BdevInfo, Desc, Event, thread::AppCell};
+use spdk::{BdevInfo, Desc, Errno, rpc::Error};
+use uuid::Uuid;
 
 use crate::{
-    admin::{self, Creation},
+    create::{By, Creation, create},
     device::Names,
-    spare::Spare,
+    members, registry,
+    set::{FoundSpare, Identity, Member, Set, State},
+    waiting,
 };
 
-/// A set whose spare is there.
-struct Waiting {
-    superblock: Superblock,
-    /// Open for reading only: it tells when the spare goes.
-    _spare: Desc,
-    /// The base, claimed, when it came after the spare.
-    base: Option<Desc>,
-    /// What is missing, or what went wrong.
-    waits_for: String,
-}
-
-/// By name of the spare.
-type Sets = BTreeMap<String, Waiting>;
-
-static WAITING: AppCell<RefCell<Sets>> = AppCell::new(RefCell::new(Sets::new()));
-
-fn with_waiting<R: Default>(f: impl FnOnce(&mut Sets) -> R) -> R {
-    WAITING.with(|sets| f(&mut sets.borrow_mut())).unwrap_or_default()
-}
-
-/// What status says of the waiting sets, or of the one called `name`.
-pub fn describe(name: Option<&str>) -> Vec<Value> {
-    with_waiting(|sets| {
-        let wanted = sets.iter().filter(|(_, set)| name.is_none_or(|name| name == set.superblock.name));
-        let describe = |(spare, set): (&String, &Waiting)| {
-            json!({
-                "name": set.superblock.name,
-                "state": "waiting",
-                "base_bdev": set.base.as_ref().map(|base| base.info().name),
-                "spare_bdev": spare,
-                "uuid": set.superblock.set_uuid,
-                "waits_for": set.waits_for,
-            })
-        };
-        wanted.map(describe).collect()
-    })
-}
-
-/// Forgets all waiting sets: SPDK stops, and their claims would hold up the bdevs.
-pub fn forget_all() {
-    drop(with_waiting(std::mem::take));
-}
-
-/// Gives up the base called `name`, and with it the claim, if a waiting set has it: an explicit creation takes over.
-pub fn release_base(name: &str) {
-    let kept = with_waiting(|sets| {
-        let mine = |set: &&mut Waiting| set.base.as_ref().is_some_and(|base| base.info().name == name);
-        sets.values_mut().filter(mine).filter_map(|set| set.base.take()).collect::<Vec<_>>()
-    });
-    drop(kept);
-}
-
-/// The base of the waiting set called `name` is being removed.
-pub fn base_removed(name: &str) {
-    let gone = with_waiting(|sets| {
-        let mine = sets.values_mut().filter(|set| set.superblock.name == name);
-        mine.filter_map(|set| {
-            set.waits_for = missing_base(&set.superblock);
-            set.base.take()
-        })
-        .collect::<Vec<_>>()
-    });
-    drop(gone);
-}
-
-/// The set with this spare is online: it waits no more.
-pub fn online(spare_bdev: &str) {
-    drop(with_waiting(|sets| sets.remove(spare_bdev)));
-}
-
-fn missing_base(superblock: &Superblock) -> String {
-    format!("the base with UUID {}", superblock.base_uuid)
-}
-
-/// A bdev has appeared: if it is the base of a waiting set, nobody else may have it.
-pub fn keep_base(bdev: &BdevInfo) {
-    let awaiting = with_waiting(|sets| {
-        let wants = |set: &Waiting| set.superblock.base_uuid == bdev.uuid && set.base.is_none();
-        sets.iter().find(|(_, set)| wants(set)).map(|(spare, set)| (spare.clone(), set.superblock.name.clone()))
-    });
-    let Some((spare, name)) = awaiting else { return };
-    let kept = admin::open("base_bdev", &bdev.name, &name).and_then(|base| {
-        admin::claim("base_bdev", &base)?;
-        Ok(base)
-    });
-    with_waiting(|sets| {
-        let Some(set) = sets.get_mut(&spare) else { return };
-        match kept {
-            Ok(base) => set.base = Some(base),
-            Err(error) => set.waits_for = error.message,
-        }
-    });
+/// A bdev has appeared: if it is the base of a set that waits for it, nobody else may have it.
+pub fn appeared(bdev: &BdevInfo) {
+    waiting::keep_base(bdev.uuid);
 }
 
 /// A bdev has appeared, and may be read: is it a base that is awaited, or a spare?
-pub async fn examine(name: String) {
-    let Ok(desc) = Desc::open(&name, |_| ()) else { return };
+pub async fn examine(bdev: String) {
+    let Ok(desc) = Desc::open(&bdev, |_| ()) else { return };
     let info = desc.info();
-    let awaiting = with_waiting(|sets| {
-        sets.iter().find(|(_, set)| set.superblock.base_uuid == info.uuid).map(|(spare, _)| spare.clone())
-    });
-    if let Some(spare) = awaiting {
-        return assemble(spare).await;
+    let of_base = sets_of(|set| set.identity.base_uuid == info.uuid);
+    for set in &of_base {
+        assemble(*set).await;
     }
-    let Some(superblock) = probe(&desc, &info).await else { return };
-    // The spare is known by its own UUID, so that a bdev below or above it, with the same content, is not taken for it.
-    if superblock.spare_id != info.uuid || superblock.state != SpareState::Active {
-        return;
+    if of_base.is_empty()
+        && let Some(superblock) = superblock_of_itself(&desc, &info).await
+    {
+        let set = superblock.set_uuid;
+        found(superblock, &info.name).await;
+        assemble(set).await;
     }
-    let spare = name.clone();
-    let watched = Desc::open(&name, move |event| {
-        if event == Event::Remove {
-            online(&spare);
-        }
-    });
-    let Ok(watched) = watched else { return };
-    let waits_for = missing_base(&superblock);
-    log::info!("{}: spare {name} found, it belongs to {waits_for}", superblock.name);
-    let set = Waiting { superblock, _spare: watched, base: None, waits_for };
-    drop(with_waiting(|sets| sets.insert(name.clone(), set)));
-    assemble(name).await;
 }
 
-/// Brings the waiting set with this spare online, if its base is there.
-async fn assemble(spare_bdev: String) {
-    let found = with_waiting(|sets| sets.get(&spare_bdev).map(|set| (set.superblock.clone(), set.base.clone())));
-    let Some((superblock, kept)) = found else { return };
-    let Ok(base) = Desc::open(&superblock.base_uuid.to_string(), |_| ()) else { return };
-    let base_bdev = base.info().name;
+fn sets_of(wanted: impl Fn(&Set) -> bool) -> Vec<Uuid> {
+    registry::with(|sets| sets.all().filter(|set| wanted(set)).map(|set| set.identity.uuid).collect())
+}
+
+/// The superblock of an active spare. It is known by its own UUID, so that a bdev below or above it, with the same content, is not
+/// taken for it.
+async fn superblock_of_itself(desc: &Desc, info: &BdevInfo) -> Option<Superblock> {
+    let superblock = members::identify(desc, info).await.unwrap_or_else(|error| {
+        log::warn!("{}", error.message);
+        None
+    })?;
+    (superblock.spare_id == info.uuid && superblock.state == SpareState::Active).then_some(superblock)
+}
+
+/// A spare has been found.
+async fn found(superblock: Superblock, bdev: &str) {
+    let identity = Identity::from(&superblock);
+    registry::opening_over(identity.uuid).await;
+    let tag = registry::with(|sets| {
+        let set = sets.know(&identity);
+        set.waiting().is_some_and(|waiting| waiting.spares.iter().all(|spare| spare.bdev != bdev)).then(|| set.tag())
+    });
+    let Some(tag) = tag else { return };
+    let watch = members::open(Member::Spare, bdev, tag);
+    let _not_kept = registry::with(|sets| {
+        let watch = watch.ok()?;
+        let Some(Set { identity: known, state: State::Waiting(waiting), .. }) = sets.tagged(tag) else {
+            return Some((Some(watch), None));
+        };
+        let Identity { name, base_uuid, .. } = &identity;
+        log::info!("{name}: spare {bdev} found, it belongs to the base with UUID {base_uuid}");
+        // The spare knows better than who expected it.
+        let kept = if known.base_uuid == *base_uuid { None } else { waiting.base.take() };
+        *known = identity;
+        waiting.spares.push(FoundSpare { bdev: bdev.to_owned(), superblock, _watch: watch });
+        Some((None, kept))
+    });
+    waiting::release_unentitled();
+    waiting::keep_base(base_of(tag.set));
+}
+
+fn base_of(set: Uuid) -> Uuid {
+    registry::with(|sets| sets.get(set).map(|set| set.identity.base_uuid)).unwrap_or_default()
+}
+
+/// Brings the waiting set with this UUID online, if nothing stands against it.
+async fn assemble(set: Uuid) {
+    registry::opening_over(set).await;
+    let Some(ready) = waiting::ready(set) else { return };
+    let Ok(base) = members::look_at(Member::Base, &ready.base_uuid.to_string()) else { return };
+    let names = Names { name: ready.name, base_bdev: base.info().name, spare_bdev: ready.spare_bdev };
     drop(base);
     let creation = Creation {
-        names: Names { name: superblock.name.clone(), base_bdev, spare_bdev: spare_bdev.clone() },
-        uuid: Some(superblock.set_uuid),
+        names,
+        uuid: Some(set),
         format: FormatPolicy::Never,
         remap_on: None,
         storm_limit: None,
-        base: kept,
+        by: By::Assembly,
     };
-    match admin::create(creation).await {
-        // Also if somebody else made it meanwhile.
-        Ok(()) => online(&spare_bdev),
-        Err(error) => with_waiting(|sets| {
-            if let Some(set) = sets.get_mut(&spare_bdev) {
-                set.waits_for = error.message;
-            }
-        }),
+    if let Err(error) = create(creation).await {
+        waiting::refused(set, error.message);
     }
 }
 
-/// The newest valid superblock on the device, if there is one. Reads both places where one can be.
-async fn probe(desc: &Desc, info: &BdevInfo) -> Option<Superblock> {
-    let (_, page_blocks) = page_geometry(info.block_size)?;
-    let device = Spare::new(desc, info).ok()?;
-    let mut newest: Option<Superblock> = None;
-    for lba in [0, superblock_b(info.block_size, info.blocks)?.0] {
-        let (page, outcome) = device.read(lba, device.alloc(page_blocks).ok()?).await;
-        if outcome.is_ok()
-            && let SuperblockContent::Valid(found) = Superblock::decode(page.as_ref())
-            && newest.as_ref().is_none_or(|newest| newest.sequence < found.sequence)
-        {
-            newest = Some(*found);
+/// Keeps the base of a set from others from the moment it appears, before anybody can find on it what belongs to the set.
+pub async fn expect(identity: Identity) -> Result<(), Error> {
+    let Identity { name, uuid, base_uuid, spare_uuid } = &identity;
+    if !(1..=NAME_MAX).contains(&name.len()) {
+        return Err(Error::invalid("name", format!("has {} bytes; 1 to {NAME_MAX} are allowed", name.len())));
+    }
+    for (parameter, value) in [("uuid", uuid), ("base_uuid", base_uuid), ("spare_uuid", spare_uuid)] {
+        if value.is_nil() {
+            return Err(Error::invalid(parameter, "must not be nil"));
         }
     }
-    newest
+    if base_uuid == spare_uuid {
+        return Err(Error::invalid("spare_uuid", "is that of the base; the spare is another bdev"));
+    }
+    let (set, base) = (*uuid, *base_uuid);
+    registry::settled(set).await;
+    let known = registry::with(|sets| {
+        let set = sets.know(&identity);
+        if set.identity != identity {
+            return Some(set.identity.clone());
+        }
+        set.expected = true;
+        None
+    });
+    if let Some(Identity { name, base_uuid, spare_uuid, .. }) = known {
+        let why = format!(
+            "uuid: set {set} is known as {name}, on the base {base_uuid} and the spare {spare_uuid}; nothing was changed; bdev_remap_forget gives it up"
+        );
+        return Err(Error::new(Errno::EXIST, why));
+    }
+    waiting::keep_base(base);
+    // The spare may have been there before, and not have been looked at.
+    let spare = members::look_at(Member::Spare, &identity.spare_uuid.to_string()).map(|spare| spare.info().name);
+    match spare {
+        Ok(spare) => examine(spare).await,
+        Err(_) => assemble(set).await,
+    }
+    Ok(())
+}
+
+/// Gives up a waiting set, and what it claims. It is met again when its spare appears anew.
+pub fn forget(uuid: Uuid) -> Result<(), Error> {
+    let given_up = registry::with(|sets| match sets.get(uuid)?.waiting() {
+        Some(_) => sets.remove(uuid).map(Ok),
+        None => sets.get(uuid).map(|set| Err(set.identity.name.clone())),
+    });
+    match given_up {
+        Some(Ok(set)) => {
+            log::info!("{}: set {uuid} is given up", set.identity.name);
+            Ok(())
+        }
+        Some(Err(name)) => {
+            let why = format!("uuid: set {uuid} is in use as {name}; nothing was changed; bdev_remap_delete ends it");
+            Err(Error::new(Errno::BUSY, why))
+        }
+        None => Err(Error::new(Errno::NODEV, format!("uuid: no set {uuid} is waited for"))),
+    }
+}
+
+/// The options have changed: what waits may come online now, or has no right to its base any more.
+pub async fn reconsider() {
+    waiting::release_unentitled();
+    for set in sets_of(|set| set.waiting().is_some()) {
+        waiting::keep_base(base_of(set));
+        assemble(set).await;
+    }
+}
+
+/// A set was closed as it lost a member: it waits for that, with its base kept and its spare watched, where they are there.
+pub async fn await_return(set: &Identity) {
+    waiting::keep_base(set.base_uuid);
+    let spare = members::look_at(Member::Spare, &set.spare_uuid.to_string()).map(|spare| spare.info().name);
+    if let Ok(spare) = spare {
+        examine(spare).await;
+    }
 }

@@ -1,4 +1,4 @@
-//! The Remap bdev: what all threads share of it.
+//! What all threads share of a Remap bdev.
 
 use std::{
     rc::Rc,
@@ -8,20 +8,15 @@ use std::{
     },
 };
 
-use remap_core::{Abilities, Counters, Engine, RemapOn, SpareIndex, Table};
+use remap_core::{Abilities, Counters, RemapOn, SpareIndex, Table};
 use serde_json::{Value, json};
-use spdk::{Bdev, Desc, Errno, Io, IoKind, Module, thread::Bound};
+use spdk::{Desc, Errno, IoKind, thread::Bound};
 
 use crate::{
-    admin,
     channel::Channel,
-    io,
-    rescue::OwnerThread,
-    spare::{Spare, Threads},
+    owner::{Owned, OwnerThread, RemapEngine},
+    spare::Spare,
 };
-
-/// The engine of a Remap bdev: its table, log and allocator on the real spare.
-pub type RemapEngine = Engine<Spare, Threads>;
 
 /// A Remap bdev. The first members are those that every I/O reads; they are never written but for `any_error`.
 pub struct Remap {
@@ -35,6 +30,8 @@ pub struct Remap {
     pub abilities: Abilities,
     /// Option `remap_on` is "any".
     any_error: AtomicBool,
+    /// It is being reset: what is held ends.
+    pub resetting: Arc<AtomicBool>,
     /// The engine, from any thread.
     pub owner: OwnerThread,
     /// What happened.
@@ -57,14 +54,6 @@ pub struct Names {
     pub base_bdev: String,
     /// The spare.
     pub spare_bdev: String,
-}
-
-/// What lives on the owner thread.
-pub struct Owned {
-    /// The engine.
-    pub engine: Rc<RemapEngine>,
-    /// Its spare.
-    pub spare: Spare,
 }
 
 /// The bdevs below.
@@ -93,6 +82,8 @@ impl Remap {
             spare_flush: below.spare.supports(IoKind::Flush),
             base_unmap: below.base.supports(IoKind::Unmap),
             spare_unmap: below.spare.supports(IoKind::Unmap),
+            base_zeroes: below.base.supports(IoKind::WriteZeroes),
+            spare_zeroes: below.spare.supports(IoKind::WriteZeroes),
             base_reset: below.base.supports(IoKind::Reset),
             spare_reset: below.spare.supports(IoKind::Reset),
             base_abort: below.base.supports(IoKind::Abort),
@@ -107,6 +98,7 @@ impl Remap {
             data_blocks,
             abilities,
             any_error: AtomicBool::new(remap_on == RemapOn::Any),
+            resetting: Arc::default(),
             owner: OwnerThread::new(owned.clone()),
             counters,
             names,
@@ -147,6 +139,27 @@ impl Remap {
         lock(&self.end).failure.take()
     }
 
+    /// The channel of the current thread to both devices.
+    pub fn channel(&self) -> Result<Channel, Errno> {
+        let below = lock(&self.below);
+        let Below { base, spare } = below.as_ref().ok_or(Errno::NODEV)?;
+        Channel::new(base, spare, &self.resetting)
+    }
+
+    /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
+    pub async fn give_up(&self) {
+        let wipe = lock(&self.end).wipe;
+        if let Some(Owned { engine, spare }) = self.owned.get() {
+            if let Some(force) = wipe {
+                let failure = engine.wipe(force).await.err();
+                lock(&self.end).failure = failure;
+            }
+            engine.close().await;
+            spare.close();
+        }
+        lock(&self.below).take();
+    }
+
     /// All about the set, for people and programs. Owner thread.
     pub fn describe(&self) -> Value {
         let Names { name, base_bdev, spare_bdev } = &self.names;
@@ -165,61 +178,4 @@ impl Remap {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Bdev for Remap {
-    type Channel = Channel;
-
-    fn module() -> &'static Module {
-        &crate::MODULE
-    }
-
-    fn create_channel(&self) -> Result<Channel, Errno> {
-        let below = lock(&self.below);
-        let Below { base, spare } = below.as_ref().ok_or(Errno::NODEV)?;
-        Channel::new(base, spare)
-    }
-
-    #[inline]
-    fn submit(&self, channel: &Channel, io: Io<Remap>) {
-        io::submit(self, channel, io);
-    }
-
-    /// The bdev layer makes the rest from these.
-    fn supports(&self, kind: IoKind) -> bool {
-        match kind {
-            IoKind::Read | IoKind::Write | IoKind::WriteZeroes | IoKind::Flush | IoKind::Abort => true,
-            IoKind::Unmap => self.abilities.base_unmap,
-            IoKind::Reset => self.abilities.base_reset,
-            IoKind::Unsupported => false,
-        }
-    }
-
-    fn info(&self) -> (&'static str, Value) {
-        ("remap", self.describe())
-    }
-
-    fn config(&self) -> Option<(&'static str, Value)> {
-        let Names { name, base_bdev, spare_bdev } = &self.names;
-        let status = self.engine()?.status();
-        let params = json!({
-            "name": name, "base_bdev": base_bdev, "spare_bdev": spare_bdev, "uuid": status.uuid,
-            "remap_on": self.remap_on(), "storm_limit": status.storm_limit,
-        });
-        Some(("bdev_remap_create", params))
-    }
-
-    async fn destruct(&self) {
-        let wipe = lock(&self.end).wipe;
-        if let Some(Owned { engine, spare }) = self.owned.get() {
-            if let Some(force) = wipe {
-                let failure = engine.wipe(force).await.err();
-                lock(&self.end).failure = failure;
-            }
-            engine.close().await;
-            spare.close();
-        }
-        lock(&self.below).take();
-        admin::gone(&self.names.name);
-    }
 }

@@ -5,104 +5,151 @@
 
 use remap_core::{AfterError, At, BaseLba, Devices, Extent, Request, Route, after_error, route};
 use smallvec::SmallVec;
-use spdk::{Child, Io, IoKind, OnChild, OnFan, Part, Status};
+use spdk::{
+    Child, Endpoint, Flush, Incoming, Io, OnChild, OnFan, OnFree, Part, Ranged, Read, Sent, Status, Unmap, Window,
+    Write, WriteZeroes,
+};
 
 use crate::{
     channel::Channel,
+    control,
     device::Remap,
     rescue,
     status::{to_core, to_spdk},
 };
 
 /// Takes an I/O.
-#[inline]
-pub fn submit(device: &Remap, channel: &Channel, io: Io<Remap>) {
-    match io.kind() {
-        IoKind::Read if io.needs_buffer() => io.get_buffer(),
-        IoKind::Read => start(IoKind::Read, Request::Read, device, channel, io),
-        IoKind::Write => start(IoKind::Write, Request::Write, device, channel, io),
-        kind => others(kind, device, channel, io),
+#[inline(always)]
+pub fn submit(device: &Remap, channel: &Channel, io: Incoming<Remap>) {
+    match io {
+        Incoming::Read(io) if io.needs_buffer() => io.get_buffer(),
+        Incoming::Read(io) => start(device, channel, io),
+        Incoming::Write(io) => start(device, channel, io),
+        Incoming::WriteZeroes(io) => others(device, channel, io),
+        Incoming::Unmap(io) => others(device, channel, io),
+        Incoming::Flush(io) => others(device, channel, io),
+        Incoming::Reset(io) => control::reset(device, io),
+        Incoming::Abort(io) => control::abort(device, channel, io),
+        Incoming::Other(io) => io.complete(Err(Status::Failed)),
     }
 }
 
 #[inline(never)]
-fn others(kind: IoKind, device: &Remap, channel: &Channel, io: Io<Remap>) {
-    match request(kind) {
-        Some(request) => start(kind, request, device, channel, io),
-        None => io.complete(Err(Status::Failed)),
+fn others<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
+    start(device, channel, io);
+}
+
+/// A kind of I/O that goes to blocks, and what it is to `remap-core`.
+pub trait Asks: Ranged + Sized {
+    /// What it asks for.
+    const REQUEST: Request;
+
+    /// Rescues it.
+    fn rescue(io: Io<Remap, Self>) {
+        // The route of what cannot be rescued never says so.
+        io.complete(Err(Status::Failed));
+    }
+
+    /// Sends it to devices as a whole.
+    fn to_all(_device: &Remap, _channel: &Channel, io: Io<Remap, Self>, _devices: Devices) {
+        // The route of what has blocks of its own never says so.
+        io.complete(Err(Status::Failed));
     }
 }
 
-/// What the host asks for, in the words of `remap-core`.
-fn request(kind: IoKind) -> Option<Request> {
-    Some(match kind {
-        IoKind::Read => Request::Read,
-        IoKind::Write => Request::Write,
-        IoKind::WriteZeroes => Request::WriteZeroes,
-        IoKind::Unmap => Request::Unmap,
-        IoKind::Flush => Request::Flush,
-        IoKind::Reset => Request::Reset,
-        IoKind::Abort => Request::Abort,
-        IoKind::Unsupported => return None,
-    })
+impl Asks for Read {
+    const REQUEST: Request = Request::Read;
+
+    fn rescue(io: Io<Remap, Read>) {
+        rescue::start(io);
+    }
+}
+
+impl Asks for Write {
+    const REQUEST: Request = Request::Write;
+
+    fn rescue(io: Io<Remap, Write>) {
+        rescue::start(io);
+    }
+}
+
+impl Asks for WriteZeroes {
+    const REQUEST: Request = Request::WriteZeroes;
+
+    fn rescue(io: Io<Remap, WriteZeroes>) {
+        rescue::start(io);
+    }
+}
+
+impl Asks for Unmap {
+    const REQUEST: Request = Request::Unmap;
+}
+
+impl Asks for Flush {
+    const REQUEST: Request = Request::Flush;
+
+    fn to_all(device: &Remap, channel: &Channel, io: Io<Remap, Flush>, devices: Devices) {
+        let base = devices.base.then_some((&channel.base, io.lba(), io.blocks()));
+        let spare = devices.spare.then_some((&channel.spare, device.data_start, device.data_blocks));
+        let targets: SmallVec<[_; 2]> = base.into_iter().chain(spare).collect();
+        io.broadcast::<Back>(&targets);
+    }
 }
 
 /// Asks where the I/O goes, and sends it there.
 #[inline(always)]
-fn start(kind: IoKind, request: Request, device: &Remap, channel: &Channel, io: Io<Remap>) {
+fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
     let range = Extent::new(BaseLba(io.lba()), io.blocks());
-    match route(request, range, &device.table, &device.abilities) {
-        Route::Whole(At::Base(lba)) => io.forward::<Back>(kind, &channel.base, lba.0),
-        Route::Whole(At::Spare(index)) => io.forward::<Back>(kind, &channel.spare, device.spare_lba(index)),
-        Route::Split(parts) => split(device, channel, io, &parts),
-        Route::AllOf(devices) if kind == IoKind::Reset => rescue::reset(io, devices),
-        Route::AllOf(devices) => flush(device, channel, io, devices),
-        Route::OneOf(devices) => abort(io, devices),
-        Route::Done => io.complete(Ok(())),
-        Route::Fail(status) => io.complete(Err(to_spdk(status))),
-        Route::Rescue(op) => rescue::start(op, io),
+    match route(K::REQUEST, range, &device.table, &device.abilities) {
+        Route::Whole(At::Base(lba)) => io.forward::<Back>(&channel.base, lba.0),
+        Route::Whole(At::Spare(index)) => io.forward::<Back>(&channel.spare, device.spare_lba(index)),
+        other => carry_out(device, channel, io, 0, other),
     }
 }
 
+/// The blocks before `from` are done: asks where the others go by now, and sends them there.
+#[cold]
+fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64) {
+    let rest = Extent::new(BaseLba(io.lba() + from), io.blocks() - from);
+    let route = route(K::REQUEST, rest, &device.table, &device.abilities);
+    carry_out(device, channel, io, from, route);
+}
+
+/// Does what was decided for the blocks from `from` on.
 #[cold]
 #[inline(never)]
-fn split(device: &Remap, channel: &Channel, io: Io<Remap>, parts: &[remap_core::Part]) {
-    let children = parts.iter().map(|part| {
+fn carry_out<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64, route: Route) {
+    let child = |part: &remap_core::Part| {
         let (to, lba) = match part.at {
             At::Base(lba) => (&channel.base, lba.0),
             At::Spare(index) => (&channel.spare, device.spare_lba(index)),
         };
-        Part { to, lba, offset: part.offset, blocks: part.blocks }
-    });
-    io.fan_out::<FanBack>(&children.collect::<SmallVec<[Part; 8]>>());
-}
-
-#[inline(never)]
-fn flush(device: &Remap, channel: &Channel, io: Io<Remap>, devices: Devices) {
-    let base = Part { to: &channel.base, lba: io.lba(), offset: 0, blocks: io.blocks() };
-    let spare = Part { to: &channel.spare, lba: device.data_start, offset: 0, blocks: device.data_blocks };
-    match devices {
-        Devices { base: true, spare: true } => io.fan_out::<FanBack>(&[base, spare]),
-        Devices { base: false, spare: true } => io.fan_out::<FanBack>(&[spare]),
-        Devices { spare: false, .. } => io.forward::<Back>(IoKind::Flush, &channel.base, base.lba),
+        Part { to, lba, offset: from + part.offset, blocks: part.blocks }
+    };
+    match route {
+        Route::Whole(at) => {
+            let (part, next) = (remap_core::Part { at, offset: 0, blocks: io.blocks() - from }, io.blocks());
+            io.fan_out::<Back>(&[child(&part)], next);
+        }
+        Route::Split(split) => {
+            let parts: SmallVec<[Part; 8]> = split.parts.iter().map(child).collect();
+            io.fan_out::<Back>(&parts, from + split.blocks);
+        }
+        Route::Done => io.complete(Ok(())),
+        Route::Fail(status) => io.complete(Err(to_spdk(status))),
+        Route::Rescue(_) => K::rescue(io),
+        Route::AllOf(devices) => K::to_all(device, channel, io, devices),
+        // That is for aborts.
+        Route::AnyOf(_) => io.complete(Err(Status::Failed)),
     }
 }
 
-#[cold]
-fn abort(io: Io<Remap>, devices: Devices) {
-    match devices {
-        Devices { base: true, spare: true } => io.forward_abort::<TrySpare>(|channel| &channel.base),
-        Devices { base: false, spare: true } => io.forward_abort::<Back>(|channel| &channel.spare),
-        Devices { spare: false, .. } => io.forward_abort::<Back>(|channel| &channel.base),
-    }
-}
-
-/// The whole I/O went to one place.
+/// What was sent comes back.
 struct Back;
 
-impl OnChild<Remap> for Back {
+impl<K: Asks> OnChild<Remap, K> for Back {
     #[inline]
-    fn done(io: Io<Remap>, child: Child) {
+    fn done(io: Io<Remap, K>, child: Child) {
         match child.succeeded() {
             true => io.complete_as(child),
             false => {
@@ -112,36 +159,58 @@ impl OnChild<Remap> for Back {
             }
         }
     }
-}
 
-/// The I/O went to several places.
-struct FanBack;
-
-impl OnFan<Remap> for FanBack {
-    fn done(io: Io<Remap>, outcome: Result<(), Status>) {
-        settle(io, outcome);
+    fn starved(io: Io<Remap, K>, _to: &Endpoint) {
+        wait(io, 0);
     }
 }
 
-/// An abort that may go on to the spare.
-struct TrySpare;
-
-impl OnChild<Remap> for TrySpare {
-    fn done(io: Io<Remap>, child: Child) {
-        if child.succeeded() {
-            return io.complete_as(child);
+impl<K: Asks> OnFan<Remap, K> for Back {
+    fn done(io: Io<Remap, K>, window: Window) {
+        let Window { outcome, sent, next } = window;
+        match (outcome, sent) {
+            (Err(_), _) => settle(io, outcome),
+            (Ok(()), Sent::Nothing) => wait(io, next),
+            (Ok(()), Sent::All) if next >= io.blocks() => io.complete(Ok(())),
+            (Ok(()), Sent::All | Sent::Some) => {
+                io.take_up(|device, channel, io| go_on(device, channel, io, next));
+            }
         }
-        drop(child);
-        io.forward_abort::<Back>(|channel| &channel.spare);
+    }
+}
+
+/// Holds an I/O for which there is no structure, until there is. The blocks before `from` are done.
+#[cold]
+fn wait<K: Asks>(io: Io<Remap, K>, from: u64) {
+    io.take_up(|_, channel, io| {
+        channel.holder.hold(io.id());
+        // Structures are the thread's, whichever bdev they are for.
+        if let Err(io) = io.wait::<Again>(&channel.base, from) {
+            channel.holder.let_go(io.id());
+            // The bdev layer submits it again, in a while.
+            io.complete(Err(Status::NoMemory));
+        }
+    });
+}
+
+/// There is a structure again.
+struct Again;
+
+impl<K: Asks> OnFree<Remap, K> for Again {
+    fn again(io: Io<Remap, K>, from: u64) {
+        io.take_up(|device, channel, io| match channel.holder.let_go(io.id()) {
+            true => io.complete(Err(Status::Aborted)),
+            false => go_on(device, channel, io, from),
+        });
     }
 }
 
 /// Asks what follows an error.
 #[cold]
-fn settle(io: Io<Remap>, outcome: Result<(), Status>) {
-    let (Err(status), Some(request)) = (outcome, request(io.kind())) else { return io.complete(outcome) };
-    match after_error(request, to_core(status), io.bdev().remap_on()) {
+fn settle<K: Asks>(io: Io<Remap, K>, outcome: Result<(), Status>) {
+    let Err(status) = outcome else { return io.complete(outcome) };
+    match after_error(K::REQUEST, to_core(status), io.bdev().remap_on()) {
         AfterError::Complete(status) => io.complete(Err(to_spdk(status))),
-        AfterError::Rescue(op) => rescue::start(op, io),
+        AfterError::Rescue(_) => K::rescue(io),
     }
 }

@@ -1,124 +1,90 @@
 //! What follows a media error, on the thread of the I/O: `remap-core`'s rescue with SPDK's I/O under it and the owner thread
 //! behind it.
 
-use std::{future::Future, rc::Rc};
+use std::rc::Rc;
 
-use futures_util::future::join;
-use remap_core::{
-    At, BaseLba, Committed, Devices, Extent, HostIo, HostOp, IoStatus, Move, Owner, Refused, SpareIndex, Target, rescue,
-};
-use spdk::{
-    Endpoint, Io, IoKind, Status,
-    thread::{self, Bound},
-};
+use remap_core::{At, BaseLba, Extent, HostIo, HostOp, IoStatus, rescue};
+use spdk::{Held, Io, Ranged, Read, Status, Write, WriteZeroes, thread};
 
 use crate::{
-    device::{Owned, Remap, RemapEngine},
+    device::Remap,
     status::{to_core, to_spdk},
 };
 
-/// Rescues `io`, which asks for `op`, and completes it with the outcome.
-#[cold]
-pub fn start(op: HostOp, io: Io<Remap>) {
-    thread::spawn(async move {
-        let held = Held { op, io: Rc::new(io) };
-        let device = held.io.bdev();
-        let outcome = rescue(&held, &device.table, &device.owner, device.remap_on(), &device.counters).await;
-        complete(held.io, outcome.map_err(to_spdk));
-    });
-}
+/// A kind of I/O that can be rescued.
+pub trait Rescued: Ranged + Sized {
+    /// What it is to `remap-core`.
+    const OP: HostOp;
 
-/// Resets these devices, both at one time. Metadata I/O to the spare is aborted with the rest; `remap-core` tries it again.
-#[cold]
-pub fn reset(io: Io<Remap>, devices: Devices) {
-    thread::spawn(async move {
-        let io = Rc::new(io);
-        let reset = async |wanted: bool, endpoint: &Endpoint| match wanted {
-            true => endpoint.command(IoKind::Reset, 0, 0).await,
-            false => Ok(()),
-        };
-        let channel = io.channel();
-        let (base, spare) = join(reset(devices.base, &channel.base), reset(devices.spare, &channel.spare)).await;
-        complete(io, base.and(spare));
-    });
-}
-
-/// Completes an I/O that nothing under way refers to any more.
-fn complete(io: Rc<Io<Remap>>, outcome: Result<(), Status>) {
-    match Rc::try_unwrap(io) {
-        Ok(io) => io.complete(outcome),
-        // The last child that is still under way drops the I/O, which then fails: better than a buffer freed under it.
-        Err(_) => log::error!("a rescue ended before its I/O did: the I/O is failed"),
+    /// Does a part of the I/O on the spare.
+    async fn on_spare(held: &Rc<Held<Remap, Self>>, offset: u64, blocks: u64, lba: u64) -> Result<(), Status> {
+        held.channel().spare.part_of(held, offset, blocks, lba).await
     }
 }
 
-/// A host I/O that is held until it is rescued.
-struct Held {
-    op: HostOp,
-    io: Rc<Io<Remap>>,
+impl Rescued for Read {
+    const OP: HostOp = HostOp::Read;
 }
 
-impl HostIo for Held {
+impl Rescued for Write {
+    const OP: HostOp = HostOp::Write;
+}
+
+impl Rescued for WriteZeroes {
+    const OP: HostOp = HostOp::WriteZeroes;
+
+    async fn on_spare(held: &Rc<Held<Remap, Self>>, offset: u64, blocks: u64, lba: u64) -> Result<(), Status> {
+        let spare = &held.channel().spare;
+        match held.bdev().abilities.spare_zeroes {
+            true => spare.part_of(held, offset, blocks, lba).await,
+            false => spare.write_zeros_for(held, blocks, lba).await,
+        }
+    }
+}
+
+/// Rescues `io` and completes it with the outcome. Until then it is held.
+#[cold]
+pub fn start<K: Rescued>(io: Io<Remap, K>) {
+    io.take_up(|_, channel, io| {
+        let id = io.id();
+        let hold = channel.holder.hold(id);
+        if hold.is_given_up() {
+            channel.holder.let_go(id);
+            return io.complete(Err(Status::Aborted));
+        }
+        let held = Held::new(io, hold);
+        thread::spawn(async move {
+            let device = held.bdev();
+            let host_io = InRescue(Rc::clone(&held));
+            let outcome = rescue(&host_io, &device.table, &device.owner, device.remap_on(), &device.counters).await;
+            drop(host_io);
+            held.channel().holder.let_go(id);
+            held.end(outcome.map_err(to_spdk));
+        });
+    });
+}
+
+/// A host I/O that is rescued. Once it was given up nothing of it is sent any more.
+struct InRescue<K: Rescued>(Rc<Held<Remap, K>>);
+
+impl<K: Rescued> HostIo for InRescue<K> {
     fn op(&self) -> HostOp {
-        self.op
+        K::OP
     }
 
     fn range(&self) -> Extent {
-        Extent::new(BaseLba(self.io.lba()), self.io.blocks())
+        Extent::new(BaseLba(self.0.lba()), self.0.blocks())
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.is_given_up()
     }
 
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
-        let channel = self.io.channel();
-        let (to, lba) = match at {
-            At::Base(lba) => (&channel.base, lba.0),
-            At::Spare(index) => (&channel.spare, self.io.bdev().spare_lba(index)),
+        let done = match at {
+            At::Base(lba) => self.0.channel().base.part_of(&self.0, offset, blocks, lba.0).await,
+            At::Spare(index) => K::on_spare(&self.0, offset, blocks, self.0.bdev().spare_lba(index)).await,
         };
-        to.part_of(&self.io, offset, blocks, lba).await.map_err(to_core)
-    }
-}
-
-/// The engine, called from any thread.
-pub struct OwnerThread(Bound<Owned>);
-
-impl OwnerThread {
-    /// The owner thread is the one that `owned` is bound to.
-    pub fn new(owned: Bound<Owned>) -> OwnerThread {
-        OwnerThread(owned)
-    }
-
-    async fn call<R, F>(&self, request: impl FnOnce(Rc<RemapEngine>) -> F + Send + 'static) -> Option<R>
-    where
-        R: Send + 'static,
-        F: Future<Output = R> + 'static,
-    {
-        self.0.call(move |owned| request(Rc::clone(&owned.engine))).await
-    }
-}
-
-impl Owner for OwnerThread {
-    async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
-        self.call(|engine| async move { engine.reserve(blocks).await }).await.unwrap_or(Err(Refused::Closed))
-    }
-
-    async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
-        self.call(|engine| async move { engine.commit(moves).await }).await.unwrap_or(Err(Refused::Closed))
-    }
-
-    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
-        self.call(move |engine| async move { engine.replace(lba, bad).await }).await.unwrap_or(Err(Refused::Closed))
-    }
-
-    async fn release(&self, reserved: Vec<SpareIndex>) {
-        // Nobody there to give them back to: then they are free anyway.
-        let _ = self.call(|engine| async move { engine.release(reserved).await }).await;
-    }
-
-    async fn condemn(&self, blocks: Vec<SpareIndex>) {
-        // Nobody there to record them: then the next open finds out anew.
-        let _ = self.call(|engine| async move { engine.condemn(blocks).await }).await;
-    }
-
-    async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
-        self.call(|engine| async move { engine.set_pending(blocks).await }).await.unwrap_or(Err(Refused::Closed))
+        done.map_err(to_core)
     }
 }

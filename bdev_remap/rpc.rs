@@ -12,14 +12,23 @@ use spdk::{
 use uuid::Uuid;
 
 use crate::{
-    admin::{self, Creation},
     assembly,
-    device::{Names, Remap, RemapEngine},
+    create::{By, Creation, create},
+    delete::delete,
+    device::{Names, Remap},
+    options,
+    owner::RemapEngine,
+    registry,
+    restore::restore,
+    set::Identity,
     status::to_rpc,
+    waiting,
 };
 
 /// Extents in one answer of bdev_remap_list, unless told otherwise.
-const LIST_MAX: usize = 1024;
+const LIST_DEFAULT: usize = 1024;
+/// Extents in one answer at most: SPDK drops the connection when an answer is too large for it.
+const LIST_MAX: usize = 16_384;
 
 /// Makes the methods known.
 pub fn register() {
@@ -30,6 +39,9 @@ pub fn register() {
     rpc::register::<Save>();
     rpc::register::<Restore>();
     rpc::register::<SetOptions>();
+    rpc::register::<Expect>();
+    rpc::register::<Forget>();
+    rpc::register::<SetModuleOptions>();
 }
 
 fn engine(device: &Remap) -> Result<Rc<RemapEngine>, Error> {
@@ -44,6 +56,13 @@ fn check_storm_limit(limit: Option<u64>) -> Result<(), Error> {
     Ok(())
 }
 
+fn check_not_nil(parameter: &str, uuid: Option<Uuid>) -> Result<(), Error> {
+    match uuid {
+        Some(uuid) if uuid.is_nil() => Err(Error::invalid(parameter, "must not be nil")),
+        _ => Ok(()),
+    }
+}
+
 struct Create;
 
 #[derive(Deserialize)]
@@ -56,6 +75,12 @@ struct CreateParams {
     format: Option<FormatPolicy>,
     remap_on: Option<RemapOn>,
     storm_limit: Option<u64>,
+    #[serde(default = "yes")]
+    take_over: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Method for Create {
@@ -64,20 +89,18 @@ impl Method for Create {
     type Reply = String;
 
     async fn call(params: CreateParams) -> Result<String, Error> {
-        let CreateParams { name, base_bdev, spare_bdev, uuid, format, remap_on, storm_limit } = params;
+        let CreateParams { name, base_bdev, spare_bdev, uuid, format, remap_on, storm_limit, take_over } = params;
         check_storm_limit(storm_limit)?;
-        if uuid.is_some_and(|uuid| uuid.is_nil()) {
-            return Err(Error::invalid("uuid", "must not be nil"));
-        }
+        check_not_nil("uuid", uuid)?;
         let creation = Creation {
             names: Names { name: name.clone(), base_bdev, spare_bdev },
             uuid,
             format: format.unwrap_or_default(),
             remap_on,
             storm_limit,
-            base: None,
+            by: By::Operator { take_over },
         };
-        admin::create(creation).await?;
+        create(creation).await?;
         Ok(name)
     }
 }
@@ -104,7 +127,7 @@ impl Method for Delete {
         if force && !wipe {
             return Err(Error::invalid("force", "goes with wipe"));
         }
-        admin::delete(&name, wipe, force).await.map(|()| true)
+        delete(&name, wipe, force).await.map(|()| true)
     }
 }
 
@@ -123,15 +146,18 @@ impl Method for GetStatus {
 
     async fn call(params: StatusParams) -> Result<Vec<Value>, Error> {
         let Some(name) = params.name else {
-            let mut all: Vec<_> = admin::all().iter().map(|device| device.describe()).collect();
-            all.extend(assembly::describe(None));
+            let mut all: Vec<_> = registry::online().iter().map(|device| device.describe()).collect();
+            all.extend(waiting::describe(None));
             return Ok(all);
         };
-        match (admin::find(&name), assembly::describe(Some(&name))) {
-            (Ok(device), _) => Ok(vec![device.describe()]),
-            (Err(error), waiting) if waiting.is_empty() => Err(error),
-            (Err(_), waiting) => Ok(waiting),
+        // Others that wait may have the same name.
+        let mut named = waiting::describe(Some(&name));
+        match registry::find(&name) {
+            Ok((_, device)) => named.insert(0, device.describe()),
+            Err(error) if named.is_empty() => return Err(error),
+            Err(_) => {}
         }
+        Ok(named)
     }
 }
 
@@ -159,12 +185,12 @@ impl Method for List {
     type Reply = Listing;
 
     async fn call(params: ListParams) -> Result<Listing, Error> {
-        let max = params.max.unwrap_or(LIST_MAX);
+        let max = params.max.unwrap_or(LIST_DEFAULT);
         if max == 0 {
             return Err(Error::invalid("max", "must be at least 1"));
         }
-        let device = admin::find(&params.name)?;
-        let (extents, next) = engine(&device)?.list(BaseLba(params.lba), max);
+        let (_, device) = registry::find(&params.name)?;
+        let (extents, next) = engine(&device)?.list(BaseLba(params.lba), max.min(LIST_MAX));
         Ok(Listing { extents, next })
     }
 }
@@ -191,7 +217,7 @@ impl Method for Save {
     type Reply = Saved;
 
     async fn call(params: NameParams) -> Result<Saved, Error> {
-        let device = admin::find(&params.name)?;
+        let (_, device) = registry::find(&params.name)?;
         let began = Instant::now();
         let saved = engine(&device)?.save().await;
         let report = saved.map_err(|error| to_rpc(&params.name, &error))?;
@@ -220,7 +246,7 @@ impl Method for Restore {
     type Reply = RestoreReport;
 
     async fn call(params: RestoreParams) -> Result<RestoreReport, Error> {
-        admin::restore(&params.name, params.dry_run).await
+        restore(&params.name, params.dry_run).await
     }
 }
 
@@ -249,7 +275,7 @@ impl Method for SetOptions {
 
     async fn call(params: OptionParams) -> Result<Options, Error> {
         check_storm_limit(params.storm_limit)?;
-        let device = admin::find(&params.name)?;
+        let (_, device) = registry::find(&params.name)?;
         let engine = engine(&device)?;
         if let Some(on) = params.remap_on {
             device.set_remap_on(on);
@@ -262,6 +288,60 @@ impl Method for SetOptions {
         }
         let options = Options { remap_on: device.remap_on(), storm_limit: engine.status().storm_limit };
         log::info!("{}: options remap_on {:?}, storm_limit {}", params.name, options.remap_on, options.storm_limit);
+        Ok(options)
+    }
+}
+
+struct Expect;
+
+impl Method for Expect {
+    const NAME: &'static CStr = c"bdev_remap_expect";
+    type Params = Identity;
+    type Reply = bool;
+
+    async fn call(identity: Identity) -> Result<bool, Error> {
+        assembly::expect(identity).await.map(|()| true)
+    }
+}
+
+struct Forget;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForgetParams {
+    uuid: Uuid,
+}
+
+impl Method for Forget {
+    const NAME: &'static CStr = c"bdev_remap_forget";
+    type Params = ForgetParams;
+    type Reply = bool;
+
+    async fn call(params: ForgetParams) -> Result<bool, Error> {
+        assembly::forget(params.uuid).map(|()| true)
+    }
+}
+
+struct SetModuleOptions;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModuleOptionParams {
+    auto_assemble: Option<bool>,
+    host_id: Option<Uuid>,
+}
+
+impl Method for SetModuleOptions {
+    const NAME: &'static CStr = c"bdev_remap_set_module_options";
+    type Params = ModuleOptionParams;
+    type Reply = options::Options;
+
+    async fn call(params: ModuleOptionParams) -> Result<options::Options, Error> {
+        check_not_nil("host_id", params.host_id)?;
+        options::set(params.auto_assemble, params.host_id);
+        assembly::reconsider().await;
+        let options = options::options();
+        log::info!("module options: auto_assemble {}, host_id {}", options.auto_assemble, options.host_id);
         Ok(options)
     }
 }

@@ -64,7 +64,8 @@ def _number(text):
 def _add_remap(subparsers):
     def bdev_remap_create(args):
         _print(_call(args, "bdev_remap_create", name=args.name, base_bdev=args.base_bdev, spare_bdev=args.spare_bdev,
-                     uuid=args.uuid, format=args.format, remap_on=args.remap_on, storm_limit=args.storm_limit))
+                     uuid=args.uuid, format=args.format, remap_on=args.remap_on, storm_limit=args.storm_limit,
+                     take_over=False if args.no_take_over else None))
 
     p = subparsers.add_parser('bdev_remap_create',
                               help='Create a bdev that replaces bad blocks of a base bdev by blocks of a spare bdev')
@@ -82,6 +83,7 @@ def _add_remap(subparsers):
                    not say what it is, too (AIO -EIO, FAILED)""")
     p.add_argument('--storm-limit', type=_number,
                    help='Stop relocating after this many blocks within 60 seconds (default: 4096)')
+    p.add_argument('--no-take-over', action='store_true', help='Leave a set of another host alone (default: take it over)')
     p.set_defaults(func=bdev_remap_create)
 
     def bdev_remap_delete(args):
@@ -142,6 +144,37 @@ def _add_remap(subparsers):
     p.add_argument('--storm-limit', type=_number, help='Blocks relocated within 60 seconds that trip the storm brake')
     p.add_argument('--rearm', action='store_true', help='Release the storm brake after it has tripped')
     p.set_defaults(func=bdev_remap_set_options)
+
+    def bdev_remap_expect(args):
+        _print(_call(args, "bdev_remap_expect", name=args.name, uuid=args.uuid, base_uuid=args.base_uuid,
+                     spare_uuid=args.spare_uuid))
+
+    p = subparsers.add_parser('bdev_remap_expect',
+                              help='Keep the base of a set from others from the moment it appears, until its spare is there')
+    p.add_argument('-n', '--name', help='Name of the Remap bdev', required=True)
+    p.add_argument('-u', '--uuid', help='UUID of the set', required=True)
+    p.add_argument('-b', '--base-uuid', help='UUID of the base', required=True)
+    p.add_argument('-s', '--spare-uuid', help='UUID of the spare', required=True)
+    p.set_defaults(func=bdev_remap_expect)
+
+    def bdev_remap_forget(args):
+        _print(_call(args, "bdev_remap_forget", uuid=args.uuid))
+
+    p = subparsers.add_parser('bdev_remap_forget', help='Give up a set that waits or is expected, and the base that is kept for it')
+    p.add_argument('uuid', help='UUID of the set')
+    p.set_defaults(func=bdev_remap_forget)
+
+    def bdev_remap_set_module_options(args):
+        _print(_call(args, "bdev_remap_set_module_options", auto_assemble=args.auto_assemble, host_id=args.host_id))
+
+    p = subparsers.add_parser('bdev_remap_set_module_options', help='Change options of all of bdev_remap; prints those in force')
+    group = p.add_mutually_exclusive_group()
+    group.add_argument('--auto-assemble', dest='auto_assemble', action='store_true', default=None,
+                       help='Sets that are found come online by themselves (default)')
+    group.add_argument('--no-auto-assemble', dest='auto_assemble', action='store_false', default=None,
+                       help='Sets that are found wait for bdev_remap_create, and claim nothing: for storage nodes')
+    p.add_argument('--host-id', help='UUID of this host, to which its sets belong (default: a hash of /etc/machine-id)')
+    p.set_defaults(func=bdev_remap_set_module_options)
 
 
 def _add_fault(subparsers):
@@ -208,6 +241,13 @@ def _add_fault(subparsers):
     p = subparsers.add_parser('bdev_fault_power_on', help='Give a fault bdev its power back')
     p.add_argument('name', help='Name of the fault bdev')
     p.set_defaults(func=bdev_fault_power_on)
+
+    def bdev_fault_reset(args):
+        _print(_call(args, "bdev_fault_reset", name=args.name))
+
+    p = subparsers.add_parser('bdev_fault_reset', help='Reset a bdev of any kind: what is under way is aborted')
+    p.add_argument('name', help='Name of the bdev')
+    p.set_defaults(func=bdev_fault_reset)
 
 
 def spdk_rpc_plugin_initialize(subparsers):

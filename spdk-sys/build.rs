@@ -29,6 +29,7 @@ const FUNCTIONS: &[&str] = &[
 
 const VARS: &[&str] = &[
     "SPDK_VERSION_.*",
+    "SPDK_IO_CHANNEL_STRUCT_SIZE",
     "SPDK_BDEV_.*",
     "SPDK_RPC_.*",
     "SPDK_JSONRPC_.*",
@@ -41,6 +42,7 @@ const VARS: &[&str] = &[
 const TYPES: &[&str] = &[
     "spdk_bdev.*",
     "spdk_io_channel",
+    "spdk_thread_poller_rc",
     "spdk_log_flag",
     "spdk_json_.*",
     "spdk_nvme_(status_code_type|media_error_status_code)",

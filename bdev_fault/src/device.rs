@@ -13,7 +13,8 @@ use std::{
 
 use serde_json::{Value, json};
 use spdk::{
-    Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Io, IoKind, Module, OnChild, Properties, Status, sleep,
+    Abort, Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Flush, Held, Incoming, Io, IoKind, IoRef, Module,
+    OnChild, Properties, Ranged, Read, Reset, Status, Unmap, Write, WriteZeroes, sleep,
     thread::{self, AppCell, Bound},
 };
 use uuid::Uuid;
@@ -126,52 +127,84 @@ impl Fault {
         log::info!("{}: power on", self.options.name);
     }
 
+    /// How the device fails it, if it does.
+    fn verdict<K: Ranged>(&self, io: &IoRef<Fault, K>) -> Result<(), Status> {
+        match self.off.load(Ordering::Acquire) {
+            true => Err(NO_POWER),
+            false => self.rules.verdict(K::KIND, io.lba(), io.blocks()).map_or(Ok(()), Err),
+        }
+    }
+
     /// Does what `io` asks for.
-    fn perform(&self, channel: &Endpoint, io: Io<Fault>) {
-        let (kind, lba, blocks) = (io.kind(), io.lba(), io.blocks());
-        if self.off.load(Ordering::Acquire) {
-            return io.complete(Err(NO_POWER));
-        }
-        if let Some(status) = self.rules.verdict(kind, lba, blocks) {
-            return io.complete(Err(status));
-        }
-        match kind {
-            IoKind::Write if self.options.volatile_cache => self.write_to_cache(io),
-            IoKind::Read if self.options.volatile_cache => self.read_through_cache(channel, io),
-            IoKind::Flush if self.options.volatile_cache => self.flush(io),
-            kind => io.forward::<Back>(kind, channel, lba),
+    fn perform<K: Asks>(&self, channel: &Endpoint, io: Io<Fault, K>) {
+        match self.verdict(&io) {
+            Err(status) => io.complete(Err(status)),
+            Ok(()) if self.options.volatile_cache => K::cached(self, channel, io),
+            Ok(()) => self.pass_on(channel, io),
         }
     }
 
-    fn write_to_cache(&self, io: Io<Fault>) {
-        let mut data = vec![0; io.blocks() as usize * self.block_size];
-        io.read_data(0, &mut data);
-        self.cache.put(io.lba(), self.block_size, &data);
-        io.complete(Ok(()));
+    fn pass_on<K: Ranged>(&self, channel: &Endpoint, io: Io<Fault, K>) {
+        let lba = io.lba();
+        io.forward::<Back>(channel, lba);
     }
 
-    fn read_through_cache(&self, channel: &Endpoint, io: Io<Fault>) {
-        let (lba, blocks, block_size) = (io.lba(), io.blocks(), self.block_size as u64);
-        // Before the base is read: what leaves the cache later is on the base by then.
-        let cached = self.cache.get(lba..lba + blocks);
-        if cached.is_empty() {
-            return io.forward::<Back>(IoKind::Read, channel, lba);
+    /// Performs it, after the latency.
+    fn take<K: Asks>(&self, channel: &Endpoint, io: Io<Fault, K>) {
+        let latency = self.options.latency;
+        if latency.is_zero() {
+            return self.perform(channel, io);
         }
         thread::spawn(async move {
-            let io = Rc::new(io);
+            sleep(latency).await;
+            io.take_up(Fault::perform);
+        });
+    }
+}
+
+/// Kinds of I/O that go to blocks.
+trait Asks: Ranged + Sized {
+    /// What becomes of it where there is a cache.
+    fn cached(device: &Fault, channel: &Endpoint, io: Io<Fault, Self>) {
+        device.pass_on(channel, io);
+    }
+}
+
+impl Asks for WriteZeroes {}
+impl Asks for Unmap {}
+
+impl Asks for Write {
+    fn cached(device: &Fault, _channel: &Endpoint, io: Io<Fault, Write>) {
+        let mut data = vec![0; io.blocks() as usize * device.block_size];
+        io.read_data(0, &mut data);
+        device.cache.put(io.lba(), device.block_size, &data);
+        io.complete(Ok(()));
+    }
+}
+
+impl Asks for Read {
+    fn cached(device: &Fault, channel: &Endpoint, io: Io<Fault, Read>) {
+        let (lba, blocks, block_size) = (io.lba(), io.blocks(), device.block_size as u64);
+        // Before the base is read: what leaves the cache later is on the base by then.
+        let cached = device.cache.get(lba..lba + blocks);
+        if cached.is_empty() {
+            return device.pass_on(channel, io);
+        }
+        thread::spawn(async move {
+            let io = Held::new(io, Rc::default());
             let outcome = io.channel().part_of(&io, 0, blocks, lba).await;
             for (at, data) in cached {
                 io.write_data((at - lba) * block_size, &data);
             }
-            if let Ok(io) = Rc::try_unwrap(io) {
-                io.complete(outcome);
-            }
+            io.end(outcome);
         });
     }
+}
 
-    fn flush(&self, io: Io<Fault>) {
+impl Asks for Flush {
+    fn cached(device: &Fault, _channel: &Endpoint, io: Io<Fault, Flush>) {
         let range = io.lba()..io.lba() + io.blocks();
-        let store = self.store.clone();
+        let store = device.store.clone();
         thread::spawn(async move {
             let flushed = store.call(move |store| {
                 let store = Rc::clone(store);
@@ -183,10 +216,31 @@ impl Fault {
     }
 }
 
+/// Waits as long as other I/O, so that what came before is at the base by then, and is reset there.
+fn reset(io: Io<Fault, Reset>) {
+    thread::spawn(async move {
+        sleep(io.bdev().options.latency).await;
+        let outcome = match io.bdev().off.load(Ordering::Acquire) {
+            true => Err(NO_POWER),
+            false => io.channel().reset().await,
+        };
+        io.complete(outcome);
+    });
+}
+
+fn abort(channel: &Endpoint, io: Io<Fault, Abort>) {
+    let aborted = channel.abort(io.target());
+    thread::spawn(async move {
+        // Nothing of it is over there (any more): the abort has failed, which is a normal outcome.
+        let outcome = if aborted.await { Ok(()) } else { Err(Status::Failed) };
+        io.complete(outcome);
+    });
+}
+
 struct Back;
 
-impl OnChild<Fault> for Back {
-    fn done(io: Io<Fault>, child: Child) {
+impl<K: Ranged> OnChild<Fault, K> for Back {
+    fn done(io: Io<Fault, K>, child: Child) {
         io.complete_as(child);
     }
 }
@@ -202,22 +256,18 @@ impl Bdev for Fault {
         Endpoint::new(self.base().as_ref().ok_or(Errno::NODEV)?)
     }
 
-    fn submit(&self, channel: &Endpoint, io: Io<Fault>) {
-        let kind = io.kind();
-        if kind == IoKind::Abort {
-            return io.forward_abort::<Back>(|channel| channel);
+    fn submit(&self, channel: &Endpoint, io: Incoming<Fault>) {
+        match io {
+            Incoming::Read(io) if io.needs_buffer() => io.get_buffer(),
+            Incoming::Read(io) => self.take(channel, io),
+            Incoming::Write(io) => self.take(channel, io),
+            Incoming::WriteZeroes(io) => self.take(channel, io),
+            Incoming::Unmap(io) => self.take(channel, io),
+            Incoming::Flush(io) => self.take(channel, io),
+            Incoming::Reset(io) => reset(io),
+            Incoming::Abort(io) => abort(channel, io),
+            Incoming::Other(io) => io.complete(Err(Status::Failed)),
         }
-        if kind == IoKind::Read && io.needs_buffer() {
-            return io.get_buffer();
-        }
-        let latency = self.options.latency;
-        if latency.is_zero() {
-            return self.perform(channel, io);
-        }
-        thread::spawn(async move {
-            sleep(latency).await;
-            io.take_up(Fault::perform);
-        });
     }
 
     /// A device with a cache leaves zeroing to the bdev layer, which writes, and has no unmap: nothing gets past the cache.

@@ -1,10 +1,10 @@
-//! bdev_fault_create, _delete, _inject, _clear, _list, _power_cut and _power_on.
+//! bdev_fault_create, _delete, _inject, _clear, _list, _power_cut, _power_on and _reset.
 
 use std::{ffi::CStr, time::Duration};
 
 use serde::Deserialize;
 use spdk::{
-    BdevHandle, Errno,
+    BdevHandle, Desc, Endpoint, Errno,
     rpc::{self, Error, Method},
 };
 
@@ -23,6 +23,7 @@ pub fn register() {
     rpc::register::<List>();
     rpc::register::<PowerCut>();
     rpc::register::<PowerOn>();
+    rpc::register::<Reset>();
 }
 
 fn find(name: &str) -> Result<BdevHandle<Fault>, Error> {
@@ -176,5 +177,24 @@ impl Method for PowerOn {
     async fn call(params: NameParams) -> Result<bool, Error> {
         find(&params.name)?.power_on();
         Ok(true)
+    }
+}
+
+/// Resets any bdev, as a host would: SPDK itself has no method for that.
+struct Reset;
+
+impl Method for Reset {
+    const NAME: &'static CStr = c"bdev_fault_reset";
+    type Params = NameParams;
+    type Reply = bool;
+
+    async fn call(params: NameParams) -> Result<bool, Error> {
+        let NameParams { name } = params;
+        let channel = Desc::open(&name, |_| ()).and_then(|desc| Endpoint::new(&desc));
+        let channel = channel.map_err(|errno| Error::new(errno, format!("{name} cannot be opened: {errno}")))?;
+        match channel.reset().await {
+            Ok(()) => Ok(true),
+            Err(status) => Err(Error { code: -libc::EIO, message: format!("{name} was not reset: {status:?}") }),
+        }
     }
 }

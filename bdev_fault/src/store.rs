@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     ops::Range,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -40,7 +39,7 @@ pub struct Store {
     /// The power is off.
     pub off: Arc<AtomicBool>,
     /// None when the base was given up.
-    base: RefCell<Option<Rc<Endpoint>>>,
+    base: RefCell<Option<Endpoint>>,
     /// Someone writes down: one at a time, as two writes of the same block must not overtake each other.
     busy: Cell<bool>,
 }
@@ -48,7 +47,7 @@ pub struct Store {
 impl Store {
     /// A store on `base`, for the current thread.
     pub fn new(base: &Desc, cache: Arc<Cache>, off: Arc<AtomicBool>) -> Result<Store, Errno> {
-        let base = RefCell::new(Some(Rc::new(Endpoint::new(base)?)));
+        let base = RefCell::new(Some(Endpoint::new(base)?));
         Ok(Store { cache, off, base, busy: Cell::new(false) })
     }
 
@@ -58,7 +57,7 @@ impl Store {
         let base = self.base()?;
         self.write_down(&base, self.cache.get(range.clone()), true).await?;
         if base.descriptor().supports(IoKind::Flush) {
-            base.command(IoKind::Flush, range.start, range.end - range.start).await?;
+            base.flush(range.start, range.end - range.start).await?;
         }
         if self.off.load(Ordering::Acquire) { Err(NO_POWER) } else { Ok(()) }
     }
@@ -93,7 +92,7 @@ impl Store {
         self.base.take();
     }
 
-    fn base(&self) -> Result<Rc<Endpoint>, Status> {
+    fn base(&self) -> Result<Endpoint, Status> {
         self.base.borrow().clone().ok_or(Status::Failed)
     }
 

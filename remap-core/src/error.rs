@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::format::superblock::NAME_MAX;
 use crate::status::IoStatus;
-use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
+use crate::units::{BaseLba, Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
 
 /// Why an administrative operation was refused or failed. Where opening fails, nothing was written to the spare, other
 /// than where the sentence says so.
@@ -153,15 +153,18 @@ pub enum Error {
         /// Of the base.
         expected: Uuid,
     },
-    /// The base has another size than when the spare was formatted.
+    /// The base has shrunk below a block that is remapped or pending.
     #[error(
-        "the spare belongs to a base of {found} blocks, this one has {expected}; nothing was written; bring the base back to its size"
+        "the base had {found} blocks and has {expected} now, but block {used} of it is remapped or pending; nothing was written; bring the base back to its size",
+        used = used.0
     )]
-    BaseSizeDiffers {
+    BaseShrunk {
         /// In the superblock.
         found: u64,
         /// Of the base.
         expected: u64,
+        /// The last block that the set has something to say of.
+        used: BaseLba,
     },
     /// The set has another name.
     #[error(
@@ -300,7 +303,7 @@ impl Error {
             | Error::BlockSizeDiffers { .. }
             | Error::MdSizeDiffers { .. }
             | Error::ForeignBase { .. }
-            | Error::BaseSizeDiffers { .. }
+            | Error::BaseShrunk { .. }
             | Error::SpareSizeDiffers { .. }
             | Error::NameDiffers { .. }
             | Error::SetDiffers { .. }

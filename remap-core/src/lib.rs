@@ -40,7 +40,7 @@ pub use error::Error;
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};
-pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, after_error, route};
+pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, after_error, route};
 pub use status::{IoStatus, RemapOn};
 pub use table::{Change, Counts, Mapping, Place, Retired, Segment, Table, TableWriter};
 pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareIndex, SpareLba};

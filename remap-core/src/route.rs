@@ -3,6 +3,8 @@
 //! The vbdev asks [`route`] for every I/O, and [`after_error`] when one has failed, and carries the answer out; the simulator
 //! carries out the same answer. Nothing here does I/O, waits, or changes anything.
 
+use std::ops::ControlFlow;
+
 use smallvec::SmallVec;
 
 use crate::mutation::{self, Mutation};
@@ -46,6 +48,10 @@ pub struct Abilities {
     pub base_unmap: bool,
     /// The spare takes UNMAP.
     pub spare_unmap: bool,
+    /// The base takes write_zeroes. If not, the vbdev takes none either, and gets writes.
+    pub base_zeroes: bool,
+    /// The spare takes write_zeroes.
+    pub spare_zeroes: bool,
     /// The base takes RESET.
     pub base_reset: bool,
     /// The spare takes RESET.
@@ -64,6 +70,8 @@ impl Abilities {
         spare_flush: true,
         base_unmap: true,
         spare_unmap: true,
+        base_zeroes: true,
+        spare_zeroes: true,
         base_reset: true,
         spare_reset: true,
         base_abort: true,
@@ -106,6 +114,18 @@ pub struct Part {
 /// The parts of an I/O, by offset, without overlap. Up to eight need no allocation.
 pub type Parts = SmallVec<[Part; 8]>;
 
+/// Parts that an I/O has under way at one time, at most: it must not take every I/O structure that there is.
+pub const WINDOW: usize = 64;
+
+/// The first blocks of an I/O, in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// At least one, at most [`WINDOW`], all at once. Blocks that are in no part are done.
+    pub parts: Parts,
+    /// How many blocks these are. Where the others go is asked when these are done, as that may have changed by then.
+    pub blocks: u64,
+}
+
 /// Devices that an I/O goes to as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Devices {
@@ -121,12 +141,12 @@ pub struct Devices {
 pub enum Route {
     /// All of it to one run of blocks.
     Whole(At),
-    /// Its parts each to another run, all at once. Blocks that are in no part are done.
-    Split(Parts),
+    /// Its first blocks, or all of them, each part to another run.
+    Split(Split),
     /// To each of these devices, at least one, at once.
     AllOf(Devices),
-    /// To one of these devices, at least one: to the base first, and to the spare if that finds nothing.
-    OneOf(Devices),
+    /// To each of these devices, at least one, at once: it succeeds if one of them succeeds.
+    AnyOf(Devices),
     /// Nowhere: it has succeeded.
     Done,
     /// Nowhere: it has failed.
@@ -155,7 +175,7 @@ pub fn route(request: Request, range: Extent, table: &Table, abilities: &Abiliti
             look_up(request, range, table, abilities)
         }
         Request::Flush => flush(table, abilities),
-        Request::Reset => reset(table, abilities),
+        Request::Reset => reset(abilities),
         Request::Abort => abort(table, abilities),
     }
 }
@@ -218,6 +238,8 @@ fn to_place(request: Request, place: Place, abilities: &Abilities) -> Route {
         // A write settles pending and lost blocks, durably.
         (Request::Write, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::Write),
         (Request::WriteZeroes, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::WriteZeroes),
+        // The bdev layer would write zeros instead, and hide why that fails.
+        (Request::WriteZeroes, Place::Spare(_)) if !abilities.spare_zeroes => Route::Rescue(HostOp::WriteZeroes),
         // A device that takes no advice just keeps its data.
         (Request::Unmap, Place::Base(_) | Place::Pending(_)) if !abilities.base_unmap => Route::Done,
         (Request::Unmap, Place::Spare(_) | Place::Lost(_)) if !abilities.spare_unmap => Route::Done,
@@ -232,28 +254,44 @@ fn to_place(request: Request, place: Place, abilities: &Abilities) -> Route {
 fn by_segment(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     let mut parts = Parts::new();
     let mut decided = None;
-    table.for_each_segment(range, |segment| match to_place(request, segment.place, abilities) {
-        Route::Whole(at) => add(&mut parts, Part { at, offset: segment.offset, blocks: segment.blocks }),
-        Route::Done => {}
-        // One such block decides it for all.
-        other => decided = Some(other),
+    let mut blocks = range.blocks;
+    let _ = table.visit_segments(range, |segment| {
+        match to_place(request, segment.place, abilities) {
+            Route::Whole(at) => {
+                if !add(&mut parts, Part { at, offset: segment.offset, blocks: segment.blocks }) {
+                    blocks = segment.offset;
+                    return ControlFlow::Break(());
+                }
+            }
+            Route::Done => {}
+            // One such block decides it for all.
+            other => {
+                decided = Some(other);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     });
     match (decided, parts.as_slice()) {
         (Some(decided), _) => decided,
         (None, []) => Route::Done,
         (None, [only]) if only.blocks == range.blocks => Route::Whole(only.at),
-        (None, _) => Route::Split(parts),
+        (None, _) => Route::Split(Split { parts, blocks }),
     }
 }
 
-/// Adds a part, to the last one if it goes on there: a pending block among others of the base is no reason to split.
-fn add(parts: &mut Parts, part: Part) {
+/// Adds a part, to the last one if it goes on there: a pending block among others of the base is no reason to split. False if
+/// there is no room.
+fn add(parts: &mut Parts, part: Part) -> bool {
+    let full = parts.len() == WINDOW;
     match parts.last_mut() {
         Some(last) if last.offset + last.blocks == part.offset && last.at.plus(last.blocks) == Some(part.at) => {
             last.blocks += part.blocks;
         }
+        _ if full => return false,
         _ => parts.push(part),
     }
+    true
 }
 
 /// To every device that may hold written data in a cache. What the base cannot be made to write out is not durable, and
@@ -269,18 +307,20 @@ fn flush(table: &Table, abilities: &Abilities) -> Route {
     }
 }
 
-/// To every device where I/O may be under way. A base that takes none leaves its I/O under way: that is no reset.
-fn reset(table: &Table, abilities: &Abilities) -> Route {
+/// To every device: on the spare, the metadata's I/O is under way also while nothing is remapped. A base that takes none leaves
+/// its I/O under way: that is no reset.
+fn reset(abilities: &Abilities) -> Route {
     if !abilities.base_reset {
         return Route::Fail(IoStatus::Failed);
     }
-    Route::AllOf(Devices { base: true, spare: abilities.spare_reset && table.was_used() })
+    Route::AllOf(Devices { base: true, spare: abilities.spare_reset })
 }
 
-/// To the device that has the I/O, which nobody has written down. That none can abort it is a normal outcome.
+/// To both devices, as nobody has written down which of them has the I/O. At once: what the I/O is called may by the time at which
+/// the first has answered be the name of another. That none can abort it is a normal outcome.
 fn abort(table: &Table, abilities: &Abilities) -> Route {
     match (abilities.base_abort, abilities.spare_abort && table.was_used()) {
         (false, false) => Route::Fail(IoStatus::Failed),
-        (base, spare) => Route::OneOf(Devices { base, spare }),
+        (base, spare) => Route::AnyOf(Devices { base, spare }),
     }
 }

@@ -28,6 +28,7 @@ mod medium;
 mod model;
 mod moves;
 mod opening;
+mod owner;
 pub mod plan;
 mod random;
 mod shrink;

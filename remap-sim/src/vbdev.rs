@@ -1,4 +1,4 @@
-//! The Remap bdev of a simulation: what `bdev_remap/io.rs` and `bdev_remap/rescue.rs` do, on simulated disks. Where an
+//! The Remap bdev of a simulation: what `bdev_remap/{io,control,rescue}.rs` do, on simulated disks. Where an
 //! I/O goes is what `route` says, as there; the owner is another thread, to which calls take a while.
 
 use std::cell::{Cell, RefCell};
@@ -7,15 +7,15 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 use remap_core::{
-    Abilities, AfterError, At, BaseLba, Committed, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp,
-    IoStatus, Move, OpenParams, Owner, Part, Place, Refused, RemapOn, Request, Route, SpareIndex, Status, Target,
-    after_error, rescue, route,
+    Abilities, AfterError, At, BaseLba, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp, IoStatus,
+    OpenParams, Part, Place, Refused, RemapOn, Request, Route, SpareIndex, after_error, rescue, route,
 };
 
 use uuid::Uuid;
 
 use super::disk::{Access, Disk};
 use super::faults::{Struck, Verb};
+use super::owner::OwnerThread;
 use super::threads::Threads;
 
 /// The engine of a simulation.
@@ -56,12 +56,14 @@ pub struct Story {
 }
 
 /// An I/O of a host.
-struct SimIo {
+pub(crate) struct SimIo {
     op: HostOp,
     range: Extent,
     vbdev: Vbdev,
     data: RefCell<Vec<u8>>,
-    story: RefCell<Story>,
+    pub(crate) story: RefCell<Story>,
+    /// Resets when it was submitted: the next one gives it up.
+    resets: u64,
 }
 
 impl HostIo for SimIo {
@@ -71,6 +73,15 @@ impl HostIo for SimIo {
 
     fn range(&self) -> Extent {
         self.range
+    }
+
+    fn is_given_up(&self) -> bool {
+        let given_up = self.vbdev.resets.get() != self.resets;
+        if given_up {
+            let struck = Struck { status: IoStatus::Aborted, ..Struck::foreign(self.range.lba.0) };
+            self.story.borrow_mut().struck.push((self.range.lba.0, struck));
+        }
+        given_up
     }
 
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
@@ -136,6 +147,8 @@ pub struct Vbdev {
     pub threads: Threads,
     /// The reactor that an I/O is on: 0 or 1.
     pub reactor: usize,
+    /// How often the bdev was reset.
+    pub(crate) resets: Rc<Cell<u64>>,
     /// Spare blocks whose writes failed before they were in use.
     pub(crate) failed: Rc<RefCell<BTreeSet<SpareIndex>>>,
 }
@@ -149,7 +162,8 @@ impl Vbdev {
         let engine = Engine::open(spare.clone(), threads.clone(), params).await?;
         let (base, spare, threads) = (base.clone(), spare.clone(), threads.clone());
         let (remap_on, abilities) = (RemapOn::Media, Abilities::ALL);
-        Ok(Vbdev { engine, base, spare, remap_on, abilities, threads, reactor: 0, failed: Rc::default() })
+        let (resets, failed) = (Rc::default(), Rc::default());
+        Ok(Vbdev { engine, base, spare, remap_on, abilities, threads, reactor: 0, resets, failed })
     }
 
     /// Reads `blocks` blocks from block `lba` on.
@@ -191,43 +205,54 @@ impl Vbdev {
             vbdev: self.clone(),
             data: RefCell::new(data),
             story: RefCell::default(),
+            resets: self.resets.get(),
         };
         let result = self.carry_out(&io).await;
         (result.map(|()| io.data.into_inner()), io.story.into_inner())
     }
 
     async fn carry_out(&self, io: &SimIo) -> Result<(), IoStatus> {
-        let tried = match self.route(io.op.into(), io.range) {
-            Route::Whole(at) => self.child(io, Part { at, offset: 0, blocks: io.range.blocks }).await,
-            Route::Split(parts) => first_error(parts.iter().map(|part| self.child(io, *part))).await,
-            Route::Done => Ok(()),
-            Route::Fail(status) => return Err(status),
-            Route::Rescue(_) => return self.rescue(io).await,
-            Route::AllOf(_) | Route::OneOf(_) => return Err(IoStatus::Failed),
-        };
-        match tried.map_err(|status| after_error(io.op.into(), status, self.remap_on)) {
+        match self.by_windows(io, 0, io.range.blocks).await {
             Ok(()) => Ok(()),
-            Err(AfterError::Complete(status)) => Err(status),
-            Err(AfterError::Rescue(_)) => self.rescue(io).await,
+            Err(Stop::Final(status)) => Err(status),
+            Err(Stop::Rescue) => self.rescue(io).await,
+            Err(Stop::Failed(status)) => match after_error(io.op.into(), status, self.remap_on) {
+                AfterError::Complete(status) => Err(status),
+                AfterError::Rescue(_) => self.rescue(io).await,
+            },
         }
     }
 
+    /// Does the blocks of an I/O from `from` to `end`, window by window: for each it looks up again where they go.
+    async fn by_windows(&self, io: &SimIo, mut from: u64, end: u64) -> Result<(), Stop> {
+        while from < end {
+            let rest = Extent::new(io.range.lba.plus(from), end - from);
+            let child = |part: Part| self.child(io, Part { offset: from + part.offset, ..part });
+            from = match self.route(io.op.into(), rest) {
+                Route::Whole(at) => {
+                    child(Part { at, offset: 0, blocks: rest.blocks }).await?;
+                    end
+                }
+                Route::Split(split) => {
+                    first_error(split.parts.iter().map(|part| child(*part))).await?;
+                    from + split.blocks
+                }
+                Route::Done => end,
+                Route::Fail(status) => return Err(Stop::Final(status)),
+                Route::Rescue(_) => return Err(Stop::Rescue),
+                Route::AllOf(_) | Route::AnyOf(_) => return Err(Stop::Final(IoStatus::Failed)),
+            };
+        }
+        Ok(())
+    }
+
     /// Does a part of an I/O; who has to wait for a structure looks up again where it goes.
-    async fn child(&self, io: &SimIo, part: Part) -> Result<(), IoStatus> {
+    async fn child(&self, io: &SimIo, part: Part) -> Result<(), Stop> {
         if !self.threads.wanted().await {
-            return io.issue(part.offset, part.blocks, part.at).await;
+            return io.issue(part.offset, part.blocks, part.at).await.map_err(Stop::Failed);
         }
         io.story.borrow_mut().waited = true;
-        let inner = |inner: Part| self.child(io, Part { offset: part.offset + inner.offset, ..inner });
-        match self.route(io.op.into(), Extent::new(io.range.lba.plus(part.offset), part.blocks)) {
-            Route::Whole(at) => Box::pin(inner(Part { at, offset: 0, blocks: part.blocks })).await,
-            Route::Split(parts) => Box::pin(first_error(parts.iter().map(|part| inner(*part)))).await,
-            Route::Done => Ok(()),
-            Route::Fail(status) => Err(status),
-            // All of the I/O is.
-            Route::Rescue(_) => Err(IoStatus::WRITE_FAULT),
-            Route::AllOf(_) | Route::OneOf(_) => Err(IoStatus::Failed),
-        }
+        Box::pin(self.by_windows(io, part.offset, part.offset + part.blocks)).await
     }
 
     async fn rescue(&self, io: &SimIo) -> Result<(), IoStatus> {
@@ -244,13 +269,19 @@ impl Vbdev {
     /// # Errors
     /// What the host sees.
     pub async fn unmap(&self, lba: u64, blocks: u64) -> Result<(), IoStatus> {
+        if blocks == 0 {
+            return Ok(());
+        }
         let range = Extent::new(BaseLba(lba), blocks);
         match self.route(Request::Unmap, range) {
             Route::Whole(at) => self.advise(at, blocks).await,
-            Route::Split(parts) => first_error(parts.iter().map(|part| self.advise(part.at, part.blocks))).await,
+            Route::Split(split) => {
+                first_error(split.parts.iter().map(|part| self.advise(part.at, part.blocks))).await?;
+                Box::pin(self.unmap(lba + split.blocks, blocks - split.blocks)).await
+            }
             Route::Done => Ok(()),
             Route::Fail(status) => Err(status),
-            Route::AllOf(_) | Route::OneOf(_) | Route::Rescue(_) => Err(IoStatus::Failed),
+            Route::AllOf(_) | Route::AnyOf(_) | Route::Rescue(_) => Err(IoStatus::Failed),
         }
     }
 
@@ -264,7 +295,7 @@ impl Vbdev {
         disk.transfer(access, &mut []).await.map_err(|struck| struck.status)
     }
 
-    /// Aborts what is under way: all of it, or one I/O. Whether there was any.
+    /// Aborts what is under way: all of it, with what is held, or one I/O. Whether there was any.
     ///
     /// # Errors
     /// What the host sees.
@@ -272,12 +303,13 @@ impl Vbdev {
         let request = if all { Request::Reset } else { Request::Abort };
         match self.route(request, Extent::new(BaseLba(0), 1)) {
             Route::AllOf(devices) => {
+                self.resets.set(self.resets.get() + 1);
                 let base = devices.base && self.base.abort(true);
                 Ok((devices.spare && self.spare.abort(true)) | base)
             }
-            Route::OneOf(devices) => {
+            Route::AnyOf(devices) => {
                 let base = devices.base && self.base.abort(false);
-                Ok(base || devices.spare && self.spare.abort(false))
+                Ok((devices.spare && self.spare.abort(false)) | base)
             }
             Route::Fail(status) => Err(status),
             Route::Whole(_) | Route::Split(_) | Route::Done | Route::Rescue(_) => Err(IoStatus::Failed),
@@ -296,13 +328,24 @@ impl Vbdev {
             }
             Route::Done => Ok(()),
             Route::Fail(status) => Err(status),
-            Route::Whole(_) | Route::Split(_) | Route::OneOf(_) | Route::Rescue(_) => Err(IoStatus::Failed),
+            Route::Whole(_) | Route::Split(_) | Route::AnyOf(_) | Route::Rescue(_) => Err(IoStatus::Failed),
         }
     }
 }
 
+/// Why an I/O did not just succeed.
+#[derive(Clone, Copy)]
+enum Stop {
+    /// A device failed it: what follows is to be asked.
+    Failed(IoStatus),
+    /// It has failed.
+    Final(IoStatus),
+    /// It is to be rescued.
+    Rescue,
+}
+
 /// All at once; what counts is the error that came first, when all have come back.
-async fn first_error(all: impl Iterator<Item = impl Future<Output = Result<(), IoStatus>>>) -> Result<(), IoStatus> {
+async fn first_error<E: Copy>(all: impl Iterator<Item = impl Future<Output = Result<(), E>>>) -> Result<(), E> {
     let first = Cell::new(Ok(()));
     join_all(all.map(|one| async {
         let result = one.await;
@@ -310,92 +353,4 @@ async fn first_error(all: impl Iterator<Item = impl Future<Output = Result<(), I
     }))
     .await;
     first.get()
-}
-
-/// The engine, called from another thread.
-struct OwnerThread<'a> {
-    vbdev: &'a Vbdev,
-    io: &'a SimIo,
-}
-
-impl OwnerThread<'_> {
-    /// Notes what was refused, and whether there was a reason to, by the state before the owner decided.
-    fn note<T>(&self, answer: Result<T, Refused>, before: &Status, wanted: u64) -> Result<T, Refused> {
-        if let Err(refused) = &answer {
-            let reason = match refused {
-                Refused::NoSpare => before.spare.free < wanted,
-                Refused::Tripped => before.storm_limit < self.vbdev.base.geometry().blocks,
-                // Whoever looks at the story knows whether the metadata could not be written, or was wiped.
-                Refused::LogFailed | Refused::Closed => true,
-            };
-            self.io.story.borrow_mut().refused.push((*refused, reason));
-        }
-        answer
-    }
-
-    /// What is given out must not have failed before.
-    fn check_new(&self, target: &Target) {
-        if let Target::New(at) = target
-            && self.vbdev.failed.borrow().contains(at)
-        {
-            self.io.story.borrow_mut().given_again.push(*at);
-        }
-    }
-
-    fn engine(&self) -> &SimEngine {
-        &self.vbdev.engine
-    }
-}
-
-impl Owner for OwnerThread<'_> {
-    async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        let wanted = blocks.len() as u64;
-        let before = self.engine().status();
-        let answer = self.note(self.engine().reserve(blocks).await, &before, wanted);
-        answer.iter().flatten().for_each(|target| self.check_new(target));
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        answer
-    }
-
-    async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        let before = self.engine().status();
-        let answer = self.note(self.engine().commit(moves.clone()).await, &before, 0);
-        if let Ok(answers) = &answer {
-            let done = moves.iter().zip(answers).filter(|(_, answer)| **answer == Committed::Done);
-            self.io.story.borrow_mut().relocated.extend(done.map(|(one, _)| one.lba.0));
-        }
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        answer
-    }
-
-    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        let before = self.engine().status();
-        let answer = self.note(self.engine().replace(lba, bad).await, &before, 1);
-        answer.iter().for_each(|target| self.check_new(target));
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        answer
-    }
-
-    async fn release(&self, reserved: Vec<SpareIndex>) {
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        self.engine().release(reserved).await;
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-    }
-
-    async fn condemn(&self, blocks: Vec<SpareIndex>) {
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        self.engine().condemn(blocks).await;
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-    }
-
-    async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        let before = self.engine().status();
-        let answer = self.note(self.engine().set_pending(blocks).await, &before, 0);
-        self.vbdev.threads.hop(self.vbdev.reactor).await;
-        answer
-    }
 }

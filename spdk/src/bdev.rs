@@ -17,14 +17,13 @@ use std::{
     },
 };
 
-use futures_channel::oneshot;
 use spdk_sys as sys;
 use uuid::Uuid;
 
-use crate::{Errno, Io, IoKind, Module, json, thread};
+use crate::{Errno, Incoming, IoKind, Module, callback, json, thread, visit::visit_channels};
 
-/// `SPDK_IO_CHANNEL_STRUCT_SIZE` (thread.h): where a module's context begins behind an I/O channel.
-const CHANNEL_HEADER: usize = 96;
+/// Where a module's context begins behind an I/O channel.
+const CHANNEL_HEADER: usize = sys::SPDK_IO_CHANNEL_STRUCT_SIZE as usize;
 
 /// A block device of this module. The value is shared by all threads; what belongs to one thread is in its channel.
 pub trait Bdev: Send + Sync + Sized + 'static {
@@ -38,7 +37,7 @@ pub trait Bdev: Send + Sync + Sized + 'static {
     fn create_channel(&self) -> Result<Self::Channel, Errno>;
 
     /// Takes an I/O, on the thread of `channel`. Must not block, and ends `io` now or later.
-    fn submit(&self, channel: &Self::Channel, io: Io<Self>);
+    fn submit(&self, channel: &Self::Channel, io: Incoming<Self>);
 
     /// Which I/O is taken. Asked at registration only.
     fn supports(&self, kind: IoKind) -> bool;
@@ -80,6 +79,12 @@ struct Node<B: Bdev> {
     registered: AtomicBool,
 }
 
+impl<B: Bdev> Node<B> {
+    fn io_device(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
 /// What the hot path may know of a node.
 pub(crate) struct NodeRef<'a, B: Bdev>(&'a Node<B>);
 
@@ -87,6 +92,18 @@ impl<'a, B: Bdev> NodeRef<'a, B> {
     #[inline]
     pub(crate) fn device(&self) -> &'a B {
         &self.0.device
+    }
+
+    /// See [`visit_channels`].
+    ///
+    /// # Safety
+    /// The bdev stays registered until all have been visited.
+    pub(crate) unsafe fn visit_channels<F: Future<Output = ()> + 'static>(
+        &self,
+        visit: impl Fn(&B::Channel) -> F + Send + Sync + 'static,
+    ) -> impl Future<Output = ()> + 'static {
+        // SAFETY: the caller vouches for the registration.
+        unsafe { visit_channels::<B, F>(self.0.io_device(), visit) }
     }
 }
 
@@ -140,7 +157,7 @@ impl<B: Bdev> Deref for BdevHandle<B> {
 
 impl<B: Bdev> BdevHandle<B> {
     /// Registers `device` on top of the bdev behind `below`, whose block format and alignment it takes over. From here on
-    /// I/O may come. App thread only. On failure the device is dropped, and nothing is left behind.
+    /// I/O may come. App thread only. On failure the device goes, now or a moment later, and nothing is left behind.
     pub fn register(device: B, properties: Properties, below: &[&crate::Desc]) -> Result<BdevHandle<B>, Errno> {
         const { assert!(align_of::<B::Channel>() <= 16, "SPDK aligns channel contexts to 16 bytes") };
         let name = CString::new(properties.name.as_str()).map_err(|_| Errno::INVAL)?;
@@ -193,8 +210,13 @@ impl<B: Bdev> BdevHandle<B> {
         match Errno::check(rc) {
             Ok(_) => Ok(BdevHandle(node)),
             Err(errno) => {
-                // SAFETY: no channel was made; the callback takes back SPDK's count.
-                unsafe { sys::spdk_io_device_unregister(io_device, Some(forget_node::<B>)) };
+                // SAFETY: the node is ours. SPDK writes the status on this thread.
+                let status = unsafe { (&raw const (*raw).internal.status).read() };
+                // Where SPDK had registered it before it failed, it unregisters it by itself, and the destruct does the rest.
+                if !matches!(status, sys::SPDK_BDEV_STATUS_UNREGISTERING | sys::SPDK_BDEV_STATUS_REMOVING) {
+                    // SAFETY: no channel was made; the callback takes back SPDK's count.
+                    unsafe { sys::spdk_io_device_unregister(io_device, Some(forget_node::<B>)) };
+                }
                 Err(errno)
             }
         }
@@ -205,43 +227,29 @@ impl<B: Bdev> BdevHandle<B> {
         WeakBdev(Arc::downgrade(&self.0))
     }
 
-    /// Unregisters the bdev; resolves when its destruct has ended. Who has it open is told to close it.
+    /// Unregisters the bdev; resolves when its destruct has ended. Who has it open is told to close it. App thread only.
+    /// [`Errno::NODEV`] once the bdev is being destructed, [`Errno::BUSY`] if somebody else unregisters it.
     pub async fn unregister(&self) -> Result<(), Errno> {
         unsafe extern "C" fn unregistered(arg: *mut c_void, rc: c_int) {
-            // SAFETY: the sender leaked below; SPDK calls this once.
-            let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<c_int>>()) };
-            let _ = answer.send(rc);
+            // SAFETY: the argument made below; SPDK calls this once.
+            unsafe { callback::answer(arg, rc) };
         }
-        let (answer, answered) = oneshot::channel::<c_int>();
-        let arg = Box::into_raw(Box::new(answer));
-        // SAFETY: the bdev was registered; a second call is answered with -EBUSY.
-        unsafe { sys::spdk_bdev_unregister(self.0.bdev.get(), Some(unregistered), arg.cast()) };
+        if !self.0.registered.load(Ordering::Acquire) {
+            return Err(Errno::NODEV);
+        }
+        let (arg, answered) = callback::argument::<c_int>();
+        // SAFETY: the bdev is registered: its destruct has not begun. A second call is answered with -EBUSY.
+        unsafe { sys::spdk_bdev_unregister(self.0.bdev.get(), Some(unregistered), arg) };
         Errno::check(answered.await.unwrap_or(0)).map(|_| ())
     }
 
     /// Waits until every thread that has a channel has been seen between two callbacks: whoever submits later sees what
     /// was published before this call. App thread only.
     pub async fn grace(&self) {
-        unsafe extern "C" fn visit(iter: *mut sys::spdk_io_channel_iter) {
-            // SAFETY: an iterator of SPDK's, continued once.
-            unsafe { sys::spdk_for_each_channel_continue(iter, 0) };
+        if self.0.registered.load(Ordering::Acquire) {
+            // SAFETY: the node is registered as io_device, and this is the app thread, as is the one that unregisters it.
+            unsafe { visit_channels::<B, _>(self.0.io_device(), |_| std::future::ready(())) }.await;
         }
-        unsafe extern "C" fn visited(iter: *mut sys::spdk_io_channel_iter, _status: c_int) {
-            // SAFETY: the sender leaked below; SPDK calls this once.
-            let answer =
-                unsafe { Box::from_raw(sys::spdk_io_channel_iter_get_ctx(iter).cast::<oneshot::Sender<()>>()) };
-            let _ = answer.send(());
-        }
-        if !self.0.registered.load(Ordering::Acquire) {
-            return;
-        }
-        let (answer, answered) = oneshot::channel::<()>();
-        let arg = Box::into_raw(Box::new(answer));
-        let io_device = Arc::as_ptr(&self.0).cast_mut().cast();
-        // SAFETY: the node is registered as io_device, and this is the app thread, as is the one that unregisters it.
-        unsafe { sys::spdk_for_each_channel(io_device, Some(visit), arg.cast(), Some(visited)) };
-        // An error means that the sender has gone, as it does with SPDK itself.
-        let _ = answered.await;
     }
 
     /// Holds back new I/O and waits for I/O under way (SPDK: quiesce; see there for what it does not hold back). App thread
@@ -265,20 +273,18 @@ impl<B: Bdev> BdevHandle<B> {
         ) -> c_int,
     ) -> Result<(), Errno> {
         unsafe extern "C" fn done(arg: *mut c_void, status: c_int) {
-            // SAFETY: the sender leaked below; SPDK calls this once.
-            let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<c_int>>()) };
-            let _ = answer.send(status);
+            // SAFETY: the argument made below; SPDK calls this once.
+            unsafe { callback::answer(arg, status) };
         }
         if !self.0.registered.load(Ordering::Acquire) {
             return Err(Errno::NODEV);
         }
-        let (answer, answered) = oneshot::channel::<c_int>();
-        let arg = Box::into_raw(Box::new(answer));
+        let (arg, answered) = callback::argument::<c_int>();
         // SAFETY: the bdev is registered, with this module: its destruct, which begins on this thread, has not begun.
-        let rc = unsafe { call(self.0.bdev.get(), B::module().raw(), Some(done), arg.cast()) };
+        let rc = unsafe { call(self.0.bdev.get(), B::module().raw(), Some(done), arg) };
         if let Err(errno) = Errno::check(rc) {
-            // SAFETY: refused, so that the callback never runs: the sender is ours again.
-            drop(unsafe { Box::from_raw(arg) });
+            // SAFETY: refused, so that the callback never runs.
+            unsafe { callback::take_back::<c_int>(arg) };
             return Err(errno);
         }
         Errno::check(answered.await.unwrap_or(0)).map(|_| ())
@@ -299,7 +305,7 @@ unsafe extern "C" fn submit_request<B: Bdev>(ch: *mut sys::spdk_io_channel, io: 
     // SAFETY: SPDK passes a live I/O, its channel and its bdev, all of type B, on the I/O's thread.
     unsafe {
         let device = node_of::<B>((*io).bdev).device();
-        device.submit(channel_of::<B>(ch), Io::from_raw(NonNull::new_unchecked(io)));
+        device.submit(channel_of::<B>(ch), Incoming::from_raw(NonNull::new_unchecked(io)));
     }
 }
 

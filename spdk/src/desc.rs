@@ -101,10 +101,14 @@ impl Desc {
         unsafe { info_of(self.bdev()) }
     }
 
-    /// Whether the bdev takes I/O of this kind.
+    /// Whether the bdev takes I/O of this kind itself. (`spdk_bdev_io_type_supported` also counts what the bdev layer makes of
+    /// other I/O, which hides how that failed.)
     pub fn supports(&self, kind: IoKind) -> bool {
-        // SAFETY: the bdev lives while it is open.
-        unsafe { sys::spdk_bdev_io_type_supported(self.bdev(), kind.raw()) }
+        // SAFETY: the bdev lives while it is open, with a function table in which this member is mandatory.
+        unsafe {
+            let bdev = self.bdev();
+            (*(*bdev).fn_table).io_type_supported.is_some_and(|supported| supported((*bdev).ctxt, kind.raw()))
+        }
     }
 
     pub(crate) fn raw(&self) -> *mut sys::spdk_bdev_desc {

@@ -11,6 +11,8 @@ impl Errno {
     pub const INVAL: Errno = Errno(libc::EINVAL);
     /// Out of memory: of SPDK's pools, usually for a moment only.
     pub const NOMEM: Errno = Errno(libc::ENOMEM);
+    /// Not permitted: of a claim, that somebody else has the bdev.
+    pub const PERM: Errno = Errno(libc::EPERM);
     /// No such device.
     pub const NODEV: Errno = Errno(libc::ENODEV);
     /// It exists already.

@@ -2,15 +2,17 @@
 
 use std::{
     cell::UnsafeCell,
-    ffi::{CStr, c_int},
+    ffi::{CStr, c_int, c_void},
     future::Future,
     mem::size_of,
     sync::Once,
 };
 
+use futures_channel::oneshot;
+use serde_json::{Value, json};
 use spdk_sys as sys;
 
-use crate::{BdevInfo, abi, desc::info_of, io::DriverCtx, thread};
+use crate::{BdevInfo, Errno, abi, desc::info_of, io_ref::DriverCtx, json, thread};
 
 /// What a module does over its life.
 pub trait BdevModule: 'static {
@@ -24,6 +26,10 @@ pub trait BdevModule: 'static {
     fn fini_start() {}
     /// All bdevs have gone. App thread.
     fn fini() {}
+    /// The RPC calls, method and parameters, that `save_config` writes before those of all bdevs. App thread.
+    fn config() -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
     /// A bdev of another module has appeared. It may be claimed now, before anybody else, but not read. App thread.
     fn examine_config(_bdev: &BdevInfo) {}
     /// The same bdev, called `name`, unless another module has claimed it: it may be read. Who waits for bdevs to be
@@ -51,6 +57,7 @@ impl Module {
         raw.module_init = Some(init::<M>);
         raw.fini_start = Some(fini_start::<M>);
         raw.module_fini = Some(fini::<M>);
+        raw.config_json = Some(config_json::<M>);
         raw.get_ctx_size = Some(ctx_size);
         if M::EXAMINES {
             raw.examine_config = Some(examine_config::<M>);
@@ -91,6 +98,35 @@ unsafe extern "C" fn fini_start<M: BdevModule>() {
 
 unsafe extern "C" fn fini<M: BdevModule>() {
     M::fini();
+}
+
+unsafe extern "C" fn config_json<M: BdevModule>(w: *mut sys::spdk_json_write_ctx) -> c_int {
+    for (method, params) in M::config() {
+        // SAFETY: the writer is inside an array of calls.
+        unsafe { json::write_value(w, &json!({ "method": method, "params": params })) };
+    }
+    0
+}
+
+/// Waits until no module examines a bdev any more. Not to be called while examining: that would wait for itself. App thread.
+pub async fn wait_for_examine() -> Result<(), Errno> {
+    unsafe extern "C" fn examined(arg: *mut c_void) {
+        // SAFETY: the sender leaked below; SPDK calls this once.
+        let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<()>>()) };
+        let _ = answer.send(());
+    }
+    let (answer, answered) = oneshot::channel::<()>();
+    let arg = Box::into_raw(Box::new(answer));
+    // SAFETY: the function fits the argument; when it is refused it is never called.
+    let rc = unsafe { sys::spdk_bdev_wait_for_examine(Some(examined), arg.cast()) };
+    if let Err(errno) = Errno::check(rc) {
+        // SAFETY: refused, so that the sender is ours again.
+        drop(unsafe { Box::from_raw(arg) });
+        return Err(errno);
+    }
+    // An error means that the sender has gone, as it does with SPDK itself.
+    let _ = answered.await;
+    Ok(())
 }
 
 /// SPDK's bdev, unless it is one of the module's own.

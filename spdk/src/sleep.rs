@@ -9,8 +9,8 @@ use std::{
 use futures_channel::oneshot;
 use spdk_sys as sys;
 
-/// `SPDK_POLLER_BUSY` (thread.h): the poller did something.
-const POLLER_BUSY: c_int = 1;
+/// The poller did something.
+const POLLER_BUSY: c_int = sys::SPDK_POLLER_BUSY as c_int;
 
 /// What a poller has while it waits.
 struct Waiter {

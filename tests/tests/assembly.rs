@@ -6,6 +6,7 @@ use e2e::{
     config::Config,
     scene::{BASE_UUID, BLOCK, NQN, SPARE_UUID, Scene, connect, fault, free_port, stamped},
     spare_format::{BOTH, SpareFile},
+    target::Target,
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -96,10 +97,40 @@ fn a_set_that_lost_a_device_waits_and_comes_back_with_it() {
 
     target.rpc("bdev_aio_delete", json!({ "name": "Spare0" }));
     wait_until("the end of Remap0", SOON, || !target.has_bdev("Remap0"));
-    assert_eq!(target.rpc("bdev_remap_status", json!({})), json!([]), "without its spare nobody knows of the set");
+    wait_until("the set to keep its base", SOON, || target.status("Remap0")["base_bdev"] == "Fault0");
+    let status = made.waiting();
+    assert!(status["waits_for"].as_str().is_some_and(|what| what.contains("the spare with UUID")), "{status}");
+    assert_eq!(status["spare_bdev"], Value::Null, "{status}");
     target.rpc("bdev_aio_create", aio("Spare0", &made.scene.spare, SPARE_UUID));
     wait_until("Remap0 to come back", SOON, || made.online());
     made.scene.target.stop();
+}
+
+/// A spare that takes 20 ms for each I/O is loaded slowly enough for its base to go meanwhile. Whoever waits for bdevs to be
+/// examined must not wait for ever: SPDK keeps a bdev that was just registered until they are.
+#[test]
+fn a_base_that_goes_while_its_set_is_assembled_holds_nothing_up() {
+    let mut target = Target::prepare();
+    let (base, spare) = (target.file("base", 16), target.file("spare", 16));
+    let disks =
+        Config::new().aio("Base0", &base, BLOCK as u32, BASE_UUID).aio("SpareDisk", &spare, BLOCK as u32, SPARE_UUID);
+    let slow = json!({ "name": "Spare0", "base_bdev": "SpareDisk", "latency_us": 20_000 });
+    let create = json!({ "name": "Remap0", "base_bdev": "Base0", "spare_bdev": "Spare0" });
+    target.start(&disks.clone().bdev("bdev_fault_create", slow.clone()).bdev("bdev_remap_create", create));
+    target.stop();
+    target.start(&disks);
+    target.rpc("bdev_fault_create", slow);
+    wait_until("the set to be opened", SOON, || {
+        let refusal = target.call("bdev_remap_save", json!({ "name": "Remap0" })).expect_err("it cannot be there yet");
+        refusal.to_string().contains("is being made")
+    });
+    target.rpc("bdev_aio_delete", json!({ "name": "Base0" }));
+    target.rpc("bdev_wait_for_examine", Value::Null);
+    wait_until("the set to wait", SOON, || target.status("Remap0")["state"] == "waiting");
+    assert!(!target.has_bdev("Remap0") && !target.has_bdev("Base0"));
+    target.rpc("bdev_aio_create", aio("Base0", &base, BASE_UUID));
+    wait_until("Remap0 to come back", SOON, || target.status("Remap0")["state"] == "online");
+    target.stop();
 }
 
 #[test]

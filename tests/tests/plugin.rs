@@ -5,6 +5,12 @@ use std::process::{Command, Output};
 use e2e::{config::Config, script, target::Target};
 use serde_json::{Value, json};
 
+const UUIDS: [&str; 3] = [
+    "dddddddd-0000-4000-8000-000000000001",
+    "dddddddd-0000-4000-8000-000000000002",
+    "dddddddd-0000-4000-8000-000000000003",
+];
+
 fn cli(target: &Target, args: &[&str]) -> Output {
     Command::new(script("rpc")).arg("-s").arg(target.socket()).args(args).output().unwrap()
 }
@@ -19,10 +25,11 @@ fn printed(output: &Output) -> String {
 fn plugin_speaks_to_the_target() {
     let config = Config::new().malloc("Base", 16, 4096).malloc("Spare", 16, 4096);
     let mut target = Target::with(&config);
-    for method in ["create", "delete", "status", "list", "save", "restore", "set_options"] {
+    let about_sets = ["expect", "forget", "set_module_options"];
+    for method in ["create", "delete", "status", "list", "save", "restore", "set_options"].iter().chain(&about_sets) {
         assert!(printed(&cli(&target, &[&format!("bdev_remap_{method}"), "-h"])).contains("usage"), "{method}");
     }
-    for method in ["create", "delete", "inject", "clear", "list", "power_cut", "power_on"] {
+    for method in ["create", "delete", "inject", "clear", "list", "power_cut", "power_on", "reset"] {
         assert!(printed(&cli(&target, &[&format!("bdev_fault_{method}"), "-h"])).contains("usage"), "{method}");
     }
     let create = ["bdev_remap_create", "-n", "Remap0", "-b", "Fault0", "-s", "Spare", "--storm-limit", "100"];
@@ -37,7 +44,7 @@ fn plugin_speaks_to_the_target() {
     ));
     let faults: Value = serde_json::from_str(&printed(&cli(&target, &["bdev_fault_list", "Fault0"]))).unwrap();
     assert!(faults.to_string().contains("write_fault"), "{faults}");
-    assert_eq!(printed(&cli(&target, &create)).trim(), "\"Remap0\"");
+    assert_eq!(printed(&cli(&target, &[&create[..], &["--no-take-over"]].concat())).trim(), "\"Remap0\"");
 
     let status: Value = serde_json::from_str(&printed(&cli(&target, &["bdev_remap_status"]))).unwrap();
     assert_eq!((&status[0]["name"], &status[0]["storm_limit"]), (&json!("Remap0"), &json!(100)));
@@ -55,12 +62,20 @@ fn plugin_speaks_to_the_target() {
         &["bdev_fault_clear", "Fault0"],
         &["bdev_fault_power_cut", "Fault0", "--keep", "random", "--seed", "7"],
         &["bdev_fault_power_on", "Fault0"],
+        &["bdev_remap_set_module_options", "--no-auto-assemble", "--host-id", UUIDS[0]],
+        &["bdev_remap_set_module_options", "--auto-assemble"],
+        &["bdev_remap_expect", "-n", "Remap1", "-u", UUIDS[0], "-b", UUIDS[1], "-s", UUIDS[2]],
+        &["bdev_remap_status", "Remap1"],
+        &["bdev_remap_forget", UUIDS[0]],
+        &["bdev_fault_reset", "Remap0"],
         &["bdev_remap_delete", "Remap0", "--wipe"],
         &["bdev_fault_delete", "Fault0"],
     ] {
         let text = printed(&cli(&target, args));
         assert!(serde_json::from_str::<Value>(&text).is_ok(), "{args:?}: {text}");
     }
+    let options: Value = serde_json::from_str(&printed(&cli(&target, &["bdev_remap_set_module_options"]))).unwrap();
+    assert_eq!(options, json!({ "auto_assemble": true, "host_id": UUIDS[0] }));
     target.stop();
 }
 

@@ -41,10 +41,11 @@ fn remove_under_load(scene: &mut Scene, member: &str) {
         stop.store(true, Ordering::Relaxed);
     });
     assert!(scene.target.runs());
-    // With the spare there the set waits for its base; without it nobody knows of the set.
-    let waiting = (member == "Base0").then_some("waiting");
+    // It is known without either of them; what is there of it is kept for it.
+    let (field, kept) = if member == "Base0" { ("spare_bdev", "Spare0") } else { ("base_bdev", "Fault0") };
     wait_until("what status says then", LIMIT, || {
-        scene.target.rpc("bdev_remap_status", json!({}))[0]["state"].as_str() == waiting
+        let status = scene.target.rpc("bdev_remap_status", json!({}))[0].take();
+        status["state"] == "waiting" && status[field] == kept
     });
 }
 

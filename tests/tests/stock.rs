@@ -146,6 +146,23 @@ fn verified_load_without_enough_io_structures() {
     }
 }
 
+/// The hosts' own I/O takes every structure that there is, again and again.
+#[test]
+fn healthy_bdev_is_not_dead_when_the_queue_is_deeper_than_the_pool() {
+    let null = json!({ "name": "Base0", "num_blocks": 1 << 20, "block_size": 4096, "uuid": BASE_UUID });
+    let config = Config::new()
+        .bdev("bdev_set_options", json!({ "bdev_io_pool_size": 300, "bdev_io_cache_size": 16 }))
+        .bdev("bdev_null_create", null)
+        .malloc("Spare0", 64, 4096)
+        .bdev("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Base0", "spare_bdev": "Spare0" }));
+    for workload in ["write", "read", "randrw"] {
+        let (output, _) = bdevperf(&config, &["-w", workload, "-M", "50", "-q", "512", "-o", "4096", "-t", "2"]);
+        let total = output.lines().find(|line| line.trim_start().starts_with("Total")).expect("a sum");
+        let rate: f64 = total.split_whitespace().nth(2).and_then(|rate| rate.parse().ok()).expect("a rate");
+        assert!(rate > 1000.0, "{workload}: {total}");
+    }
+}
+
 #[test]
 fn reset_under_load() {
     let (_, status) = bdevperf(&remap_over_faults(16, 4096), &["-w", "reset", "-q", "32", "-o", "4096", "-t", "3"]);

@@ -83,6 +83,15 @@ pub async fn inspect<D: Device, E: Env>(spare: D, env: E) -> Result<Inspection, 
     Ok(inspection)
 }
 
+/// Whose this spare is: the superblock that counts, if there is one. Writes nothing.
+///
+/// # Errors
+/// What speaks against every use of the superblocks: [`Error::MixedSuperblocks`], [`Error::Superblock`]; otherwise as
+/// [`inspect`].
+pub async fn identify<D: Device, E: Env>(spare: D, env: E) -> Result<Option<Superblock>, Error> {
+    newest(&read_superblocks(&Spare::new(spare, Rc::new(env))).await?)
+}
+
 impl AreaInspection {
     fn of(areas: &PerArea<Pages>, area: Area) -> AreaInspection {
         let pages = &areas[area];

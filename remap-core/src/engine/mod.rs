@@ -26,7 +26,7 @@ use std::sync::Arc;
 use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
-pub use self::inspect::{AreaInspection, Inspection, PageCounts, inspect};
+pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,

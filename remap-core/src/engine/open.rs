@@ -80,12 +80,14 @@ pub(super) async fn open<D: Device, E: Env>(
     let found = read_superblocks(&spare).await?;
     match plan(&found, params, &spare).await? {
         Plan::Format => format(spare, counters, params, &found).await,
-        Plan::Load { superblock, ok, rewrite, taken_over } => {
+        Plan::Load { mut superblock, ok, rewrite, taken_over } => {
+            // Its records are those of the base as it was.
             let mut recovered = recover(&spare, &superblock, params.stated_end).await?;
+            let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
             // What the last process had under way may be there or not, and be seen now or only the next time.
             let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
-            recovered.unfinished |= rewrite || died;
-            recovered.unsettled |= taken_over;
+            recovered.unfinished |= rewrite || died || resized;
+            recovered.unsettled |= taken_over || resized;
             let health = recovered.health(ok);
             let log = Log::new(spare, counters, *superblock, recovered.position, health);
             Ok((log, recovered))
@@ -222,9 +224,6 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
     {
         return Err(Error::SetDiffers { found: found.set_uuid, expected: set });
     }
-    if found.base_blocks != params.base_blocks {
-        return Err(Error::BaseSizeDiffers { found: found.base_blocks, expected: params.base_blocks });
-    }
     if found.md_size != params.md_size {
         return Err(Error::MdSizeDiffers { found: found.md_size, expected: params.md_size });
     }
@@ -243,6 +242,20 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
         return Err(Error::OtherHost { found: found.host_id, expected: params.host_id });
     }
     Ok(())
+}
+
+/// Follows the size of the base; whether that has changed. Records beyond the old size can be made only when the superblocks
+/// have the new one, and records beyond the new size have to be out of force before they do: by the checkpoint that follows.
+fn resize(superblock: &mut Superblock, recovered: &Recovered, blocks: u64) -> Result<bool, Error> {
+    let found = std::mem::replace(&mut superblock.base_blocks, blocks);
+    match recovered.mappings.last_key_value() {
+        Some((used, _)) if used.0 >= blocks => Err(Error::BaseShrunk { found, expected: blocks, used: *used }),
+        _ if found == blocks => Ok(false),
+        _ => {
+            log::warn!("{}: the base had {found} blocks and has {blocks} now", superblock.name);
+            Ok(true)
+        }
+    }
 }
 
 /// Formats the spare: the log areas zero, an empty checkpoint, superblock B, superblock A. Before superblock B is there,

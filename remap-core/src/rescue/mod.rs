@@ -42,6 +42,10 @@ pub trait HostIo {
     /// The blocks that it asked for.
     fn range(&self) -> Extent;
 
+    /// Whether the host does not wait for it any more, because of a reset or an abort. Then it ends with [`IoStatus::Aborted`]
+    /// as soon as nothing of it is under way: nothing is issued, and nothing committed.
+    fn is_given_up(&self) -> bool;
+
     /// Does the host's operation for `blocks` blocks, those `offset` blocks into the I/O, at `at` and on. Several may be
     /// under way at one time, for different blocks.
     fn issue(&self, offset: u64, blocks: u64, at: At) -> impl Future<Output = Result<(), IoStatus>>;

@@ -56,12 +56,13 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
     }
 
     /// Does the parts in `todo`, the last one first and a few at a time, until there are none or as many as `room` failed.
-    /// Returns those, in order: single blocks with media errors, parts with others.
+    /// Returns those, in order: single blocks with media errors, parts with others. Of an I/O that was given up, all that is left.
     pub(super) async fn work_off(&self, todo: &mut Vec<Part>, room: usize) -> Vec<Failed> {
         let mut failed = Vec::new();
         let mut under_way = FuturesUnordered::new();
         loop {
-            while under_way.len() < IN_FLIGHT
+            while !self.io.is_given_up()
+                && under_way.len() < IN_FLIGHT
                 && failed.len() + under_way.len() < room
                 && let Some(part) = todo.pop()
             {
@@ -82,6 +83,9 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
                 (first, Some(second)) if self.is_media(status) => todo.extend([second, first]),
                 _ => failed.push(Failed { part: Part { at: Some(at), ..part }, status }),
             }
+        }
+        if self.io.is_given_up() {
+            failed.extend(todo.drain(..).map(|part| Failed { part, status: IoStatus::Aborted }));
         }
         failed.sort_unstable_by_key(|failed| failed.part.offset);
         failed
@@ -112,7 +116,10 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
 
     /// Issues a part, and counts the media error of a single block.
     async fn attempt(&self, part: Part, at: At) -> (Part, At, Result<(), IoStatus>) {
-        let result = self.io.issue(part.offset, part.blocks, at).await;
+        let result = match self.io.is_given_up() {
+            true => Err(IoStatus::Aborted),
+            false => self.io.issue(part.offset, part.blocks, at).await,
+        };
         if part.blocks == 1 && result.is_err_and(|status| self.is_media(status)) {
             self.count_media_error(at);
         }

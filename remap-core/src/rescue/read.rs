@@ -28,6 +28,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
                 errors.add(failed);
             }
             if !unreadable.is_empty()
+                && !self.io.is_given_up()
                 && let Err(refused) = self.owner.set_pending(unreadable).await
             {
                 self.counters.refused(refused);

@@ -11,6 +11,7 @@ use futures_util::stream::{self, StreamExt};
 use super::parts::Part;
 use super::{At, Errors, Failed, HostIo, Rescue};
 use crate::owner::{Committed, Move, Owner, Refused, Target};
+use crate::status::IoStatus;
 use crate::units::SpareIndex;
 
 /// How often a block may turn out to be elsewhere, or its new spare block to be bad, before the rescue gives up.
@@ -44,6 +45,10 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
             if open.is_empty() {
                 return moved;
             }
+            if self.io.is_given_up() {
+                open.iter_mut().for_each(|failed| failed.status = IoStatus::Aborted);
+                break;
+            }
             let targets = self.targets(open, errors).await;
             let (written, mut again) = self.write_targets(targets, errors).await;
             let (done, elsewhere) = self.commit(written, errors).await;
@@ -51,7 +56,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
             again.extend(elsewhere);
             open = again;
         }
-        // No round is left to replace those that turned out to be bad.
+        // Those that turned out to be bad are not replaced any more.
         let bad: Vec<_> = open.iter().filter_map(Failed::bad_spare).collect();
         if !bad.is_empty() {
             self.owner.condemn(bad).await;
@@ -95,11 +100,18 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
         errors: &mut Errors,
     ) -> (Vec<(Failed, Move)>, Vec<Failed>) {
         let broken = self.work_off(&mut runs(&targets), targets.len()).await;
+        let given_up = self.io.is_given_up();
         let (mut written, mut again, mut release) = (Vec::new(), Vec::new(), Vec::new());
         for (failed, target) in targets {
             let (offset, to) = (failed.part.offset, target.spare());
             let index = broken.partition_point(|broken| broken.part.offset + broken.part.blocks <= offset);
             match (broken.get(index).filter(|broken| broken.part.offset <= offset), target) {
+                (None, target) if given_up => {
+                    errors.add(Failed { status: IoStatus::Aborted, ..failed });
+                    if matches!(target, Target::New(_)) {
+                        release.push(to);
+                    }
+                }
                 (None, Target::New(_) | Target::Fill(_)) => {
                     written.push((failed, Move { lba: self.block(offset), to }));
                 }

@@ -15,6 +15,8 @@ const NONE: Abilities = Abilities {
     spare_flush: false,
     base_unmap: false,
     spare_unmap: false,
+    base_zeroes: false,
+    spare_zeroes: false,
     base_reset: false,
     spare_reset: false,
     base_abort: false,
@@ -65,12 +67,13 @@ fn goes(request: Request, lba: u64, mapping: Option<Mapping>, abilities: &Abilit
 fn blocks_of(route: &Route, range: Extent) -> Vec<Option<At>> {
     let parts = match route {
         Route::Whole(at) => Parts::from_slice(&[Part { at: *at, offset: 0, blocks: range.blocks }]),
-        Route::Split(parts) => parts.clone(),
+        Route::Split(split) => split.parts.clone(),
         Route::Done => Parts::new(),
         other => panic!("{other:?} is for no blocks"),
     };
-    if let Route::Split(parts) = route {
-        assert!(!parts.is_empty() && parts[0].blocks < range.blocks, "one place is no split");
+    if let Route::Split(split) = route {
+        assert!(!split.parts.is_empty() && split.parts[0].blocks < range.blocks, "one place is no split");
+        assert_eq!(split.blocks, range.blocks, "all of it is in one window");
     }
     let mut places = vec![None; usize::try_from(range.blocks).unwrap()];
     let mut last: Option<Part> = None;
@@ -105,7 +108,7 @@ fn models() -> impl Strategy<Value = Model> {
 }
 
 fn abilities() -> impl Strategy<Value = Abilities> {
-    prop::array::uniform9(any::<bool>()).prop_map(|can| Abilities {
+    prop::array::uniform11(any::<bool>()).prop_map(|can| Abilities {
         base_cache: can[0],
         base_flush: can[1],
         spare_flush: can[2],
@@ -115,6 +118,8 @@ fn abilities() -> impl Strategy<Value = Abilities> {
         spare_reset: can[6],
         base_abort: can[7],
         spare_abort: can[8],
+        base_zeroes: can[9],
+        spare_zeroes: can[10],
     })
 }
 
@@ -131,7 +136,10 @@ proptest! {
             let range = extent(lba, blocks.min(BLOCKS - lba));
             let held: Vec<Mapping> = model.range(lba..range.end().0).map(|(_, mapping)| *mapping).collect();
             let lost = held.iter().any(|mapping| matches!(mapping, Mapping::Lost(_)));
-            let unsettled = lost || held.contains(&Mapping::Pending);
+            let no_zeroes = request == Request::WriteZeroes
+                && !abilities.spare_zeroes
+                && held.iter().any(|mapping| matches!(mapping, Mapping::Spare(_)));
+            let unsettled = lost || held.contains(&Mapping::Pending) || no_zeroes;
             let route = route(request, range, writer.table(), &abilities);
             match request {
                 Request::Read if lost => prop_assert_eq!(route, Route::Fail(IoStatus::UNRECOVERED_READ)),
@@ -155,7 +163,7 @@ proptest! {
         for request in [Request::Flush, Request::Reset, Request::Abort] {
             let (base, spare) = match request {
                 Request::Flush => (abilities.base_flush, abilities.spare_flush && used),
-                Request::Reset => (abilities.base_reset, abilities.spare_reset && used),
+                Request::Reset => (abilities.base_reset, abilities.spare_reset),
                 _ => (abilities.base_abort, abilities.spare_abort && used),
             };
             let devices = Devices { base, spare };
@@ -166,7 +174,7 @@ proptest! {
                 Request::Reset if !base => Route::Fail(IoStatus::Failed),
                 Request::Reset => Route::AllOf(devices),
                 _ if !base && !spare => Route::Fail(IoStatus::Failed),
-                _ => Route::OneOf(devices),
+                _ => Route::AnyOf(devices),
             };
             prop_assert_eq!(route(request, extent(0, BLOCKS), writer.table(), &abilities), expected);
         }
@@ -202,6 +210,41 @@ fn a_lost_block_is_never_read_and_is_written_by_a_rescue() {
     assert_eq!(one(Request::WriteZeroes, lost), Route::Rescue(HostOp::WriteZeroes));
 }
 
+fn split(parts: &[Part], blocks: u64) -> Route {
+    Route::Split(Split { parts: Parts::from_slice(parts), blocks })
+}
+
+#[test]
+fn what_has_many_parts_goes_window_by_window() {
+    // Every second block, none behind its neighbour's: each is a part.
+    let model: Model = (0..BLOCKS).map(|i| (2 * i, Mapping::Spare(spare(u32::try_from(2 * i).unwrap())))).collect();
+    let mut writer = TableWriter::new(2 * BLOCKS);
+    let changes = model.iter().map(|(lba, to)| Change { lba: BaseLba(*lba), to: Some(*to) });
+    assert!(writer.publish(changes.collect()).is_empty());
+    for request in BLOCK_REQUESTS {
+        let (mut at, mut windows) = (0, Vec::new());
+        while at < 2 * BLOCKS {
+            let route = route(request, extent(at, 2 * BLOCKS - at), writer.table(), &Abilities::ALL);
+            let Route::Split(Split { parts, blocks }) = route else { panic!("{route:?}") };
+            let covered: u64 = parts.iter().map(|part| part.blocks).sum();
+            assert!(covered == blocks && parts[0].offset == 0, "{request:?} leaves nothing out");
+            windows.push(parts.len());
+            at += blocks;
+        }
+        assert_eq!(windows, [WINDOW, WINDOW, WINDOW, 200 - 3 * WINDOW], "{request:?}");
+    }
+}
+
+#[test]
+fn zeroes_are_written_where_the_spare_takes_none() {
+    let writer = table_of(&Model::from([(2, Mapping::Spare(spare(7)))]));
+    let abilities = Abilities { spare_zeroes: false, ..Abilities::ALL };
+    let zeroes = |range| route(Request::WriteZeroes, range, writer.table(), &abilities);
+    assert_eq!(zeroes(extent(2, 1)), Route::Rescue(HostOp::WriteZeroes));
+    assert_eq!(zeroes(extent(0, 4)), Route::Rescue(HostOp::WriteZeroes));
+    assert_eq!(zeroes(extent(3, 4)), Route::Whole(at_base(3)));
+}
+
 #[test]
 fn a_range_on_both_devices_is_split_where_it_changes() {
     let writer = table_of(&Model::from([
@@ -218,7 +261,7 @@ fn a_range_on_both_devices_is_split_where_it_changes() {
         part(at_base(5), 4, 4),
     ];
     let read = route(Request::Read, extent(1, 8), writer.table(), &Abilities::ALL);
-    assert_eq!(read, Route::Split(Parts::from_slice(&parts)));
+    assert_eq!(read, split(&parts, 8));
     let run = route(Request::Write, extent(2, 2), writer.table(), &Abilities::ALL);
     assert_eq!(run, Route::Whole(At::Spare(spare(7))), "a run on the spare is one place");
     let beside = route(Request::Read, extent(5, 4), writer.table(), &Abilities::ALL);
@@ -233,9 +276,9 @@ fn advice_that_a_device_does_not_take_is_left_out() {
     assert_eq!(unmap(extent(2, 1), base_only), Route::Done);
     assert_eq!(unmap(extent(0, 1), NONE), Route::Done);
     let parts = [Part { at: at_base(0), offset: 0, blocks: 2 }, Part { at: at_base(3), offset: 3, blocks: 1 }];
-    assert_eq!(unmap(extent(0, 4), base_only), Route::Split(Parts::from_slice(&parts)));
+    assert_eq!(unmap(extent(0, 4), base_only), split(&parts, 4));
     let first = [Part { at: at_base(1), offset: 0, blocks: 1 }];
-    assert_eq!(unmap(extent(1, 2), base_only), Route::Split(Parts::from_slice(&first)), "a part is not the whole");
+    assert_eq!(unmap(extent(1, 2), base_only), split(&first, 2), "a part is not the whole");
 }
 
 #[test]

@@ -98,10 +98,11 @@ proptest! {
             prop_assert_eq!(all(&table, range), expected);
             prop_assert_eq!(table.mapping(BaseLba(one)), model.get(&one).copied());
             let (mut next, mut segments) = (0, Vec::new());
-            table.for_each_segment(range, |segment| {
+            let _ = table.visit_segments(range, |segment| {
                 assert_eq!(segment.offset, next, "segments follow each other");
                 next += segment.blocks;
                 segments.push(segment);
+                ControlFlow::Continue(())
             });
             prop_assert_eq!(next, range.blocks);
             prop_assert_eq!(one_by_one(&table, range, u64::MAX), segments);

@@ -178,36 +178,34 @@ impl Table {
         self.first_in(Extent::new(lba, 1)).map(|(_, mapping)| mapping)
     }
 
-    /// Cuts `range` into segments, and calls `f` for each in ascending order. Neighbours are coalesced.
-    pub fn for_each_segment(&self, range: Extent, mut f: impl FnMut(Segment)) {
+    /// Cuts `range` into segments, and calls `f` for each in ascending order until it breaks. Neighbours are coalesced.
+    pub fn visit_segments(&self, range: Extent, mut f: impl FnMut(Segment) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut open: Option<Segment> = None;
         let mut add = |place: Place, offset: u64, blocks: u64| {
             match &mut open {
                 Some(segment) if segment.place.plus(segment.blocks) == Some(place) => {
                     segment.blocks += blocks;
-                    return;
+                    return ControlFlow::Continue(());
                 }
-                Some(segment) => f(*segment),
+                Some(segment) => f(*segment)?,
                 None => {}
             }
             open = Some(Segment { place, offset, blocks });
+            ControlFlow::Continue(())
         };
         let mut offset = 0;
-        let _ = self.visit(range, |lba, mapping| {
+        self.visit(range, |lba, mapping| {
             let at = lba.0 - range.lba.0;
             if at > offset {
-                add(Place::Base(range.lba.plus(offset)), offset, at - offset);
+                add(Place::Base(range.lba.plus(offset)), offset, at - offset)?;
             }
-            add(Place::new(lba, mapping), at, 1);
             offset = at + 1;
-            ControlFlow::Continue(())
-        });
+            add(Place::new(lba, mapping), at, 1)
+        })?;
         if range.blocks > offset {
-            add(Place::Base(range.lba.plus(offset)), offset, range.blocks - offset);
+            add(Place::Base(range.lba.plus(offset)), offset, range.blocks - offset)?;
         }
-        if let Some(segment) = open {
-            f(segment);
-        }
+        open.map_or(ControlFlow::Continue(()), f)
     }
 
     /// The first segment of `range`, for whoever goes on from its end. It has at most `longest` blocks, unless it is on the

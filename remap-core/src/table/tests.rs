@@ -30,7 +30,7 @@ fn publish(writer: &mut TableWriter, changes: Vec<Change>) {
 fn blocks_of(table: &Table, range: Extent) -> Vec<Place> {
     let mut places = Vec::new();
     let mut last: Option<Segment> = None;
-    table.for_each_segment(range, |segment| {
+    let _ = table.visit_segments(range, |segment| {
         assert_eq!(segment.offset, places.len() as u64, "segments follow each other");
         assert!(segment.blocks > 0);
         if let Some(last) = last {
@@ -38,6 +38,7 @@ fn blocks_of(table: &Table, range: Extent) -> Vec<Place> {
         }
         places.extend((0..segment.blocks).map(|i| segment.place.plus(i).unwrap()));
         last = Some(segment);
+        ControlFlow::Continue(())
     });
     places
 }
@@ -151,7 +152,10 @@ fn readers_on_other_threads_see_whole_leaves() {
             scope.spawn(|| {
                 for _ in 0..2000 {
                     let mut places = Vec::new();
-                    table.for_each_segment(Extent::new(BaseLba(10), 2), |segment| places.push(segment.place));
+                    let _ = table.visit_segments(Extent::new(BaseLba(10), 2), |segment| {
+                        places.push(segment.place);
+                        ControlFlow::Continue(())
+                    });
                     // Both blocks change together.
                     assert!(
                         matches!(places[..], [Place::Base(_)] | [Place::Spare(_)] | [Place::Lost(_)]),

@@ -25,6 +25,8 @@ struct Io {
     done: Rc<RefCell<BTreeMap<u64, At>>>,
     /// How many are under way, and how many at most were.
     under_way: Rc<Cell<(usize, usize)>>,
+    /// It is given up when so many were issued.
+    patience: usize,
 }
 
 impl Io {
@@ -37,6 +39,7 @@ impl Io {
             issued: Rc::default(),
             done: Rc::default(),
             under_way: Rc::default(),
+            patience: usize::MAX,
         }
     }
 
@@ -52,6 +55,10 @@ impl HostIo for Io {
 
     fn range(&self) -> Extent {
         Extent::new(lba(self.range.start), self.range.end - self.range.start)
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.count() >= self.patience
     }
 
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
@@ -189,6 +196,33 @@ fn lose(world: &World, owner: &Asked, blocks: &BTreeSet<u64>) {
 
 fn remapped(engine: &SimEngine) -> BTreeSet<u64> {
     mappings(engine).into_iter().filter(|(_, to)| matches!(to, Mapping::Spare(_))).map(|(lba, _)| lba.0).collect()
+}
+
+/// By a reset, or an abort, at whatever moment.
+#[test]
+fn what_is_given_up_issues_nothing_more_commits_nothing_more_and_gives_back_what_it_reserved() {
+    let (world, owner) = world();
+    let (mut patience, mut ended) = (0, 0);
+    for first in (0..).step_by(64) {
+        let bad = [3, 4, 20, 41].map(|block| first + block);
+        let io = Io { patience, ..Io::new(HostOp::Write, first..first + 64, bad) };
+        let before = owner.engine.status();
+        let result = run(&world, &owner, &io);
+        let after = owner.engine.status();
+        let used = after.remapped - before.remapped;
+        assert_eq!(before.spare.free - after.spare.free, used, "given up after {patience}");
+        if io.count() < patience {
+            assert_eq!((result, used), (Ok(()), 4));
+            break;
+        }
+        assert!(io.count() == patience || patience == 0, "{} issued after {patience}", io.count());
+        assert_eq!((result, used), (Err(IoStatus::Aborted), 0), "given up after {patience}");
+        (patience, ended) = (patience + 1, ended + 1);
+    }
+    assert!(ended > 10, "{ended}");
+    let read = Io { patience: 5, ..Io::new(HostOp::Read, 50_000..50_064, [50_001]) };
+    assert_eq!(run(&world, &owner, &read), Err(IoStatus::Aborted));
+    assert_eq!(owner.engine.status().pending, 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Opening: what is formatted, what is loaded, what is refused; and that a refusal has written nothing.
 
 use super::*;
+use remap_core::Owner;
 use remap_core::format::{OtherSpare, SpareState};
 
 /// Opens what is on `medium`, which has to be refused, and checks that not a byte of it was changed.
@@ -62,8 +63,6 @@ fn what_belongs_to_others_is_refused() {
     let uuid = Uuid::from_u128(9);
     let base = refused(medium.clone(), OpenParams { base_uuid: uuid, ..params() });
     assert_eq!(base, Error::ForeignBase { found: Uuid::from_u128(3), expected: uuid });
-    let size = refused(medium.clone(), OpenParams { base_blocks: 77, ..params() });
-    assert_eq!(size, Error::BaseSizeDiffers { found: BASE_BLOCKS, expected: 77 });
     let set = refused(medium.clone(), OpenParams { set_uuid: Some(uuid), ..params() });
     assert_eq!(set, Error::SetDiffers { found: Uuid::from_u128(1), expected: uuid });
     let name = refused(medium.clone(), OpenParams { name: "Other".into(), ..params() });
@@ -131,6 +130,57 @@ fn a_set_of_another_host_is_taken_over_only_on_request_and_its_generation_is_rai
     assert_eq!(superblocks(&world.spare.contents()), [(Uuid::from_u128(2), 2); 2]);
     // Whoever has no identity takes any.
     world.after_kill().open();
+}
+
+/// The superblocks' size of the base.
+fn base_blocks(medium: &Medium) -> [u64; 2] {
+    [0, SPARE_BLOCKS - 1].map(|at| match Superblock::decode(&medium.block(at)) {
+        SuperblockContent::Valid(superblock) => superblock.base_blocks,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_base_that_has_grown_is_followed_and_so_is_one_that_has_shrunk_above_what_is_used() {
+    let of_size = |blocks| OpenParams { base_blocks: blocks, ..params() };
+    for blocks in [6, BASE_BLOCKS - 1, BASE_BLOCKS + 1, 2 * BASE_BLOCKS] {
+        let world = World::with(formatted(), true);
+        let host = world.open_with(of_size(blocks)).unwrap();
+        assert_eq!((host.engine.table().base_blocks(), mappings(&host.engine).len()), (blocks, 1), "{blocks} blocks");
+        assert_eq!(base_blocks(&world.spare.durable()), [blocks; 2], "before anything is served");
+        let again = world.after_kill();
+        assert_eq!(mappings(&again.open_with(of_size(blocks)).unwrap().engine).len(), 1, "{blocks} blocks");
+    }
+    let shrunk = refused(formatted(), of_size(5));
+    assert_eq!(shrunk, Error::BaseShrunk { found: BASE_BLOCKS, expected: 5, used: BaseLba(5) });
+}
+
+/// A block beyond the old end is pending, and given back before the base shrinks again: no start refuses what is left of it.
+#[test]
+fn what_was_known_beyond_the_end_of_a_base_that_grew_and_shrank_is_forgotten() {
+    let grown = || OpenParams { base_blocks: BASE_BLOCKS + 1, ..params() };
+    let last = BaseLba(BASE_BLOCKS);
+    let world = World::with(formatted(), true);
+    let engine = world.open_with(grown()).unwrap().engine;
+    world.executor.block_on(async move { engine.set_pending(vec![last]).await }).unwrap().unwrap();
+    let shrunk = Error::BaseShrunk { found: BASE_BLOCKS + 1, expected: BASE_BLOCKS, used: last };
+    assert_eq!(refused(world.spare.contents(), params()), shrunk);
+    let world = world.after_kill();
+    let engine = world.open_with(grown()).unwrap().engine;
+    assert_eq!(engine.table().mapping(last), Some(Mapping::Pending));
+    world.executor.block_on(async move { engine.clear(vec![last]).await }).unwrap().unwrap();
+    let world = world.after_kill();
+    assert_eq!(mappings(&world.open().engine).len(), 1);
+    assert_eq!(mappings(&world.after_kill().open().engine).len(), 1);
+}
+
+/// A set that cannot note the new size is not served: what is remapped there would be refused the next time.
+#[test]
+fn a_new_size_of_the_base_that_cannot_be_noted_is_refused() {
+    let world = World::with(formatted(), true);
+    world.spare.fail(Fault::new(Verb::Write, 0..SPARE_BLOCKS, WRITE_FAULT));
+    let grown = OpenParams { base_blocks: BASE_BLOCKS + 1, ..params() };
+    assert_eq!(world.open_with(grown).err(), Some(Error::CheckpointFailed));
 }
 
 #[test]

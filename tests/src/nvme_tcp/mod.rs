@@ -37,6 +37,8 @@ pub struct Status {
 impl Status {
     /// Success.
     pub const SUCCESS: Status = Status { sct: 0, sc: 0 };
+    /// Aborted, by a reset or on request.
+    pub const ABORTED: Status = Status { sct: 0, sc: 0x07 };
     /// Internal error (what SPDK makes of any error that has no NVMe status of its own).
     pub const INTERNAL: Status = Status { sct: 0, sc: 0x06 };
     /// Write fault.
@@ -72,6 +74,7 @@ const READ: u8 = 0x02;
 const WRITE_ZEROES: u8 = 0x08;
 const DATASET_MANAGEMENT: u8 = 0x09;
 const IDENTIFY: u8 = 0x06;
+const ABORT: u8 = 0x08;
 const FABRICS: u8 = 0x7f;
 /// Entries of a queue, unless told otherwise.
 const ENTRIES: u16 = 32;
@@ -103,7 +106,7 @@ pub struct Host {
     controller: u16,
     block_size: usize,
     blocks: u64,
-    _admin: Queue,
+    admin: Queue,
     io: Queue,
 }
 
@@ -124,7 +127,7 @@ impl Host {
         let blocks = u64::from_le_bytes([data[0], data[1], data[2], data[3], data[4], data[5], data[6], data[7]]);
 
         let io = io_queue(address, nqn, controller, 1, ENTRIES)?;
-        Ok(Host { address, nqn: nqn.to_owned(), controller, block_size, blocks, _admin: admin, io })
+        Ok(Host { address, nqn: nqn.to_owned(), controller, block_size, blocks, admin, io })
     }
 
     /// One more I/O queue of this controller; `qid` from 2 on.
@@ -173,6 +176,13 @@ impl Host {
             at += part;
         }
         Ok(Ok(data))
+    }
+
+    /// Aborts command `cid` of I/O queue `qid`; whether the target says that it did.
+    pub fn abort(&mut self, qid: u16, cid: u16) -> Result<bool, Error> {
+        let done = self.admin.run(Sqe::new(ABORT).u16(40, qid).u16(42, cid), &[], 0)?;
+        check(done.status, "abort")?;
+        Ok(done.result & 1 == 0)
     }
 
     /// Flushes the namespace.

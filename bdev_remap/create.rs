@@ -1,0 +1,248 @@
+//! The making of a Remap bdev, for an operator and for assembly. App thread.
+//!
+//! What can be wrong is looked at first, then the members are claimed, then the set is opened, which may format the spare, and
+//! last the bdev is registered. On failure everything is as it was, unless the error says otherwise.
+
+use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn, format::superblock::NAME_MAX};
+use spdk::{BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_exists, rpc::Error, wait_for_examine};
+use uuid::Uuid;
+
+use crate::{
+    device::{Below, Names, Remap},
+    members,
+    options::options,
+    registry::{self, Begun},
+    runtime::Threads,
+    set::{Identity, Member, Tag},
+    spare::Spare,
+    status::to_rpc,
+    waiting,
+};
+
+/// The parameters of a creation.
+pub struct Creation {
+    /// Names of the three bdevs.
+    pub names: Names,
+    /// UUID of the set, and of the Remap bdev.
+    pub uuid: Option<Uuid>,
+    /// What to do with an unformatted spare.
+    pub format: FormatPolicy,
+    /// Which errors count; media errors unless told otherwise.
+    pub remap_on: Option<RemapOn>,
+    /// Blocks that may be relocated within 60 s.
+    pub storm_limit: Option<u64>,
+    /// Who wants it.
+    pub by: By,
+}
+
+/// Who wants a set to come online.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// An operator, who may also take it from another host.
+    Operator { take_over: bool },
+    /// Assembly, while bdevs that have appeared are examined.
+    Assembly,
+}
+
+/// The storm limit, unless told otherwise.
+const STORM_LIMIT: u64 = 4096;
+
+/// Makes a Remap bdev. The same call on an existing set succeeds, and its options are taken over.
+pub async fn create(creation: Creation) -> Result<(), Error> {
+    let name = &creation.names.name;
+    if !(1..=NAME_MAX).contains(&name.len()) {
+        return Err(Error::invalid("name", format!("has {} bytes; 1 to {NAME_MAX} are allowed", name.len())));
+    }
+    if name.contains('\0') {
+        return Err(Error::invalid("name", "must not hold a zero character"));
+    }
+    if creation.by != By::Assembly {
+        // Other modules have bdevs open that they look at, as long as they do.
+        let waited = wait_for_examine().await;
+        waited.map_err(|errno| Error::new(errno, format!("bdevs could not be waited for: {errno}")))?;
+    }
+    let (plan, tag, kept) = loop {
+        let plan = Plan::of(&creation).await?;
+        match registry::begin_opening(&plan.identity) {
+            Begun::Opening(tag, base) => break (plan, tag, base),
+            Begun::Later(_) if creation.by == By::Assembly => {
+                let why = format!("{name}: somebody else is opening or closing it");
+                return Err(Error::new(Errno::BUSY, why));
+            }
+            // An error means that it has ended, too.
+            Begun::Later(later) => drop(later.await),
+            Begun::Online(existing) => return agree(&existing, &creation, &plan),
+            Begun::NameTaken(holder) => return Err(exists(&holder)),
+            Begun::Nowhere => return Err(Error::new(Errno::INVAL, "sets are made on the app thread only")),
+        }
+    };
+    let made = make(&creation, &plan, tag, kept).await;
+    let lost = registry::opened(tag, made.as_ref().ok().cloned());
+    if let Err(error) = made {
+        log::warn!("{name}: not created: {error}");
+        // It may have been taken from another set that waits.
+        waiting::keep_base(plan.base.uuid);
+        return Err(error);
+    }
+    if let Some((member, bdev)) = lost {
+        // It came too early. The removal of the set is not waited for: it may have to wait for whoever waits for this.
+        members::tell(tag, member, &bdev, Event::Remove);
+        let why = format!("{}: {bdev} was removed meanwhile, and so {name} is, too", member.parameter());
+        return Err(Error::new(Errno::NODEV, why));
+    }
+    Ok(())
+}
+
+/// What a creation comes to, as far as a look at the devices tells.
+struct Plan {
+    identity: Identity,
+    base: BdevInfo,
+    spare: BdevInfo,
+}
+
+impl Plan {
+    /// Looks at both devices, and whose spare it is.
+    async fn of(creation: &Creation) -> Result<Plan, Error> {
+        let Names { name, base_bdev, spare_bdev } = &creation.names;
+        let base = members::look_at(Member::Base, base_bdev)?.info();
+        let desc = members::look_at(Member::Spare, spare_bdev)?;
+        let spare = desc.info();
+        members::check(&base, &spare)?;
+        if spare.write_cache && !desc.supports(IoKind::Flush) {
+            let why = "has a volatile cache but takes no FLUSH, so that nothing on it could be made durable";
+            return Err(Error::invalid("spare_bdev", format!("{} {why}", spare.name)));
+        }
+        let identity = match members::identify(&desc, &spare).await? {
+            Some(superblock) => Identity::from(&superblock),
+            None => Identity {
+                name: name.clone(),
+                uuid: creation.uuid.unwrap_or_else(Uuid::new_v4),
+                base_uuid: base.uuid,
+                // By which assembly knows it again.
+                spare_uuid: spare.uuid,
+            },
+        };
+        if let Some(expected) = creation.uuid
+            && expected != identity.uuid
+        {
+            let error = remap_core::Error::SetDiffers { found: identity.uuid, expected };
+            return Err(to_rpc(format_args!("spare_bdev {}", spare.name), &error));
+        }
+        Ok(Plan { identity, base, spare })
+    }
+}
+
+fn exists(existing: &Remap) -> Error {
+    let Names { name, base_bdev, spare_bdev } = &existing.names;
+    let why = format!(
+        "name: {name} exists already, on base_bdev {base_bdev} and spare_bdev {spare_bdev}; it was left as it is"
+    );
+    Error::new(Errno::EXIST, why)
+}
+
+/// Whether `creation` asks for what `existing` is; takes its options over.
+fn agree(existing: &Remap, creation: &Creation, plan: &Plan) -> Result<(), Error> {
+    let Names { name, base_bdev, spare_bdev } = &existing.names;
+    if creation.names.name != *name || plan.base.name != *base_bdev || plan.spare.name != *spare_bdev {
+        return Err(exists(existing));
+    }
+    if let Some(on) = creation.remap_on {
+        existing.set_remap_on(on);
+    }
+    if let (Some(limit), Some(engine)) = (creation.storm_limit, existing.engine()) {
+        engine.set_storm_limit(limit);
+    }
+    Ok(())
+}
+
+/// Opens and claims both members. `kept` is the base, if the set had it already.
+async fn take(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) -> Result<Below, Error> {
+    let spare = members::open(Member::Spare, &plan.spare.name, tag)?;
+    let base = match kept.filter(|base| base.info().name == plan.base.name) {
+        Some(base) => base,
+        None => {
+            let base = members::open(Member::Base, &plan.base.name, tag)?;
+            waiting::release_base(plan.base.uuid);
+            match creation.by {
+                By::Operator { .. } => members::claim(Member::Base, &base)?,
+                By::Assembly => members::claim_in_the_end(Member::Base, &base).await?,
+            }
+            base
+        }
+    };
+    match creation.by {
+        By::Operator { .. } => members::claim(Member::Spare, &spare)?,
+        By::Assembly => members::claim_in_the_end(Member::Spare, &spare).await?,
+    }
+    Ok(Below { base, spare })
+}
+
+async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) -> Result<BdevHandle<Remap>, Error> {
+    let Plan { identity, base, spare } = plan;
+    let name = &creation.names.name;
+    for (parameter, taken) in [("name", name), ("uuid", &identity.uuid.to_string())] {
+        if bdev_exists(taken) {
+            let why = format!("{parameter}: a bdev called {taken} exists already; nothing was changed");
+            return Err(Error::new(Errno::EXIST, why));
+        }
+    }
+    let below = take(creation, plan, tag, kept).await?;
+    for (member, desc) in [(Member::Base, &below.base), (Member::Spare, &below.spare)] {
+        if !desc.supports(IoKind::Flush) {
+            let member = member.parameter();
+            log::warn!("{name}: {member} {desc:?} takes no FLUSH: it alone decides what survives a loss of power");
+        }
+    }
+
+    let params = OpenParams {
+        name: name.clone(),
+        set_uuid: Some(identity.uuid),
+        fresh_set_uuid: identity.uuid,
+        fresh_spare_id: identity.spare_uuid,
+        base_uuid: base.uuid,
+        base_blocks: base.blocks,
+        md_size: base.md_size,
+        format: creation.format,
+        storm_limit: creation.storm_limit.unwrap_or(STORM_LIMIT),
+        host_id: options().host_id,
+        take_over: matches!(creation.by, By::Operator { take_over: true }),
+        stated_end: None,
+    };
+    let on_spare = format!("spare_bdev {}", spare.name);
+    let device = Spare::new(&below.spare, spare).map_err(failed(&on_spare))?;
+    let threads = Threads::default();
+    let engine = Engine::open(device.clone(), threads.clone(), params).await;
+    let engine = engine.map_err(|error| to_rpc(&on_spare, &error))?;
+
+    let properties = Properties {
+        name: name.clone(),
+        product: "Remap disk",
+        uuid: engine.set_uuid(),
+        blocks: base.blocks,
+        write_cache: base.write_cache || spare.write_cache,
+    };
+    let (base_desc, spare_desc, status) = (below.base.clone(), below.spare.clone(), engine.status());
+    let names = Names { name: name.clone(), base_bdev: base.name.clone(), spare_bdev: spare.name.clone() };
+    let remap_on = creation.remap_on.unwrap_or(RemapOn::Media);
+    let remap = Remap::new(names, engine, device, below, remap_on);
+    let remap = remap.ok_or_else(|| Error::new(Errno::INVAL, "not on an SPDK thread"))?;
+    let handle = BdevHandle::register(remap, properties, &[&base_desc, &spare_desc])
+        .map_err(failed("name: the bdev was not registered"))?;
+    threads.watch(handle.downgrade());
+    log::info!(
+        "{name}: {:?} on base {} and spare {}: {} blocks remapped, {} pending, {} lost, {} of {} spare blocks free",
+        status.state,
+        base.name,
+        spare.name,
+        status.remapped,
+        status.pending,
+        status.lost,
+        status.spare.free,
+        status.spare.total,
+    );
+    Ok(handle)
+}
+
+fn failed(what: &str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::new(errno, format!("{what}: {errno}"))
+}

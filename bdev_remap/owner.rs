@@ -1,0 +1,65 @@
+//! The owner thread: it alone has the engine, and changes the remap state. Other threads ask it.
+
+use std::{future::Future, rc::Rc};
+
+use remap_core::{BaseLba, Committed, Engine, Move, Owner, Refused, SpareIndex, Target};
+use spdk::thread::Bound;
+
+use crate::{runtime::Threads, spare::Spare};
+
+/// The engine of a Remap bdev: its table, log and allocator on the real spare.
+pub type RemapEngine = Engine<Spare, Threads>;
+
+/// What lives on the owner thread.
+pub struct Owned {
+    /// The engine.
+    pub engine: Rc<RemapEngine>,
+    /// Its spare.
+    pub spare: Spare,
+}
+
+/// The engine, called from any thread.
+pub struct OwnerThread(Bound<Owned>);
+
+impl OwnerThread {
+    /// The owner thread is the one that `owned` is bound to.
+    pub fn new(owned: Bound<Owned>) -> OwnerThread {
+        OwnerThread(owned)
+    }
+
+    async fn call<R, F>(&self, request: impl FnOnce(Rc<RemapEngine>) -> F + Send + 'static) -> Option<R>
+    where
+        R: Send + 'static,
+        F: Future<Output = R> + 'static,
+    {
+        self.0.call(move |owned| request(Rc::clone(&owned.engine))).await
+    }
+}
+
+impl Owner for OwnerThread {
+    async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
+        self.call(|engine| async move { engine.reserve(blocks).await }).await.unwrap_or(Err(Refused::Closed))
+    }
+
+    async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
+        self.call(|engine| async move { engine.commit(moves).await }).await.unwrap_or(Err(Refused::Closed))
+    }
+
+    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
+        self.call(move |engine| async move { engine.replace(lba, bad).await }).await.unwrap_or(Err(Refused::Closed))
+    }
+
+    async fn release(&self, reserved: Vec<SpareIndex>) {
+        // Nobody there to give them back to: then they are free anyway.
+        let _ = self.call(|engine| async move { engine.release(reserved).await }).await;
+    }
+
+    async fn condemn(&self, blocks: Vec<SpareIndex>) {
+        // Nobody there to record them: then the next open finds out anew.
+        let _ = self.call(|engine| async move { engine.condemn(blocks).await }).await;
+    }
+
+    async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
+        self.call(|engine| async move { engine.set_pending(blocks).await }).await.unwrap_or(Err(Refused::Closed))
+    }
+}

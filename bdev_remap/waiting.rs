@@ -1,0 +1,248 @@
+//! Sets that wait: what stands between each and its coming online, and the claims on their bases. App thread.
+//!
+//! What a set waits for is never noted, but read from what is there: so it is right whatever happens meanwhile, and the
+//! decision and the sentence that status shows are the same.
+
+use serde_json::{Value, json};
+use spdk::{BdevInfo, Desc, bdev_exists};
+use uuid::Uuid;
+
+use crate::{
+    members,
+    options::{Options, options},
+    registry::{self, Sets},
+    set::{FoundSpare, Identity, Member, Set, Tag, Waiting},
+};
+
+/// What stands between a waiting set and its coming online by itself.
+enum Obstacle<'a> {
+    Spare,
+    Spares(&'a [FoundSpare]),
+    Host(Uuid),
+    Manual,
+    Base,
+    /// Other sets that have the base, or lay claim to it.
+    Rivals(Vec<&'a Set>),
+    /// The one that has the name.
+    Name(&'a Set),
+    Refusal(&'a str),
+}
+
+/// Whether the set belongs to another host.
+fn foreign(waiting: &Waiting, options: &Options) -> Option<Uuid> {
+    let hosts = waiting.spares.iter().map(|spare| spare.superblock.host_id);
+    let mut others = hosts.filter(|host| !host.is_nil() && !options.host_id.is_nil() && *host != options.host_id);
+    others.next()
+}
+
+/// Whether a waiting set may claim its base, and stand against others that do.
+fn entitled(set: &Set, waiting: &Waiting, options: &Options) -> bool {
+    let found = options.auto_assemble && !waiting.spares.is_empty();
+    (set.expected || found) && foreign(waiting, options).is_none()
+}
+
+fn obstacle<'a>(sets: &'a Sets, set: &'a Set, waiting: &'a Waiting, options: &Options) -> Option<Obstacle<'a>> {
+    match &waiting.spares[..] {
+        [] => return Some(Obstacle::Spare),
+        [_] => {}
+        several => return Some(Obstacle::Spares(several)),
+    }
+    if let Some(host) = foreign(waiting, options) {
+        return Some(Obstacle::Host(host));
+    }
+    if !entitled(set, waiting, options) {
+        return Some(Obstacle::Manual);
+    }
+    let Identity { base_uuid, name, uuid, .. } = &set.identity;
+    if waiting.base.is_none() && !bdev_exists(&base_uuid.to_string()) {
+        return Some(Obstacle::Base);
+    }
+    let claims = |other: &&Set| {
+        let rival = other.waiting().is_none_or(|waiting| entitled(other, waiting, options));
+        other.identity.base_uuid == *base_uuid && other.identity.uuid != *uuid && rival
+    };
+    let rivals: Vec<_> = sets.all().filter(claims).collect();
+    if !rivals.is_empty() {
+        return Some(Obstacle::Rivals(rivals));
+    }
+    if let Some(holder) = sets.named(name) {
+        return Some(Obstacle::Name(holder));
+    }
+    waiting.refusal.as_deref().map(Obstacle::Refusal)
+}
+
+impl Obstacle<'_> {
+    /// For the operator: what it is, and what to do.
+    fn sentence(&self, set: &Set) -> String {
+        let Identity { base_uuid, spare_uuid, name, .. } = &set.identity;
+        match self {
+            Obstacle::Spare => format!("the spare with UUID {spare_uuid}"),
+            Obstacle::Base => format!("the base with UUID {base_uuid}"),
+            Obstacle::Spares(spares) => {
+                let spares: Vec<_> = spares.iter().map(said_by).collect();
+                format!(
+                    "bdev_remap_create with the right one of its spares, as there are several: {}",
+                    spares.join(", ")
+                )
+            }
+            Obstacle::Host(host) => format!(
+                "its host: it belongs to {host}, this is {}; bdev_remap_create takes it over, once that host has let it go",
+                options().host_id
+            ),
+            Obstacle::Manual => "bdev_remap_create, as auto_assemble is off".into(),
+            Obstacle::Rivals(rivals) => match rivals.iter().find(|rival| rival.waiting().is_none()) {
+                Some(user) => format!(
+                    "its base, which set {} ({}) has; bdev_remap_forget gives this set up",
+                    user.identity.uuid, user.identity.name
+                ),
+                None => {
+                    let all: Vec<_> = std::iter::once(&set).chain(rivals).map(|set| claimant(set)).collect();
+                    format!(
+                        "a decision, as several sets claim the base with UUID {base_uuid}: {}; bdev_remap_create with the right spare decides, bdev_remap_forget gives one up",
+                        all.join(", ")
+                    )
+                }
+            },
+            Obstacle::Name(holder) => {
+                format!("the name {name}, which set {} has; delete that one, or forget this one", holder.identity.uuid)
+            }
+            Obstacle::Refusal(why) => (*why).to_owned(),
+        }
+    }
+}
+
+/// A claimant of a base, so that one can tell which is right.
+fn claimant(set: &Set) -> String {
+    let Identity { uuid, name, .. } = &set.identity;
+    let spares: Vec<_> = set.waiting().iter().flat_map(|waiting| &waiting.spares).map(said_by).collect();
+    let spares = if spares.is_empty() { "whose spare is not there".into() } else { spares.join(", ") };
+    format!("{uuid} ({name}; {spares})")
+}
+
+fn said_by(spare: &FoundSpare) -> String {
+    let FoundSpare { bdev, superblock, .. } = spare;
+    format!("spare {bdev}, superblock {} of {} s since 1970", superblock.sequence, seconds(superblock.written_at))
+}
+
+fn seconds(micros: u64) -> u64 {
+    micros / 1_000_000
+}
+
+/// What status says of the waiting sets, or of those called `name`.
+pub fn describe(name: Option<&str>) -> Vec<Value> {
+    let options = options();
+    registry::with(|sets| {
+        let wanted = sets.all().filter(|set| name.is_none_or(|name| name == set.identity.name));
+        let waiting = wanted.filter_map(|set| Some((set, set.waiting()?)));
+        let describe = |(set, waiting): (&Set, &Waiting)| {
+            let obstacle = obstacle(sets, set, waiting, &options);
+            let spare = waiting.spares.first();
+            let superblock = spare.map(|spare| &spare.superblock);
+            json!({
+                "name": set.identity.name,
+                "state": "waiting",
+                "waits_for": obstacle.map_or_else(
+                    || "bdev_remap_create, or one of its bdevs to appear anew".into(),
+                    |obstacle| obstacle.sentence(set),
+                ),
+                "base_bdev": waiting.base.as_ref().map(|base| base.info().name),
+                "spare_bdev": spare.map(|spare| &spare.bdev),
+                "uuid": set.identity.uuid,
+                "base_uuid": set.identity.base_uuid,
+                "spare_uuid": set.identity.spare_uuid,
+                "expected": set.expected,
+                "host_id": superblock.map(|superblock| superblock.host_id),
+                "sequence": superblock.map(|superblock| superblock.sequence),
+                "written_at": superblock.map(|superblock| seconds(superblock.written_at)),
+            })
+        };
+        waiting.map(describe).collect()
+    })
+}
+
+/// What a set can be made of that nothing stands against.
+pub struct Ready {
+    /// Name of the Remap bdev.
+    pub name: String,
+    /// UUID of the base.
+    pub base_uuid: Uuid,
+    /// Name of the spare's bdev.
+    pub spare_bdev: String,
+}
+
+/// What the set with this UUID can be made of, if it waits and can come online by itself. An earlier refusal does not count:
+/// something has changed.
+pub fn ready(uuid: Uuid) -> Option<Ready> {
+    let options = options();
+    registry::with(|sets| {
+        sets.get_mut(uuid)?.waiting_mut()?.refusal = None;
+        let set = sets.get(uuid)?;
+        let waiting = set.waiting()?;
+        let Identity { name, base_uuid, .. } = set.identity.clone();
+        if let Some(obstacle) = obstacle(sets, set, waiting, &options) {
+            log::info!("{name}: set {uuid} waits for {}", obstacle.sentence(set));
+            return None;
+        }
+        Some(Ready { name, base_uuid, spare_bdev: waiting.spares.first()?.bdev.clone() })
+    })
+}
+
+/// Notes why a waiting set could not come online although nothing stood against it.
+pub fn refused(uuid: Uuid, why: String) {
+    registry::with(|sets| {
+        if let Some(waiting) = sets.get_mut(uuid).and_then(Set::waiting_mut) {
+            waiting.refusal = Some(why);
+        }
+    });
+}
+
+/// Claims the base with this UUID for the first waiting set that may do so, if it is there and nobody has it.
+pub fn keep_base(base_uuid: Uuid) {
+    let options = options();
+    let keeper = registry::with(|sets| {
+        let of_it = || sets.all().filter(|set| set.identity.base_uuid == base_uuid);
+        if of_it().any(|set| set.waiting().is_none_or(|waiting| waiting.base.is_some())) {
+            return None;
+        }
+        of_it().find(|set| set.waiting().is_some_and(|waiting| entitled(set, waiting, &options))).map(Set::tag)
+    });
+    let Some(tag) = keeper else { return };
+    let Ok(found) = members::look_at(Member::Base, &base_uuid.to_string()) else { return };
+    let kept = claimed_base(&found.info(), tag);
+    drop(found);
+    let _not_kept = registry::with(|sets| {
+        let Some(waiting) = sets.tagged(tag).and_then(Set::waiting_mut) else { return kept.ok() };
+        match kept {
+            Ok(base) => waiting.base = Some(base),
+            Err(error) => waiting.refusal = Some(error.message),
+        }
+        None
+    });
+}
+
+fn claimed_base(base: &BdevInfo, tag: Tag) -> Result<Desc, spdk::rpc::Error> {
+    let base = members::open(Member::Base, &base.name, tag)?;
+    members::claim(Member::Base, &base)?;
+    Ok(base)
+}
+
+/// Gives up the base with this UUID, and with it the claim, if a waiting set has it: somebody decided otherwise.
+pub fn release_base(base_uuid: Uuid) {
+    let _given_up = registry::with(|sets| {
+        let of_it = sets.all_mut().filter(|set| set.identity.base_uuid == base_uuid);
+        of_it.filter_map(|set| set.waiting_mut()?.base.take()).collect::<Vec<_>>()
+    });
+}
+
+/// Gives up the bases of waiting sets that have no right to them any more, as the options have changed.
+pub fn release_unentitled() {
+    let options = options();
+    let _given_up = registry::with(|sets| {
+        let kept: Vec<_> = sets
+            .all_mut()
+            .filter(|set| set.waiting().is_some_and(|waiting| !entitled(set, waiting, &options)))
+            .filter_map(|set| set.waiting_mut()?.base.take())
+            .collect();
+        kept
+    });
+}

@@ -150,7 +150,7 @@ impl Method for GetStatus {
             all.extend(waiting::describe(None));
             return Ok(all);
         };
-        // Others that wait may have the same name.
+        // Others that are not online may have the same name.
         let mut named = waiting::describe(Some(&name));
         match registry::find(&name) {
             Ok((_, device)) => named.insert(0, device.describe()),

@@ -11,7 +11,7 @@ use crate::{
     members,
     options::{Options, options},
     registry::{self, Sets},
-    set::{FoundSpare, Identity, Member, Set, Tag, Waiting},
+    set::{FoundSpare, Identity, Member, Set, State, Tag, Waiting},
 };
 
 /// What stands between a waiting set and its coming online by itself.
@@ -128,24 +128,29 @@ fn seconds(micros: u64) -> u64 {
     micros / 1_000_000
 }
 
-/// What status says of the waiting sets, or of those called `name`.
+/// What status says of the sets that are not online, or of those called `name`.
 pub fn describe(name: Option<&str>) -> Vec<Value> {
     let options = options();
     registry::with(|sets| {
         let wanted = sets.all().filter(|set| name.is_none_or(|name| name == set.identity.name));
-        let waiting = wanted.filter_map(|set| Some((set, set.waiting()?)));
-        let describe = |(set, waiting): (&Set, &Waiting)| {
-            let obstacle = obstacle(sets, set, waiting, &options);
-            let spare = waiting.spares.first();
+        let describe = |set: &Set| {
+            let (state, waiting) = match &set.state {
+                State::Waiting(waiting) => ("waiting", Some(waiting)),
+                State::Opening { .. } => ("opening", None),
+                State::Closing(_) => ("closing", None),
+                State::Online(_) => return None,
+            };
+            let waits_for = waiting.map(|waiting| match obstacle(sets, set, waiting, &options) {
+                Some(obstacle) => obstacle.sentence(set),
+                None => "bdev_remap_create, or one of its bdevs to appear anew".into(),
+            });
+            let spare = waiting.and_then(|waiting| waiting.spares.first());
             let superblock = spare.map(|spare| &spare.superblock);
-            json!({
+            Some(json!({
                 "name": set.identity.name,
-                "state": "waiting",
-                "waits_for": obstacle.map_or_else(
-                    || "bdev_remap_create, or one of its bdevs to appear anew".into(),
-                    |obstacle| obstacle.sentence(set),
-                ),
-                "base_bdev": waiting.base.as_ref().map(|base| base.info().name),
+                "state": state,
+                "waits_for": waits_for,
+                "base_bdev": waiting.and_then(|waiting| waiting.base.as_ref()).map(|base| base.info().name),
                 "spare_bdev": spare.map(|spare| &spare.bdev),
                 "uuid": set.identity.uuid,
                 "base_uuid": set.identity.base_uuid,
@@ -154,9 +159,9 @@ pub fn describe(name: Option<&str>) -> Vec<Value> {
                 "host_id": superblock.map(|superblock| superblock.host_id),
                 "sequence": superblock.map(|superblock| superblock.sequence),
                 "written_at": superblock.map(|superblock| seconds(superblock.written_at)),
-            })
+            }))
         };
-        waiting.map(describe).collect()
+        wanted.filter_map(describe).collect()
     })
 }
 

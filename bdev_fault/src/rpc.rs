@@ -6,6 +6,7 @@ use serde::Deserialize;
 use spdk::{
     BdevHandle, Desc, Endpoint, Errno,
     rpc::{self, Error, Method},
+    wait_for_examine,
 };
 
 use crate::{
@@ -51,6 +52,9 @@ impl Method for Create {
     async fn call(params: CreateParams) -> Result<String, Error> {
         let CreateParams { name, base_bdev, volatile_cache, latency_us } = params;
         let latency = Duration::from_micros(latency_us.into());
+        // Other modules have bdevs open that they look at, as long as they do.
+        let waited = wait_for_examine().await;
+        waited.map_err(|errno| Error::new(errno, format!("bdevs could not be waited for: {errno}")))?;
         match device::create(Options { name: name.clone(), base_bdev: base_bdev.clone(), volatile_cache, latency }) {
             Ok(()) => Ok(name),
             Err(errno) => Err(Error::new(errno, format!("{name} on base_bdev {base_bdev} was not created: {errno}"))),

@@ -8,7 +8,7 @@ const FUNCTIONS: &[&str] = &[
     "spdk_bdev_(is_md_interleaved|has_write_cache|io_type_supported|register|unregister|destruct_done|open_ext|close)",
     "spdk_bdev_(readv|writev)_blocks(_with_md)?",
     "spdk_bdev_(read|write|write_zeroes|unmap|flush)_blocks",
-    "spdk_bdev_(reset|abort|queue_io_wait|free_io|quiesce|unquiesce|notify_blockcnt_change|wait_for_examine)",
+    "spdk_bdev_(reset|abort|queue_io_wait|free_io|notify_blockcnt_change|wait_for_examine)",
     "spdk_bdev_io_(complete|get_buf|set_base_io_status|get_nvme_status|get_scsi_status|get_aio_status|complete_.*|get_thread|get_io_channel)",
     "spdk_bdev_module_(list_add|claim_bdev_desc|examine_done|fini_start_done|fini_done|init_done|claim_bdev_desc)",
     "spdk_bdev_claim_opts_init",

@@ -14,6 +14,7 @@ mod device;
 pub mod engine;
 mod error;
 pub mod format;
+mod gate;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 #[cfg(not(feature = "mutations"))]
@@ -37,6 +38,7 @@ pub use engine::{
     SetState, SpareUsage, Status,
 };
 pub use error::Error;
+pub use gate::{Gate, Side};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};

@@ -35,6 +35,14 @@ pub enum Request {
     Abort,
 }
 
+impl Request {
+    /// Whether it changes what blocks hold.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        matches!(self, Request::Write | Request::WriteZeroes | Request::Unmap)
+    }
+}
+
 /// What the base and the spare take, and whether the base has to be flushed. Never changes while the set is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {

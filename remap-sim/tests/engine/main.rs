@@ -11,6 +11,7 @@ mod golden;
 mod open;
 mod pace;
 mod random;
+mod range_lock;
 mod rescue;
 mod reservations;
 mod review;
@@ -23,7 +24,7 @@ use remap_core::engine::*;
 use remap_core::format::{
     Area, Copy, PageAt, PageContent, PageOwner, Record, Slot, Superblock, SuperblockContent, decode_page, encode_page,
 };
-use remap_core::{BaseLba, Epoch, Error, IoStatus, Mapping, Place, Sequence};
+use remap_core::{BaseLba, Epoch, Error, Extent, IoStatus, Mapping, Place, Sequence};
 use remap_sim::{Disk, Effect, Executor, Fault, Medium, Random, SimEngine, Threads, Vbdev, Verb, open_params};
 
 pub(crate) const BLOCK: u32 = 4096;

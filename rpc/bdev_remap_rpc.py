@@ -56,13 +56,13 @@ def _number(text):
     return int(text, 0)
 
 
-def _argument(*flags, **options):
-    """An argument as argparse takes it. Its value is the parameter of that name (`dest`), other than `show`: what prints the result."""
-    return flags, options
+def _argument(*flags, parameter=None, **options):
+    """An argument as argparse takes it, and the parameter of the method that it gives, if that has another name."""
+    return flags, parameter, options
 
 
 def _switch(*flags, value=True, **options):
-    """An argument without a value: if it is given, the parameter is `value`."""
+    """An argument without a value: the parameter is `value` if it is given."""
     return _argument(*flags, action="store_const", const=value, **options)
 
 
@@ -91,7 +91,7 @@ METHODS = (
                   not say what it is, too (AIO -EIO, FAILED)"""),
         _argument("--storm-limit", type=_number,
                   help="Stop relocating after this many blocks within 60 seconds (default: 4096)"),
-        _switch("--no-take-over", dest="take_over", value=False,
+        _switch("--no-take-over", parameter="take_over", value=False,
                 help="Leave a set of another host alone (default: take it over)"),
     )),
     ("bdev_remap_delete", "Delete a Remap bdev; base and spare stay as they are", (
@@ -112,7 +112,7 @@ METHODS = (
     ("bdev_remap_restore", "Load the remap table from the spare again; shows what differed", (
         NAME,
         # Not --dry-run: that is an option of rpc.py itself, which then sends nothing.
-        _switch("--check", dest="dry_run", help="Only compare; change nothing (dry_run)"),
+        _switch("--check", parameter="dry_run", help="Only compare; change nothing (dry_run)"),
     )),
     ("bdev_remap_set_options", "Change options of a Remap bdev; prints those in force", (
         NAME,
@@ -132,7 +132,7 @@ METHODS = (
     ("bdev_remap_set_module_options", "Change options of all of bdev_remap; prints those in force", (
         _one_of(
             _switch("--auto-assemble", help="Sets that are found come online by themselves (default)"),
-            _switch("--no-auto-assemble", dest="auto_assemble", value=False,
+            _switch("--no-auto-assemble", parameter="auto_assemble", value=False,
                     help="Sets that are found wait for bdev_remap_create, and claim nothing: for storage nodes"),
         ),
         _argument("--host-id", help="UUID of this host, to which its sets belong (default: a hash of /etc/machine-id)"),
@@ -168,24 +168,26 @@ METHODS = (
 
 
 def _add_arguments(parser, arguments):
-    """Adds them; yields the names of the parameters."""
-    names = set()
+    """Adds them; yields pairs of the names that argparse and the method have for each."""
+    names = []
     for argument in arguments:
         if isinstance(argument, list):
-            names |= _add_arguments(parser.add_mutually_exclusive_group(), argument)
+            names += _add_arguments(parser.add_mutually_exclusive_group(), argument)
         else:
-            flags, options = argument
-            names.add(parser.add_argument(*flags, **options).dest)
-    return names - {"show"}
+            flags, parameter, options = argument
+            dest = parser.add_argument(*flags, **options).dest
+            names.append((dest, parameter or dest))
+    return names
 
 
 def _add_method(subparsers, method, about, arguments):
     parser = subparsers.add_parser(method, help=about)
-    names = _add_arguments(parser, arguments)
+    # What prints the result is no parameter.
+    names = [(dest, parameter) for dest, parameter in _add_arguments(parser, arguments) if dest != "show"]
 
     def call(args):
-        given = {name: getattr(args, name) for name in sorted(names) if getattr(args, name) is not None}
-        args.show(args.client.call(method, given))
+        values = ((parameter, getattr(args, dest)) for dest, parameter in names)
+        args.show(args.client.call(method, {parameter: value for parameter, value in values if value is not None}))
 
     parser.set_defaults(func=call, show=_print)
 

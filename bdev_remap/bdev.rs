@@ -15,6 +15,7 @@ use crate::{
     channel::Channel,
     device::{Names, Remap},
     io,
+    module::MODULE,
     runtime::Readers,
 };
 
@@ -22,7 +23,7 @@ impl Bdev for Remap {
     type Channel = Channel;
 
     fn module() -> &'static Module {
-        &crate::MODULE
+        &MODULE
     }
 
     fn create_channel(&self) -> Result<Channel, Errno> {

@@ -164,7 +164,14 @@ impl<B: Bdev> BdevHandle<B> {
     /// Registers `device` on top of the bdev behind `below`, whose block format and alignment it takes over. From here on
     /// I/O may come. App thread only. On failure the device goes, now or a moment later, and nothing is left behind.
     pub fn register(device: B, properties: Properties, below: &[&crate::Desc]) -> Result<BdevHandle<B>, Errno> {
-        const { assert!(align_of::<B::Channel>() <= 16, "SPDK aligns channel contexts to 16 bytes") };
+        const {
+            let alignment = align_of::<B::Channel>();
+            let allocated = align_of::<libc::max_align_t>();
+            assert!(
+                alignment <= allocated && CHANNEL_HEADER.is_multiple_of(alignment),
+                "SPDK allocates channels by calloc"
+            );
+        };
         let name = CString::new(properties.name.as_str()).map_err(|_| Errno::INVAL)?;
         let product = CString::new(properties.product).map_err(|_| Errno::INVAL)?;
         // SAFETY: all zeroes is valid for both: integers, pointers, optional functions, list heads that SPDK fills in.

@@ -110,7 +110,7 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
     #[inline(always)]
     pub(crate) fn params(&self) -> &sys::spdk_bdev_io_block_params {
         // SAFETY: the I/O is live, and for its kind this is the member of the union that is set.
-        unsafe { (*self.raw()).u.bdev.as_ref() }
+        unsafe { &(*self.raw()).u.bdev }
     }
 
     /// Its first block.
@@ -219,6 +219,6 @@ impl<B: Bdev> IoRef<B, Abort> {
     /// Which I/O is to be aborted. It was submitted on this channel, and was under way when the abort was submitted.
     pub fn target(&self) -> IoId {
         // SAFETY: the I/O is live, and for its kind this is the member of the union that is set.
-        IoId(unsafe { (*self.raw()).u.abort.as_ref().bio_to_abort }.cast())
+        IoId(unsafe { (*self.raw()).u.abort.bio_to_abort }.cast())
     }
 }

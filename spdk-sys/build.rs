@@ -4,15 +4,16 @@ use std::{env, path::PathBuf, process::exit};
 
 /// Functions the `spdk` crate calls; types and constants follow from them.
 const FUNCTIONS: &[&str] = &[
-    "spdk_bdev_(get_(by_name|name|aliases|uuid|block_size|num_blocks|md_size|dif_type|buf_align|write_unit_size|io_channel|io_type_name|module_name|data_block_size)|desc_get_bdev)",
+    "spdk_bdev_(get_(by_name|name|aliases|uuid|block_size|num_blocks|md_size|dif_type|buf_align|write_unit_size|io_channel|io_type_name|module_name|data_block_size|memory_domains)|desc_get_bdev)",
     "spdk_bdev_(is_md_interleaved|has_write_cache|io_type_supported|register|unregister|destruct_done|open_ext|close)",
-    "spdk_bdev_(readv|writev)_blocks(_with_md)?",
+    "spdk_bdev_(readv|writev)_blocks(_ext)?",
     "spdk_bdev_(read|write|write_zeroes|unmap|flush)_blocks",
     "spdk_bdev_(reset|abort|queue_io_wait|free_io|quiesce|unquiesce|notify_blockcnt_change|wait_for_examine)",
     "spdk_bdev_io_(complete|get_buf|set_base_io_status|get_nvme_status|get_scsi_status|get_aio_status|complete_.*|get_thread|get_io_channel)",
     "spdk_bdev_module_(list_add|claim_bdev_desc|examine_done|fini_start_done|fini_done|init_done|claim_bdev_desc)",
     "spdk_bdev_claim_opts_init",
     "spdk_dma_(zmalloc|malloc|free)",
+    "spdk_memory_domain_(get_dma_device_type|create|set_pull|set_push|destroy)|spdk_iovcpy",
     "spdk_get_io_channel|spdk_put_io_channel|spdk_io_channel_get_thread|spdk_io_channel_get_io_device",
     "spdk_io_device_(register|unregister)",
     "spdk_for_each_channel(_continue)?",

@@ -10,7 +10,7 @@ use std::{
 
 use remap_core::{Abilities, Counters, Extent, RemapOn, SpareIndex, Table};
 use serde_json::{Value, json};
-use spdk::{Desc, Errno, IoKind, thread::Bound};
+use spdk::{Desc, Errno, IoKind, MemoryDomain, thread::Bound};
 
 use crate::{
     channel::Channel,
@@ -157,6 +157,12 @@ impl Remap {
     /// Ends a [`Remap::close`].
     pub fn open(&self, range: Extent) {
         lock(&self.closed).retain(|closed| *closed != range);
+    }
+
+    /// Those that both devices take: what comes in one is passed on as it is.
+    pub fn memory_domains(&self) -> Vec<MemoryDomain> {
+        let below = lock(&self.below);
+        below.as_ref().map_or_else(Vec::new, |below| MemoryDomain::common_to(&[&below.base, &below.spare]))
     }
 
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.

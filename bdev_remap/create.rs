@@ -3,6 +3,8 @@
 //! What can be wrong is looked at first, then the members are claimed, then the set is opened, which may format the spare, and
 //! last the bdev is registered. On failure everything is as it was, unless the error says otherwise.
 
+use std::rc::Rc;
+
 use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn, format::superblock::NAME_MAX};
 use spdk::{BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_exists, rpc::Error, wait_for_examine};
 use uuid::Uuid;
@@ -224,10 +226,17 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
     let (base_desc, spare_desc, status) = (below.base.clone(), below.spare.clone(), engine.status());
     let names = Names { name: name.clone(), base_bdev: base.name.clone(), spare_bdev: spare.name.clone() };
     let remap_on = creation.remap_on.unwrap_or(RemapOn::Media);
+    let opened = Rc::clone(&engine);
     let remap = Remap::new(names, engine, device, below, remap_on);
     let remap = remap.ok_or_else(|| Error::new(Errno::INVAL, "not on an SPDK thread"))?;
-    let handle = BdevHandle::register(remap, properties, &[&base_desc, &spare_desc])
-        .map_err(failed("name: the bdev was not registered"))?;
+    let handle = match BdevHandle::register(remap, properties, &[&base_desc, &spare_desc]) {
+        Ok(handle) => handle,
+        Err(errno) => {
+            // As in `Remap::give_up`: before the devices are.
+            opened.close().await;
+            return Err(failed("name: the bdev was not registered")(errno));
+        }
+    };
     threads.watch(handle.downgrade());
     log::info!(
         "{name}: {:?} on base {} and spare {}: {} blocks remapped, {} pending, {} lost, {} of {} spare blocks free",

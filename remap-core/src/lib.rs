@@ -2,7 +2,7 @@
 //!
 //! A *base* device has bad blocks; a *spare* device takes them over. This crate holds the remap table that every I/O
 //! looks at ([`table`]), the format of the spare ([`format`](mod@format)), the log that makes mappings durable, its recovery, and the
-//! [`Engine`] that owns all of it on one thread ([`engine`]); and, on any thread, where each I/O goes
+//! [`Engine`] that owns all of it on one thread ([`engine`]), with the jobs that go on beside the I/O ([`jobs`]); and, on any thread, where each I/O goes
 //! ([`route`](mod@route)), and what is done after a media error ([`rescue`](mod@rescue)). The world comes in through [`Device`], [`Env`], [`HostIo`] and [`Owner`]; nothing here uses a clock, a
 //! thread or randomness of its own.
 
@@ -14,6 +14,7 @@ mod device;
 pub mod engine;
 mod error;
 pub mod format;
+pub mod jobs;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 #[cfg(not(feature = "mutations"))]
@@ -28,6 +29,7 @@ mod spare;
 mod status;
 mod sync;
 pub mod table;
+mod tasks;
 mod units;
 
 pub use counters::{Counters, CountersSnapshot};
@@ -37,6 +39,7 @@ pub use engine::{
     SetState, SpareUsage, Status,
 };
 pub use error::Error;
+pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};

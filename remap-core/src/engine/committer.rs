@@ -91,7 +91,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
     }
 
-    /// Serves until the engine is gone.
+    /// Serves until the engine is closed, or gone.
     pub(super) async fn run(mut self) {
         while let Some(wake) = self.wake().await {
             match wake {
@@ -102,7 +102,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
     }
 
-    /// The next request, or that something may be due; `None` when the engine is gone.
+    /// The next request, or that something may be due; `None` when no request can come any more.
     async fn wake(&mut self) -> Option<Wake> {
         if let Some(request) = self.ahead.take() {
             return Some(Wake::Asked(request));
@@ -134,6 +134,8 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
             Request::Close(answer) => {
                 self.close().await;
+                // What waits behind this is still answered: by a refusal.
+                self.requests.close();
                 let _ = answer.send(());
             }
         }

@@ -39,12 +39,14 @@ use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::Layout;
+use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::spare::Spare;
 use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
+use crate::tasks::Tasks;
 use crate::units::{BaseLba, SpareIndex};
 
 /// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
@@ -54,12 +56,15 @@ const PUBLISHED_AT_ONCE: usize = 8192;
 pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
     requests: UnboundedSender<Request>,
+    jobs: JobScope<E>,
     device: std::marker::PhantomData<D>,
 }
 
 /// What the engine and its committer share.
 struct Shared<E: Env> {
     env: Rc<E>,
+    /// All that runs on for the engine: the committer, what uses the spare, and what waits until something can be freed.
+    tasks: Tasks<E>,
     table: Arc<Table>,
     counters: Arc<Counters>,
     name: String,
@@ -97,6 +102,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     pub async fn open(spare: D, env: E, params: OpenParams) -> Result<Rc<Self>, Error> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
+        let tasks = spare.tasks().clone();
         let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
@@ -104,7 +110,9 @@ impl<D: Device, E: Env> Engine<D, E> {
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
         let allocator = Allocator::new(superblock.layout.data_blocks);
+        let jobs = JobScope::new(&env);
         let shared = Rc::new(Shared {
+            tasks,
             env,
             table: Arc::clone(writer.table()),
             counters,
@@ -126,8 +134,13 @@ impl<D: Device, E: Env> Engine<D, E> {
         if unfinished && !active(Mutation::FoundDamageNotHealed) {
             committer.heal_what_was_found(unsettled).await?;
         }
-        shared.env.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, device: std::marker::PhantomData }))
+        shared.tasks.spawn(committer.run());
+        Ok(Rc::new(Engine { shared, requests, jobs, device: std::marker::PhantomData }))
+    }
+
+    /// The jobs of the set.
+    pub fn jobs(&self) -> &JobScope<E> {
+        &self.jobs
     }
 
     /// The remap table, to be shared with all threads.
@@ -195,7 +208,7 @@ impl<E: Env> Shared<E> {
     fn publish(&self, changes: Vec<Change>) {
         let retired = self.state.borrow_mut().writer.publish(changes);
         if !retired.is_empty() {
-            self.env.spawn(reclaim(Rc::clone(&self.env), retired));
+            self.tasks.spawn(reclaim(Rc::clone(&self.env), retired));
         }
     }
 
@@ -206,7 +219,7 @@ impl<E: Env> Shared<E> {
         }
         freed.iter().for_each(|index| self.state.borrow_mut().allocator.hold(*index));
         let shared = Rc::clone(self);
-        self.env.spawn(async move {
+        self.tasks.spawn(async move {
             if !active(Mutation::FreedSpareNotDrained) {
                 shared.env.drain().await;
             }

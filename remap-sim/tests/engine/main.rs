@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod faults;
 mod golden;
+mod jobs;
 mod open;
 mod pace;
 mod random;

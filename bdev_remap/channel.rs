@@ -1,7 +1,8 @@
-//! What one thread needs to reach both devices.
+//! What one thread needs to reach the devices.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
+use remap_core::{PerSlot, Slot};
 use spdk::{Desc, Endpoint, Errno};
 
 use crate::held::Holder;
@@ -10,15 +11,25 @@ use crate::held::Holder;
 pub struct Channel {
     /// To the base.
     pub base: Endpoint,
-    /// To the spare.
-    pub spare: Endpoint,
+    /// To the spare in each slot where there is one.
+    pub spares: PerSlot<Option<Endpoint>>,
     /// The I/O that is held here.
     pub holder: Holder,
 }
 
 impl Channel {
-    /// Channels of both devices for the current thread.
-    pub fn new(base: &Desc, spare: &Desc, resetting: &Arc<AtomicBool>) -> Result<Channel, Errno> {
-        Ok(Channel { base: Endpoint::new(base)?, spare: Endpoint::new(spare)?, holder: Holder::new(resetting) })
+    /// Channels of all devices for the current thread.
+    pub fn new(base: &Desc, spares: &PerSlot<Option<Desc>>, resetting: &Arc<AtomicBool>) -> Result<Channel, Errno> {
+        let mut endpoints = PerSlot::default();
+        for (slot, spare) in spares.iter() {
+            endpoints[slot] = spare.as_ref().map(Endpoint::new).transpose()?;
+        }
+        Ok(Channel { base: Endpoint::new(base)?, spares: endpoints, holder: Holder::new(resetting) })
+    }
+
+    /// The spares in these slots.
+    pub fn spares_in(&self, slots: PerSlot<bool>) -> impl Iterator<Item = (Slot, &Endpoint)> {
+        let there = self.spares.iter().filter_map(|(slot, spare)| Some((slot, spare.as_ref()?)));
+        there.filter(move |(slot, _)| slots[*slot])
     }
 }

@@ -25,6 +25,7 @@ mod recovery;
 mod remap_log;
 pub mod rescue;
 pub mod route;
+mod slot;
 mod spare;
 mod status;
 mod sync;
@@ -43,7 +44,8 @@ pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, S
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};
-pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, after_error, route};
+pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, route};
+pub use slot::{PerSlot, Slot, SpareBlock};
 pub use status::{IoStatus, RemapOn};
 pub use table::{Change, Counts, Mapping, Place, Retired, Segment, Table, TableWriter};
-pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareIndex, SpareLba};
+pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareLba};

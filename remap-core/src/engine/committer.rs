@@ -214,8 +214,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         if active(Mutation::PublishBeforeCommit) {
             self.take_effect(page);
         }
-        let slot = self.log.superblock().slot;
-        let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode(slot)).collect();
+        let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
         let appended = if active(Mutation::SecondPageNotWritten) && number == 1 {
             Ok(())
         } else {
@@ -297,7 +296,7 @@ impl<D: Device, E: Env> Committer<D, E> {
     /// Writes a checkpoint of what is true, and settles what was in doubt.
     pub(super) async fn checkpoint(&mut self) -> Result<Saved, Error> {
         let bad = self.shared.state.borrow().allocator.bad().collect();
-        let none = Records::new(self.log.superblock().slot, self.log.page_capacity());
+        let none = Records::new(self.log.page_capacity());
         let records = checkpoint_records(none, &self.shared.table, &self.in_doubt, bad).await;
         let saved = self.log.checkpoint(&records).await;
         records.free().await;

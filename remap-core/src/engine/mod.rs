@@ -44,10 +44,11 @@ use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::recovery::Recovered;
 use crate::remap_log::LogView;
+use crate::slot::{Slot, SpareBlock};
 use crate::spare::Spare;
 use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
 use crate::tasks::Tasks;
-use crate::units::{BaseLba, SpareIndex};
+use crate::units::BaseLba;
 
 /// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
 const PUBLISHED_AT_ONCE: usize = 8192;
@@ -69,6 +70,8 @@ struct Shared<E: Env> {
     counters: Arc<Counters>,
     name: String,
     set_uuid: Uuid,
+    /// Where the spare is in the set, and what is where on it.
+    slot: Slot,
     layout: Layout,
     state: RefCell<State>,
     /// The log as the committer last saw it.
@@ -109,7 +112,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         let unsettled = recovered.unsettled;
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
-        let allocator = Allocator::new(superblock.layout.data_blocks);
+        let allocator = Allocator::new(superblock.slot, superblock.layout.data_blocks);
         let jobs = JobScope::new(&env);
         let shared = Rc::new(Shared {
             tasks,
@@ -118,6 +121,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             counters,
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
+            slot: superblock.slot,
             layout: superblock.layout,
             log: Cell::new(log.view()),
             times: Cell::default(),
@@ -146,6 +150,11 @@ impl<D: Device, E: Env> Engine<D, E> {
     /// The remap table, to be shared with all threads.
     pub fn table(&self) -> &Arc<Table> {
         &self.shared.table
+    }
+
+    /// The slot of the spare: all spare blocks that there are are in it.
+    pub fn slot(&self) -> Slot {
+        self.shared.slot
     }
 
     /// The layout of the spare.
@@ -213,7 +222,7 @@ impl<E: Env> Shared<E> {
     }
 
     /// Gives spare blocks free that were taken out of the table, when no I/O can be under way to them any more.
-    fn free_when_drained(self: &Rc<Self>, freed: Vec<SpareIndex>) {
+    fn free_when_drained(self: &Rc<Self>, freed: Vec<SpareBlock>) {
         if freed.is_empty() {
             return;
         }

@@ -1,9 +1,13 @@
 //! The Remap bdev as SPDK sees it.
 
-use std::time::Duration;
+use std::{
+    future::{Future, ready},
+    num::NonZeroU8,
+    rc::Rc,
+};
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use remap_core::FormatPolicy;
+use remap_core::{Extent, FormatPolicy};
 use serde_json::{Value, json};
 use spdk::{Bdev, Errno, Incoming, IoKind, Module, WeakBdev};
 
@@ -11,17 +15,15 @@ use crate::{
     channel::Channel,
     device::{Names, Remap},
     io,
+    module::MODULE,
     runtime::Readers,
 };
-
-/// The pause after a drain that SPDK refused.
-const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 impl Bdev for Remap {
     type Channel = Channel;
 
     fn module() -> &'static Module {
-        &crate::MODULE
+        &MODULE
     }
 
     fn create_channel(&self) -> Result<Channel, Errno> {
@@ -31,6 +33,11 @@ impl Bdev for Remap {
     #[inline(always)]
     fn submit(&self, channel: &Channel, io: Incoming<Remap>) {
         io::submit(self, channel, io);
+    }
+
+    #[inline(always)]
+    fn ended(channel: &Channel, stamp: NonZeroU8) {
+        io::ended(channel, stamp);
     }
 
     /// The bdev layer makes the rest from these: zeros, over a base that takes no write_zeroes, by writes, each of which can be
@@ -68,8 +75,9 @@ impl Bdev for Remap {
 
 // SAFETY: the table's readers are `submit` and `rescue` on threads that have a channel of the bdev; none keeps a pointer
 // into the table across a return to its reactor. `BdevHandle::grace` returns after SPDK has run a message on every such
-// thread; a thread that gets its channel later sees what was published before. Once the bdev was destructed there are no
-// readers. What `drain` waits for is told there.
+// thread; a thread that gets its channel later sees what was published before. All I/O to blocks goes through its channel's
+// gate before it looks at the table, and leaves when it is completed; a new channel's gate is closed for what its bdev is, from
+// before the others are told. Once the bdev was destructed there are no readers, and no I/O.
 #[allow(unsafe_code)]
 unsafe impl Readers for WeakBdev<Remap> {
     fn grace(&self) -> LocalBoxFuture<'_, ()> {
@@ -81,29 +89,46 @@ unsafe impl Readers for WeakBdev<Remap> {
         .boxed_local()
     }
 
-    /// Quiesces the whole bdev for a moment: SPDK ends that only when no I/O that it let in is left.
-    ///
-    /// An I/O that is held for a rescue counts, too. It goes on by itself, as the owner's tasks commit while a drain waits;
-    /// whoever calls this holds no I/O. While the bdev is quiesced SPDK lets reads of a new channel in: those look at the
-    /// table as it is now, where the blocks that are waited for are no more.
     fn drain(&self) -> LocalBoxFuture<'_, ()> {
         async {
-            // From its destruct on, there is no I/O.
-            while let Some(bdev) = self.upgrade() {
-                match bdev.quiesce().await {
-                    Ok(()) => {
-                        if let Err(errno) = bdev.unquiesce().await {
-                            log::error!("{}: I/O could not be let go on after a drain: {errno}", bdev.names.name);
-                        }
-                        return;
-                    }
-                    Err(Errno::NODEV) => return,
-                    Err(errno) => log::warn!("{}: not drained yet: {errno}", bdev.names.name),
-                }
-                drop(bdev);
-                spdk::sleep(DRAIN_PAUSE).await;
+            if let Some(bdev) = self.upgrade() {
+                bdev.visit_channels(drained).await;
             }
         }
         .boxed_local()
     }
+
+    fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()> {
+        async move {
+            if let Some(bdev) = self.upgrade() {
+                bdev.close(range);
+                let close = move |channel: &Channel| {
+                    channel.gate.close(range);
+                    drained(channel)
+                };
+                bdev.visit_channels(close).await;
+            }
+        }
+        .boxed_local()
+    }
+
+    fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()> {
+        async move {
+            if let Some(bdev) = self.upgrade() {
+                bdev.open(range);
+                let open = move |channel: &Channel| {
+                    channel.gate.open(range);
+                    ready(())
+                };
+                bdev.visit_channels(open).await;
+            }
+        }
+        .boxed_local()
+    }
+}
+
+/// Waits for the I/O that is under way on a channel.
+fn drained(channel: &Channel) -> impl Future<Output = ()> + use<> {
+    let gate = Rc::clone(&channel.gate);
+    async move { gate.drain().await }
 }

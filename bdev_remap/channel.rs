@@ -1,9 +1,13 @@
-//! What one thread needs to reach the devices.
+//! What one thread needs to reach the devices, and what it knows of the I/O that is under way.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    future::Future,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+};
 
-use remap_core::{PerSlot, Slot};
-use spdk::{Desc, Endpoint, Errno};
+use remap_core::{Extent, Gate, PerSlot, Slot};
+use spdk::{Desc, Endpoint, Errno, IoId};
 
 use crate::held::Holder;
 
@@ -13,23 +17,48 @@ pub struct Channel {
     pub base: Endpoint,
     /// To the spare in each slot where there is one.
     pub spares: PerSlot<Option<Endpoint>>,
+    /// What all I/O to blocks goes through.
+    pub gate: Rc<Gate>,
     /// The I/O that is held here.
     pub holder: Holder,
 }
 
 impl Channel {
-    /// Channels of all devices for the current thread.
-    pub fn new(base: &Desc, spares: &PerSlot<Option<Desc>>, resetting: &Arc<AtomicBool>) -> Result<Channel, Errno> {
+    /// Channels of all devices for the current thread, and a gate that is closed for these blocks.
+    pub fn new(
+        base: &Desc,
+        spares: &PerSlot<Option<Desc>>,
+        closed: Vec<Extent>,
+        resetting: &Arc<AtomicBool>,
+    ) -> Result<Channel, Errno> {
         let mut endpoints = PerSlot::default();
         for (slot, spare) in spares.iter() {
             endpoints[slot] = spare.as_ref().map(Endpoint::new).transpose()?;
         }
-        Ok(Channel { base: Endpoint::new(base)?, spares: endpoints, holder: Holder::new(resetting) })
+        Ok(Channel {
+            base: Endpoint::new(base)?,
+            spares: endpoints,
+            gate: Rc::new(Gate::new(closed)),
+            holder: Holder::new(resetting),
+        })
     }
 
     /// The spares in these slots.
     pub fn spares_in(&self, slots: PerSlot<bool>) -> impl Iterator<Item = (Slot, &Endpoint)> {
         let there = self.spares.iter().filter_map(|(slot, spare)| Some((slot, spare.as_ref()?)));
         there.filter(move |(slot, _)| slots[*slot])
+    }
+
+    /// Gives up all that is held.
+    pub fn give_all_up(&self) {
+        self.holder.give_all_up();
+        self.gate.stir();
+    }
+
+    /// Gives `io` up; the answer is whether it will not be sent any more. None if it is not held.
+    pub fn abort(&self, io: IoId) -> Option<impl Future<Output = bool> + use<>> {
+        let aborted = self.holder.abort(io);
+        self.gate.stir();
+        aborted
     }
 }

@@ -30,7 +30,7 @@ pub fn reset(device: &Remap, io: Io<Remap, Reset>) {
         // Before anything is visited: what fails from now on is not held any more, but ended.
         io.bdev().resetting.store(true, Ordering::Release);
         let give_up = |channel: &Channel| {
-            channel.holder.give_all_up();
+            channel.give_all_up();
             ready(())
         };
         io.visit_channels(give_up).await;
@@ -52,7 +52,7 @@ pub fn reset(device: &Remap, io: Io<Remap, Reset>) {
 #[cold]
 pub fn abort(device: &Remap, channel: &Channel, io: Io<Remap, Abort>) {
     let target = io.target();
-    if let Some(aborted) = channel.holder.abort(target) {
+    if let Some(aborted) = channel.abort(target) {
         return answer(io, aborted);
     }
     match route_of(device, Request::Abort) {

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use remap_core::{Abilities, At, Counters, PerSlot, RemapOn, Table, Takes};
+use remap_core::{Abilities, At, Counters, Extent, PerSlot, RemapOn, Table, Takes};
 use serde_json::{Value, json};
 use spdk::{Desc, Endpoint, Errno, IoKind, thread::Bound};
 
@@ -38,6 +38,8 @@ pub struct Remap {
     pub names: Names,
     /// The engine and the spare, on the owner thread.
     owned: Bound<Owned>,
+    /// Blocks that hosts may not change now; new channels learn it from here.
+    closed: Mutex<Vec<Extent>>,
     /// Given up in destruct.
     below: Mutex<Option<Below>>,
     end: Mutex<End>,
@@ -119,6 +121,7 @@ impl Remap {
             counters,
             names,
             owned,
+            closed: Mutex::default(),
             below: Mutex::new(Some(Below { base: base_desc, spares: PerSlot::only(slot, Some(spare_desc)) })),
             end: Mutex::default(),
         })
@@ -165,7 +168,17 @@ impl Remap {
     pub fn channel(&self) -> Result<Channel, Errno> {
         let below = lock(&self.below);
         let Below { base, spares } = below.as_ref().ok_or(Errno::NODEV)?;
-        Channel::new(base, spares, &self.resetting)
+        Channel::new(base, spares, lock(&self.closed).clone(), &self.resetting)
+    }
+
+    /// From now on the gates of new channels are closed for `range`, too.
+    pub fn close(&self, range: Extent) {
+        lock(&self.closed).push(range);
+    }
+
+    /// Ends a [`Remap::close`].
+    pub fn open(&self, range: Extent) {
+        lock(&self.closed).retain(|closed| *closed != range);
     }
 
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.

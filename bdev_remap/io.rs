@@ -3,11 +3,13 @@
 //! Nothing is decided here. An I/O that goes to one place as a whole is forwarded with its own buffers: no allocation, no
 //! lock, no shared write. Everything else is out of line.
 
-use remap_core::{AfterError, BaseLba, Devices, Extent, Request, Route, after_error, route};
+use std::{num::NonZeroU8, rc::Rc};
+
+use remap_core::{AfterError, BaseLba, Devices, Extent, Request, Route, Side, after_error, route};
 use smallvec::SmallVec;
 use spdk::{
     Child, Endpoint, Flush, Incoming, Io, OnChild, OnFan, OnFree, Part, Ranged, Read, Sent, Status, Unmap, Window,
-    Write, WriteZeroes,
+    Write, WriteZeroes, thread,
 };
 
 use crate::{
@@ -99,10 +101,16 @@ impl Asks for Flush {
     }
 }
 
-/// Asks where the I/O goes, and sends it there.
+/// Lets the I/O in, asks where it goes, and sends it there.
 #[inline(always)]
 fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
     let range = Extent::new(BaseLba(io.lba()), io.blocks());
+    let entered = match K::REQUEST.changes() {
+        true => channel.gate.enter_to_change(range),
+        false => Some(channel.gate.enter()),
+    };
+    let Some(side) = entered else { return wait_outside(io, range) };
+    io.stamp(stamp(side));
     match route(K::REQUEST, range, &device.table, &device.abilities) {
         Route::Whole(at) => match device.reach(channel, at) {
             Some((to, lba)) => io.forward::<Back>(to, lba),
@@ -110,6 +118,39 @@ fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
         },
         other => carry_out(device, channel, io, 0, other),
     }
+}
+
+/// What an I/O remembers of how it came in.
+#[inline(always)]
+fn stamp(side: Side) -> NonZeroU8 {
+    match side {
+        Side::Even => NonZeroU8::MIN,
+        Side::Odd => NonZeroU8::MAX,
+    }
+}
+
+/// An I/O that came in ends.
+#[inline(always)]
+pub fn ended(channel: &Channel, stamp: NonZeroU8) {
+    channel.gate.leave(if stamp == NonZeroU8::MIN { Side::Even } else { Side::Odd });
+}
+
+/// Holds an I/O until the gate is open for what it changes.
+#[cold]
+fn wait_outside<K: Asks>(io: Io<Remap, K>, range: Extent) {
+    io.take_up(|_, channel, io| {
+        let (gate, holder) = (Rc::clone(&channel.gate), channel.holder.clone());
+        let hold = holder.hold(io.id());
+        thread::spawn(async move {
+            while gate.is_closed_for(range) && !hold.is_given_up() {
+                gate.wait().await;
+            }
+            match holder.let_go(io.id()) {
+                true => io.complete(Err(Status::Aborted)),
+                false => io.take_up(start),
+            }
+        });
+    });
 }
 
 /// The blocks before `from` are done: asks where the others go by now, and sends them there.

@@ -7,19 +7,27 @@
 //! rpc         the methods
 //! lifecycle   what happens to members
 //! assembly    sets that are found or expected
-//! delete, restore
+//! delete      a set is deleted, and its spare wiped
+//! restore     the table is loaded again
 //! close       the end of a set, whoever wants it
-//! create
+//! create      a set is opened, or made
 //! waiting     what stands between a set and its coming online
 //! members     base and spare: open, claim, identify
 //! registry    all sets, and what becomes of them
-//! set         one of them                      options   of the module
+//! set         one of them
+//! options     of the module
 //! bdev        the Remap bdev as SPDK sees it
-//! io          the hot path                     rescue    what follows a media error
-//! control     RESET and ABORT                  held      the I/O that a channel holds
-//! device      what all threads share           channel   what one thread has
+//! io          the hot path
+//! rescue      what follows a media error
+//! control     RESET and ABORT
+//! device      what all threads share
+//! channel     what one thread has
+//! held        the I/O that a channel holds
 //! owner       the thread that has the engine
-//! spare, runtime, status: the spare, the threads and the errors of SPDK for remap-core
+//! spare       the spare for remap-core
+//! runtime     threads and time for remap-core
+//! status      errors of SPDK and of remap-core in each other's words
+//! module      the module as SPDK knows it
 //! ```
 
 #![deny(missing_docs, unsafe_code)]
@@ -36,6 +44,7 @@ mod held;
 mod io;
 mod lifecycle;
 mod members;
+mod module;
 mod options;
 mod owner;
 mod registry;
@@ -51,7 +60,7 @@ mod waiting;
 use serde_json::{Value, json};
 use spdk::{BdevInfo, BdevModule, Module, logger::SpdkLogger};
 
-struct RemapModule;
+use module::{MODULE, RemapModule};
 
 impl BdevModule for RemapModule {
     const EXAMINES: bool = true;
@@ -79,7 +88,6 @@ impl BdevModule for RemapModule {
     }
 }
 
-static MODULE: Module = Module::new::<RemapModule>(c"bdev_remap");
 static LOGGER: SpdkLogger = SpdkLogger::new(c"bdev_remap");
 
 fn register() {

@@ -6,6 +6,7 @@ use remap_core::format::Superblock;
 use spdk::{BdevInfo, Desc, Errno, Event, rpc::Error, thread};
 
 use crate::{
+    module::MODULE,
     runtime::Threads,
     set::{Member, Tag},
     spare::Spare,
@@ -63,7 +64,7 @@ fn cannot_open(member: Member, bdev: &str, errno: Errno) -> Error {
 
 /// Claims a member for this module.
 pub fn claim(member: Member, desc: &Desc) -> Result<(), Error> {
-    desc.claim(&crate::MODULE).map_err(|errno| {
+    desc.claim(&MODULE).map_err(|errno| {
         let name = desc.info().name;
         let parameter = member.parameter();
         Error::new(errno, format!("{parameter}: {name} is in use or claimed by another: free it first ({errno})"))

@@ -8,19 +8,23 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
-use remap_core::Env;
+use remap_core::{Env, Extent};
 use spdk::thread;
 
 /// The threads that read a table: those that have a channel of its bdev.
 ///
 /// # Safety
-/// `grace` and `drain` wait for all of them, as [`Env`] says.
+/// `grace`, `drain` and `close` wait for all of them, as [`Env`] says.
 #[allow(unsafe_code)]
 pub unsafe trait Readers {
     /// See [`Env::grace`].
     fn grace(&self) -> LocalBoxFuture<'_, ()>;
     /// See [`Env::drain`].
     fn drain(&self) -> LocalBoxFuture<'_, ()>;
+    /// See [`Env::close`].
+    fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
+    /// See [`Env::open`].
+    fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
 }
 
 /// The services of SPDK's threads for one engine. Clones are the same.
@@ -63,6 +67,18 @@ unsafe impl Env for Threads {
     async fn drain(&self) {
         if let Some(readers) = self.readers.get() {
             readers.drain().await;
+        }
+    }
+
+    async fn close(&self, range: Extent) {
+        if let Some(readers) = self.readers.get() {
+            readers.close(range).await;
+        }
+    }
+
+    async fn open(&self, range: Extent) {
+        if let Some(readers) = self.readers.get() {
+            readers.open(range).await;
         }
     }
 

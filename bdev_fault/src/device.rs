@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     cache::Cache,
+    module::MODULE,
     rules::Rules,
     store::{Keep, NO_POWER, Store},
 };
@@ -74,7 +75,7 @@ pub fn create(options: Options) -> Result<(), Errno> {
             });
         }
     })?;
-    base.claim(&crate::MODULE)?;
+    base.claim(&MODULE)?;
     let info = base.info();
     if options.volatile_cache && info.md_size > 0 {
         log::warn!("{name}: {} has metadata, which the cache does not hold", info.name);
@@ -249,7 +250,7 @@ impl Bdev for Fault {
     type Channel = Endpoint;
 
     fn module() -> &'static Module {
-        &crate::MODULE
+        &MODULE
     }
 
     fn create_channel(&self) -> Result<Endpoint, Errno> {

@@ -5,26 +5,18 @@
 
 mod cache;
 mod device;
+mod module;
 mod rpc;
 mod rules;
 mod store;
 
-use spdk::{BdevModule, Module, constructor, logger::SpdkLogger};
+use spdk::{constructor, logger::SpdkLogger};
 
-struct FaultModule;
-
-impl BdevModule for FaultModule {
-    fn module() -> &'static Module {
-        &MODULE
-    }
-}
-
-static MODULE: Module = Module::new::<FaultModule>(c"bdev_fault");
 static LOGGER: SpdkLogger = SpdkLogger::new(c"bdev_fault");
 
 fn register() {
     LOGGER.install();
-    MODULE.register();
+    module::MODULE.register();
     rpc::register();
 }
 

@@ -5,7 +5,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+#[cfg(doc)]
+use crate::Gate;
 use crate::status::IoStatus;
+use crate::units::Extent;
 
 /// Size and nature of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,17 @@ pub unsafe trait Env: 'static {
     /// Waits for all readers of the remap table that may have begun before the call.
     fn grace(&self) -> impl Future<Output = ()>;
 
-    /// Waits for all I/O to the spare that hosts may have begun before the call, as the table then said: afterwards nothing
-    /// is under way to a spare block that was taken out of the table before.
+    /// Waits for all I/O of hosts that may have begun before the call, as the table then said ([`Gate::drain`] on every
+    /// channel): afterwards nothing is under way to a spare block that was taken out of the table before. Who waits for this
+    /// must not keep the owner from what rescues ask it for.
     fn drain(&self) -> impl Future<Output = ()>;
+
+    /// Lets no I/O come in that changes blocks of `range` ([`Gate::close`] on every channel, also on those that are made
+    /// meanwhile), and waits as [`Env::drain`] does.
+    fn close(&self, range: Extent) -> impl Future<Output = ()>;
+
+    /// Ends a [`Env::close`] of the same range.
+    fn open(&self, range: Extent) -> impl Future<Output = ()>;
 
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

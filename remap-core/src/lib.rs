@@ -14,6 +14,7 @@ mod device;
 pub mod engine;
 mod error;
 pub mod format;
+mod gate;
 pub mod jobs;
 #[cfg(feature = "mutations")]
 pub mod mutation;
@@ -40,6 +41,7 @@ pub use engine::{
     SetState, SpareUsage, Status,
 };
 pub use error::Error;
+pub use gate::{Gate, Side};
 pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};

@@ -80,6 +80,10 @@ mutations! {
     ReplacedSpareFreedTooEarly,
     /// A spare block that is free again is given to others while reads of it are under way.
     FreedSpareNotDrained,
+    /// Blocks that are being moved can be written meanwhile.
+    GateLeftOpen,
+    /// Blocks are moved while writes of them are under way.
+    GateNotDrained,
     /// A spare block that failed a write is given to others.
     BadReservationReleased,
     /// A write of a pending block goes to the base.

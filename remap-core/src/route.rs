@@ -36,6 +36,14 @@ pub enum Request {
     Abort,
 }
 
+impl Request {
+    /// Whether it changes what blocks hold.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        matches!(self, Request::Write | Request::WriteZeroes | Request::Unmap)
+    }
+}
+
 /// What a device takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Takes {

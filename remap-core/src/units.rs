@@ -129,4 +129,11 @@ impl Extent {
     pub fn end(self) -> BaseLba {
         self.lba.plus(self.blocks)
     }
+
+    /// Whether the two have a block in common.
+    #[inline]
+    #[must_use]
+    pub fn overlaps(self, other: Extent) -> bool {
+        self.lba < other.end() && other.lba < self.end()
+    }
 }

@@ -5,10 +5,9 @@ use std::rc::Rc;
 
 use remap_core::{BaseLba, Error, Extent, HostOp, IoStatus, Refused, RemapOn};
 
-use super::gate::Gate;
 use super::model::ZEROS;
-use super::moves::Writes;
 use super::plan::What;
+use super::quiesce::Quiesce;
 use super::vbdev::{Story, Vbdev};
 use super::world::World;
 
@@ -20,18 +19,16 @@ const MANY: usize = 16;
 pub(crate) struct Process {
     pub(crate) world: Rc<World>,
     pub(crate) vbdev: Vbdev,
-    /// Held by every I/O, and wholly by those operations for which hosts are held back.
-    pub(crate) quiesce: Rc<Gate>,
-    /// Writes under way, and the blocks whose writes are held back.
-    pub(crate) writes: Rc<Writes>,
+    /// Held by every I/O, and wholly by a removal.
+    pub(crate) quiesce: Rc<Quiesce>,
     /// Metadata errors before this life.
     pub(crate) errors_before: u64,
 }
 
 impl Process {
     pub(crate) fn new(world: &Rc<World>, vbdev: Vbdev, errors_before: u64) -> Process {
-        let (world, quiesce, writes) = (Rc::clone(world), Rc::default(), Rc::default());
-        Process { world, vbdev, quiesce, writes, errors_before }
+        let (world, quiesce) = (Rc::clone(world), Rc::default());
+        Process { world, vbdev, quiesce, errors_before }
     }
 
     /// The same, as a host on that reactor.
@@ -55,9 +52,8 @@ impl Process {
             What::Save => self.save().await,
             What::Compare => self.compare(true).await,
             What::Restore => {
-                let held = self.quiesce.hold().await;
+                let _running = self.quiesce.enter().await;
                 self.compare(false).await;
-                drop(held);
             }
             What::Wipe => self.wipe().await,
             What::Rearm => self.vbdev.engine.rearm(),
@@ -141,7 +137,6 @@ impl Process {
 
     async fn write(&self, op: HostOp, lba: u64, blocks: u64, value: u64) {
         let _running = self.quiesce.enter().await;
-        let _writing = self.begin_write(lba, blocks).await;
         let world = &self.world;
         let mut data = Vec::with_capacity(blocks as usize * world.block_size());
         (lba..lba + blocks).for_each(|lba| data.extend_from_slice(&world.block(lba, value)));
@@ -226,7 +221,6 @@ impl Process {
             return;
         }
         let _running = self.quiesce.enter().await;
-        let _writing = self.begin_write(lba, blocks).await;
         let world = &self.world;
         let token = world.model.borrow_mut().begin_write(lba, blocks, ZEROS);
         let result = self.vbdev.unmap(lba, blocks).await;

@@ -1,8 +1,5 @@
-//! Blocks that change their place without a host's write: relocated before they fail, or given back to the base. As production
-//! will do it: writes of the blocks are held back meanwhile, reads are not.
-
-use std::cell::RefCell;
-use std::rc::Rc;
+//! Blocks that change their place without a host's write, under the range lock: relocated before they fail, or given back to
+//! the base.
 
 use futures_util::future::join_all;
 use remap_core::{At, BaseLba, Device, Extent, Move, Owner, Place, Target};
@@ -14,62 +11,14 @@ const PAGE: usize = 251;
 /// Pages of a checkpoint that are written at once.
 const PAGES_AT_ONCE: usize = 32;
 
-/// Ranges of blocks.
-#[derive(Default)]
-pub(crate) struct Ranges(RefCell<(u64, Vec<(u64, Extent)>)>);
-
-/// Which blocks are being written, and of which writes are held back.
-#[derive(Default)]
-pub(crate) struct Writes {
-    under_way: Rc<Ranges>,
-    held: Rc<Ranges>,
-}
-
-/// A range that is busy until this is dropped.
-pub(crate) struct Busy {
-    ranges: Rc<Ranges>,
-    number: u64,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.ranges.0.borrow_mut().1.retain(|(number, _)| *number != self.number);
-    }
-}
-
-impl Ranges {
-    fn add(self: &Rc<Self>, range: Extent) -> Busy {
-        let (begun, ranges) = &mut *self.0.borrow_mut();
-        *begun += 1;
-        ranges.push((*begun, range));
-        Busy { ranges: Rc::clone(self), number: *begun }
-    }
-
-    fn overlap(&self, range: Extent) -> bool {
-        self.0.borrow().1.iter().any(|(_, other)| other.lba < range.end() && range.lba < other.end())
-    }
-}
-
 impl Process {
-    /// Waits until writes of the blocks are not held back.
-    pub(crate) async fn begin_write(&self, lba: u64, blocks: u64) -> Busy {
-        let range = Extent::new(BaseLba(lba), blocks);
-        self.vbdev.threads.until(|| !self.writes.held.overlap(range)).await;
-        self.writes.under_way.add(range)
-    }
-
-    /// Holds writes of the blocks back, and waits for those under way.
-    async fn hold_writes(&self, range: Extent) -> Busy {
-        self.vbdev.threads.until(|| !self.writes.held.overlap(range)).await;
-        let held = self.writes.held.add(range);
-        self.vbdev.threads.until(|| !self.writes.under_way.overlap(range)).await;
-        held
-    }
-
     /// Copies blocks from the spare to the base, makes them durable, reads them back, and gives their spare blocks free.
     pub(crate) async fn remove(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
-        let _held = self.hold_writes(range).await;
+        self.vbdev.engine.with_range_locked(range, self.move_back(range)).await;
+    }
+
+    async fn move_back(&self, range: Extent) {
         let (vbdev, world) = (&self.vbdev, &self.world);
         let mut copied = Vec::new();
         for lba in range.lba.0..range.end().0 {
@@ -105,7 +54,10 @@ impl Process {
     /// Relocates every second block of the range that is in its own place and can be read, in one commit.
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
-        let _held = self.hold_writes(range).await;
+        self.vbdev.engine.with_range_locked(range, self.relocate(range)).await;
+    }
+
+    async fn relocate(&self, range: Extent) {
         let (vbdev, world) = (&self.vbdev, &self.world);
         let mut found = Vec::new();
         for lba in (range.lba.0..range.end().0).step_by(2) {

@@ -1,12 +1,10 @@
 //! The threads of a simulated process. They are all on one executor; a call from one to another takes a while.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use remap_core::Env;
+use remap_core::{Env, Extent, Gate, Side};
 
 use super::executor::Executor;
 use super::random::Random;
@@ -28,25 +26,20 @@ pub struct Threads {
     pub want: u64,
     /// When the process was started, since 1970.
     pub born: Duration,
-    /// The I/O of hosts that is under way to the spare, by number.
-    spare_io: Rc<RefCell<SpareIo>>,
+    /// The gates of the two reactors of hosts.
+    gates: Rc<[Gate; 2]>,
 }
 
-#[derive(Default)]
-struct SpareIo {
-    begun: u64,
-    under_way: BTreeSet<u64>,
+/// An I/O of a host that has come in through the gate, until it is dropped.
+pub(crate) struct Inside {
+    gates: Rc<[Gate; 2]>,
+    reactor: usize,
+    side: Side,
 }
 
-/// An I/O of a host that is under way to the spare, until it is dropped.
-pub(crate) struct UnderWay {
-    threads: Threads,
-    number: u64,
-}
-
-impl Drop for UnderWay {
+impl Drop for Inside {
     fn drop(&mut self) {
-        self.threads.spare_io.borrow_mut().under_way.remove(&self.number);
+        self.gates[self.reactor].leave(self.side);
     }
 }
 
@@ -60,7 +53,7 @@ impl Threads {
             slowness,
             want: 0,
             born: EPOCH,
-            spare_io: Rc::default(),
+            gates: Rc::new([Gate::new(Vec::new()), Gate::new(Vec::new())]),
         }
     }
 
@@ -70,26 +63,33 @@ impl Threads {
         Threads::new(executor, &Random::new(0), [1; 2])
     }
 
-    /// An I/O of a host to the spare begins.
-    pub(crate) fn begin_spare_io(&self) -> UnderWay {
-        let io = &mut *self.spare_io.borrow_mut();
-        io.begun += 1;
-        io.under_way.insert(io.begun);
-        UnderWay { threads: self.clone(), number: io.begun }
+    /// An I/O of a host comes in; None if that was given up while it had to wait.
+    pub(crate) async fn come_in(
+        &self,
+        reactor: usize,
+        changes: Option<Extent>,
+        given_up: impl Fn() -> bool,
+    ) -> Option<Inside> {
+        let (gates, reactor) = (Rc::clone(&self.gates), reactor % 2);
+        let gate = &self.gates[reactor];
+        loop {
+            let entered = changes.map_or_else(|| Some(gate.enter()), |range| gate.enter_to_change(range));
+            match entered {
+                Some(side) => return Some(Inside { gates, reactor, side }),
+                None if given_up() => return None,
+                None => gate.wait().await,
+            }
+        }
+    }
+
+    /// Lets all that wait outside look again.
+    pub(crate) fn stir(&self) {
+        self.gates.iter().for_each(Gate::stir);
     }
 
     /// A call between the owner and this reactor.
     pub(crate) async fn hop(&self, reactor: usize) {
         self.executor.sleep(Duration::from_micros(self.random.below(self.slowness[reactor % 2]))).await;
-    }
-
-    /// Looks now and then, and waits until it is so.
-    pub(crate) async fn until(&self, so: impl Fn() -> bool) {
-        let mut pause = Duration::from_micros(5);
-        while !so() {
-            self.executor.sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(10));
-        }
     }
 
     /// Whether an I/O finds no structure now; it has waited for one then.
@@ -121,8 +121,25 @@ unsafe impl Env for Threads {
     }
 
     async fn drain(&self) {
-        let last = self.spare_io.borrow().begun;
-        self.until(|| self.spare_io.borrow().under_way.first().is_none_or(|first| *first > last)).await;
+        for (reactor, gate) in self.gates.iter().enumerate() {
+            self.hop(reactor).await;
+            gate.drain().await;
+        }
+    }
+
+    async fn close(&self, range: Extent) {
+        for (reactor, gate) in self.gates.iter().enumerate() {
+            self.hop(reactor).await;
+            gate.close(range);
+            gate.drain().await;
+        }
+    }
+
+    async fn open(&self, range: Extent) {
+        for (reactor, gate) in self.gates.iter().enumerate() {
+            self.hop(reactor).await;
+            gate.open(range);
+        }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -97,7 +97,6 @@ impl HostIo for SimIo {
         if self.op == HostOp::Read {
             buffer.resize(bytes.len(), 0);
         }
-        let _to_spare = matches!(at, At::Spare(_)).then(|| self.vbdev.threads.begin_spare_io());
         let result = disk.transfer(Access { verb, lba, blocks }, &mut buffer).await;
         if let Err(struck) = result {
             let block = self.range.lba.0 + offset + (struck.lba.max(lba) - lba);
@@ -210,6 +209,10 @@ impl Vbdev {
     }
 
     async fn carry_out(&self, io: &SimIo) -> Result<(), IoStatus> {
+        let changes = Request::from(io.op).changes().then_some(io.range);
+        let Some(_inside) = self.threads.come_in(self.reactor, changes, || io.is_given_up()).await else {
+            return Err(IoStatus::Aborted);
+        };
         match self.by_windows(io, 0, io.range.blocks).await {
             Ok(()) => Ok(()),
             Err(Stop::Final(status)) => Err(status),
@@ -280,6 +283,16 @@ impl Vbdev {
     /// # Errors
     /// What the host sees.
     pub async fn unmap(&self, lba: u64, blocks: u64) -> Result<(), IoStatus> {
+        let range = Extent::new(BaseLba(lba), blocks);
+        let resets = self.resets.get();
+        let Some(_inside) = self.threads.come_in(self.reactor, Some(range), || self.resets.get() != resets).await
+        else {
+            return Err(IoStatus::Aborted);
+        };
+        self.unmap_inside(lba, blocks).await
+    }
+
+    async fn unmap_inside(&self, lba: u64, blocks: u64) -> Result<(), IoStatus> {
         if blocks == 0 {
             return Ok(());
         }
@@ -288,7 +301,7 @@ impl Vbdev {
             Route::Whole(at) => self.advise(at, blocks).await,
             Route::Split(split) => {
                 first_error(split.parts.iter().map(|part| self.advise(part.at, part.blocks))).await?;
-                Box::pin(self.unmap(lba + split.blocks, blocks - split.blocks)).await
+                Box::pin(self.unmap_inside(lba + split.blocks, blocks - split.blocks)).await
             }
             Route::Done => Ok(()),
             Route::Fail(status) => Err(status),
@@ -298,7 +311,6 @@ impl Vbdev {
 
     async fn advise(&self, at: At, blocks: u64) -> Result<(), IoStatus> {
         let Some((disk, lba)) = self.reach(at) else { return Err(IoStatus::Failed) };
-        let _to_spare = matches!(at, At::Spare(_)).then(|| self.threads.begin_spare_io());
         let access = Access { verb: Verb::Unmap, lba, blocks };
         disk.transfer(access, &mut []).await.map_err(|struck| struck.status)
     }
@@ -312,6 +324,7 @@ impl Vbdev {
         match self.route(request, Extent::new(BaseLba(0), 1)) {
             Route::AllOf(devices) => {
                 self.resets.set(self.resets.get() + 1);
+                self.threads.stir();
                 let base = devices.base && self.base.abort(true);
                 Ok(self.spares_in(devices.spares).fold(base, |any, spare| spare.abort(true) | any))
             }

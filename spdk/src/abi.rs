@@ -1,6 +1,7 @@
 //! The check, at load, that the application runs on the SPDK that this library was built against.
 //!
-//! SPDK changes the layout of its structures with every release, and forks change it without changing the version.
+//! SPDK changes the layout of its structures with every release. Two things tell releases apart: how many types of I/O SPDK knows,
+//! and the version in the file name of its bdev library. A tree whose structures were changed without either is not noticed.
 
 use std::{
     ffi::{CStr, c_void},
@@ -25,7 +26,7 @@ pub fn mismatch() -> Option<String> {
         .then(|| format!("the SPDK that runs has {running}, but this library was built for {built}, {REBUILD}"))
 }
 
-const REBUILD: &str = "so its structures differ: rebuild with SPDK_DIR set to the SPDK in use";
+const REBUILD: &str = "so its structures may differ: rebuild with SPDK_DIR set to the SPDK in use";
 
 /// File name, links resolved, of the object that holds `symbol`.
 fn library_of(symbol: *const c_void) -> Option<String> {

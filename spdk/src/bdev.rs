@@ -9,6 +9,7 @@ use std::{
     ffi::{CString, c_int, c_void},
     future::Future,
     mem::{align_of, size_of},
+    num::NonZeroU8,
     ops::Deref,
     ptr::{self, NonNull},
     sync::{
@@ -20,7 +21,7 @@ use std::{
 use spdk_sys as sys;
 use uuid::Uuid;
 
-use crate::{Errno, Incoming, IoKind, Module, callback, json, thread, visit::visit_channels};
+use crate::{Errno, Incoming, IoKind, Module, callback, io_ref::DriverCtx, json, thread, visit::visit_channels};
 
 /// Where a module's context begins behind an I/O channel.
 const CHANNEL_HEADER: usize = sys::SPDK_IO_CHANNEL_STRUCT_SIZE as usize;
@@ -38,6 +39,10 @@ pub trait Bdev: Send + Sync + Sized + 'static {
 
     /// Takes an I/O, on the thread of `channel`. Must not block, and ends `io` now or later.
     fn submit(&self, channel: &Self::Channel, io: Incoming<Self>);
+
+    /// An I/O that was stamped ([`crate::IoRef::stamp`]) ends, on the thread of `channel`.
+    #[inline]
+    fn ended(_channel: &Self::Channel, _stamp: NonZeroU8) {}
 
     /// Which I/O is taken. Asked at registration only.
     fn supports(&self, kind: IoKind) -> bool;
@@ -159,7 +164,14 @@ impl<B: Bdev> BdevHandle<B> {
     /// Registers `device` on top of the bdev behind `below`, whose block format and alignment it takes over. From here on
     /// I/O may come. App thread only. On failure the device goes, now or a moment later, and nothing is left behind.
     pub fn register(device: B, properties: Properties, below: &[&crate::Desc]) -> Result<BdevHandle<B>, Errno> {
-        const { assert!(align_of::<B::Channel>() <= 16, "SPDK aligns channel contexts to 16 bytes") };
+        const {
+            let alignment = align_of::<B::Channel>();
+            let allocated = align_of::<libc::max_align_t>();
+            assert!(
+                alignment <= allocated && CHANNEL_HEADER.is_multiple_of(alignment),
+                "SPDK allocates channels by calloc"
+            );
+        };
         let name = CString::new(properties.name.as_str()).map_err(|_| Errno::INVAL)?;
         let product = CString::new(properties.product).map_err(|_| Errno::INVAL)?;
         // SAFETY: all zeroes is valid for both: integers, pointers, optional functions, list heads that SPDK fills in.
@@ -246,48 +258,19 @@ impl<B: Bdev> BdevHandle<B> {
     /// Waits until every thread that has a channel has been seen between two callbacks: whoever submits later sees what
     /// was published before this call. App thread only.
     pub async fn grace(&self) {
+        self.visit_channels(|_| std::future::ready(())).await;
+    }
+
+    /// Calls `visit` on every thread that has a channel of the bdev, with that channel, one thread after the other, and waits for
+    /// the future that it returns there. App thread only. Once the bdev is being destructed there are none.
+    pub async fn visit_channels<F: Future<Output = ()> + 'static>(
+        &self,
+        visit: impl Fn(&B::Channel) -> F + Send + Sync + 'static,
+    ) {
         if self.0.registered.load(Ordering::Acquire) {
             // SAFETY: the node is registered as io_device, and this is the app thread, as is the one that unregisters it.
-            unsafe { visit_channels::<B, _>(self.0.io_device(), |_| std::future::ready(())) }.await;
+            unsafe { visit_channels::<B, _>(self.0.io_device(), visit) }.await;
         }
-    }
-
-    /// Holds back new I/O and waits for I/O under way (SPDK: quiesce; see there for what it does not hold back). App thread
-    /// only. [`Errno::NODEV`] once the bdev is being destructed: then there is no I/O.
-    pub async fn quiesce(&self) -> Result<(), Errno> {
-        self.quiescing(sys::spdk_bdev_quiesce).await
-    }
-
-    /// Lets I/O go on. App thread only.
-    pub async fn unquiesce(&self) -> Result<(), Errno> {
-        self.quiescing(sys::spdk_bdev_unquiesce).await
-    }
-
-    async fn quiescing(
-        &self,
-        call: unsafe extern "C" fn(
-            *mut sys::spdk_bdev,
-            *mut sys::spdk_bdev_module,
-            sys::spdk_bdev_quiesce_cb,
-            *mut c_void,
-        ) -> c_int,
-    ) -> Result<(), Errno> {
-        unsafe extern "C" fn done(arg: *mut c_void, status: c_int) {
-            // SAFETY: the argument made below; SPDK calls this once.
-            unsafe { callback::answer(arg, status) };
-        }
-        if !self.0.registered.load(Ordering::Acquire) {
-            return Err(Errno::NODEV);
-        }
-        let (arg, answered) = callback::argument::<c_int>();
-        // SAFETY: the bdev is registered, with this module: its destruct, which begins on this thread, has not begun.
-        let rc = unsafe { call(self.0.bdev.get(), B::module().raw(), Some(done), arg) };
-        if let Err(errno) = Errno::check(rc) {
-            // SAFETY: refused, so that the callback never runs.
-            unsafe { callback::take_back::<c_int>(arg) };
-            return Err(errno);
-        }
-        Errno::check(answered.await.unwrap_or(0)).map(|_| ())
     }
 }
 
@@ -302,9 +285,13 @@ fn function_table<B: Bdev>(mut table: sys::spdk_bdev_fn_table) -> sys::spdk_bdev
 }
 
 unsafe extern "C" fn submit_request<B: Bdev>(ch: *mut sys::spdk_io_channel, io: *mut sys::spdk_bdev_io) {
-    // SAFETY: SPDK passes a live I/O, its channel and its bdev, all of type B, on the I/O's thread.
+    // SAFETY: SPDK passes a live I/O, its channel and its bdev, all of type B, on the I/O's thread, with room for a DriverCtx
+    // (Module::ctx_size) that nobody else knows.
     unsafe {
         let device = node_of::<B>((*io).bdev).device();
+        let ctx = (&raw mut (*io).driver_ctx).cast::<DriverCtx>();
+        (&raw mut (*ctx).channel).write(ch);
+        (&raw mut (*ctx).stamp).write(None);
         device.submit(channel_of::<B>(ch), Incoming::from_raw(NonNull::new_unchecked(io)));
     }
 }

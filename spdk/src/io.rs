@@ -130,12 +130,13 @@ impl<B: Bdev, K: Kind> Io<B, K> {
         let raw = self.raw();
         // SAFETY: bdev and channel belong to the live I/O and outlive it; they go only after a return to the reactor.
         let (bdev, channel) =
-            unsafe { (node_of::<B>((*raw).bdev).device(), channel_of::<B>(sys::spdk_bdev_io_get_io_channel(raw))) };
+            unsafe { (node_of::<B>((*raw).bdev).device(), channel_of::<B>((*self.driver_ctx()).channel)) };
         f(bdev, channel, self);
     }
 
     /// Ends the I/O.
     pub fn complete(self, outcome: Result<(), Status>) {
+        self.ends();
         // SAFETY: the handle proves that the I/O is live; it is not Send, so that this is the I/O's thread.
         unsafe { Status::complete(outcome, self.into_raw().as_ptr()) }
     }
@@ -146,6 +147,7 @@ impl<B: Bdev, K: Kind> Io<B, K> {
         if child.succeeded() {
             // The child goes first: the next I/O then finds its memory warm.
             drop(child);
+            self.ends();
             // SAFETY: as in `complete`.
             unsafe { sys::spdk_bdev_io_complete(self.into_raw().as_ptr(), sys::SPDK_BDEV_IO_STATUS_SUCCESS) };
         } else {
@@ -268,6 +270,7 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
 impl<B: Bdev, K: Kind> Drop for Io<B, K> {
     fn drop(&mut self) {
         log::error!("an I/O was dropped without being completed: it is failed");
+        self.ends();
         // SAFETY: the handle proves that the I/O is live.
         unsafe { Status::complete(Err(Status::Failed), self.raw()) }
     }

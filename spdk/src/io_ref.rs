@@ -5,6 +5,7 @@ use std::{
     future::Future,
     marker::PhantomData,
     mem::{align_of, offset_of},
+    num::NonZeroU8,
     ptr::NonNull,
 };
 
@@ -21,6 +22,10 @@ use crate::{
 /// The module's own part of a bdev I/O (SPDK: `driver_ctx`). SPDK does not clear it: each member is written before use.
 #[repr(C)]
 pub(crate) struct DriverCtx {
+    /// The channel that it was submitted on: SPDK has it too, but behind a call.
+    pub(crate) channel: *mut sys::spdk_io_channel,
+    /// See [`IoRef::stamp`].
+    pub(crate) stamp: Option<NonZeroU8>,
     pub(crate) wait: sys::spdk_bdev_io_wait_entry,
     /// What [`crate::Io::wait`] was told to remember.
     pub(crate) mark: u64,
@@ -72,11 +77,29 @@ impl<B: Bdev, K: Kind> IoRef<B, K> {
     }
 
     /// The channel it was submitted on.
+    #[inline]
     pub fn channel(&self) -> &B::Channel {
-        // SAFETY: the I/O was submitted on a channel of a bdev B, which outlives its I/Os.
-        unsafe { channel_of::<B>(sys::spdk_bdev_io_get_io_channel(self.raw())) }
+        // SAFETY: the I/O was submitted on a channel of a bdev B, which outlives its I/Os; it was written then.
+        unsafe { channel_of::<B>((*self.driver_ctx()).channel) }
     }
 
+    /// When the I/O ends, [`Bdev::ended`] gets this.
+    #[inline]
+    pub fn stamp(&self, stamp: NonZeroU8) {
+        // SAFETY: the field is inside the live I/O, and there is no reference to it.
+        unsafe { (&raw mut (*self.driver_ctx()).stamp).write(Some(stamp)) };
+    }
+
+    /// The I/O ends now.
+    #[inline]
+    pub(crate) fn ends(&self) {
+        // SAFETY: as above; it was written when the I/O was submitted.
+        if let Some(stamp) = unsafe { (*self.driver_ctx()).stamp } {
+            B::ended(self.channel(), stamp);
+        }
+    }
+
+    #[inline]
     pub(crate) fn driver_ctx(&self) -> *mut DriverCtx {
         // SAFETY: the field is inside the live I/O.
         unsafe { (&raw mut (*self.raw()).driver_ctx).cast() }
@@ -87,7 +110,7 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
     #[inline(always)]
     pub(crate) fn params(&self) -> &sys::spdk_bdev_io_block_params {
         // SAFETY: the I/O is live, and for its kind this is the member of the union that is set.
-        unsafe { (*self.raw()).u.bdev.as_ref() }
+        unsafe { &(*self.raw()).u.bdev }
     }
 
     /// Its first block.
@@ -196,6 +219,6 @@ impl<B: Bdev> IoRef<B, Abort> {
     /// Which I/O is to be aborted. It was submitted on this channel, and was under way when the abort was submitted.
     pub fn target(&self) -> IoId {
         // SAFETY: the I/O is live, and for its kind this is the member of the union that is set.
-        IoId(unsafe { (*self.raw()).u.abort.as_ref().bio_to_abort }.cast())
+        IoId(unsafe { (*self.raw()).u.abort.bio_to_abort }.cast())
     }
 }

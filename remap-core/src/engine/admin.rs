@@ -41,14 +41,20 @@ impl<D: Device, E: Env> Engine<D, E> {
         self.ask(Request::Save).await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Reads the mapping from the spare again, tells what differs from the table, and, unless `dry_run`, takes it over.
-    /// The caller has quiesced the bdev.
+    /// Reads the mapping from the spare again, tells what differs from the table, and, unless `dry_run`, takes it over; what
+    /// hosts change is held back meanwhile.
     ///
     /// # Errors
     /// As at open, where the log is damaged; [`Error::CheckpointFailed`] if a commit is in doubt and cannot be settled.
     /// Nothing is changed then.
     pub async fn restore(&self, dry_run: bool) -> Result<RestoreReport, Error> {
-        self.ask(|answer| Request::Restore { dry_run, answer }).await.unwrap_or(Err(Error::Closed))
+        let restore =
+            async { self.ask(|answer| Request::Restore { dry_run, answer }).await.unwrap_or(Err(Error::Closed)) };
+        if dry_run {
+            return restore.await;
+        }
+        let all = Extent::new(BaseLba(0), self.shared.table.base_blocks());
+        self.with_range_locked(all, restore).await
     }
 
     /// Erases the superblocks and what shows the log, so that the spare is empty, and ends all jobs. Afterwards nothing can be

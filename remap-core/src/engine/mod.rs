@@ -15,6 +15,7 @@ mod committer;
 mod inspect;
 mod open;
 mod owner;
+mod range_lock;
 mod report;
 mod storm;
 mod upkeep;
@@ -33,6 +34,7 @@ pub use self::report::{
 };
 
 use self::committer::{Committer, Request};
+use self::range_lock::RangeLocks;
 use self::storm::StormBrake;
 use crate::allocator::Allocator;
 use crate::counters::Counters;
@@ -78,6 +80,7 @@ struct Shared<E: Env> {
     log: Cell<LogView>,
     times: Cell<Times>,
     closed: Cell<bool>,
+    range_locks: RangeLocks,
 }
 
 /// When something of note happened to the copies of the metadata: seconds since 1970.
@@ -131,6 +134,7 @@ impl<D: Device, E: Env> Engine<D, E> {
                 storm: StormBrake::new(params.name.clone(), params.storm_limit),
             }),
             closed: Cell::new(false),
+            range_locks: RangeLocks::default(),
         });
         shared.load(recovered).await;
         let (requests, asked) = unbounded();

@@ -1,7 +1,9 @@
 //! Errors of the spare while the log is written: one copy, both copies, and what is in doubt then.
 
+use futures_util::future::join;
+
 use super::*;
-use remap_core::Device;
+use remap_core::{Device, Owner, Target};
 
 #[test]
 fn one_log_copy_is_enough_and_the_other_heals_by_itself() {
@@ -240,6 +242,66 @@ fn a_block_that_is_given_back_lives_on_the_base_and_its_spare_block_is_used_agai
     let host = again.open();
     assert_eq!(mappings(&host.engine).len(), 138);
     assert_eq!(again.read(&host, 10, 1).unwrap(), filled(1));
+}
+
+/// Reads a remapped block from a slow spare, gives it back meanwhile, and takes all spare blocks that are free; whether the one
+/// that is being read is among them, and once more when the read is over.
+fn is_given_out_while_it_is_read() -> (bool, bool) {
+    let (world, host) = world();
+    let Place::Spare(old) = host.engine.table().lookup(lba(10)) else { panic!() };
+    world.base.heal();
+    let taken = move |engine: Rc<SimEngine>| async move {
+        let free = engine.status().spare.free;
+        let targets = engine.reserve((1000..1000 + free).map(BaseLba).collect()).await.unwrap();
+        let taken: Vec<_> = targets.into_iter().map(Target::spare).collect();
+        let is_taken = taken.contains(&old);
+        engine.release(taken).await;
+        is_taken
+    };
+    let (base, spare, engine, reader) =
+        (world.base.clone(), world.spare.clone(), Rc::clone(&host.engine), host.clone());
+    let timing = Random::new(0);
+    let test = async move {
+        let moved = async {
+            Device::write(&base, 10, filled(1)).await.1.unwrap();
+            spare.set_timing(&timing, 1_000_000);
+            let read = reader.read(10, 1);
+            let cleared = async {
+                spare.set_timing(&timing, 1);
+                engine.clear(vec![lba(10)]).await.unwrap();
+                let during = taken(Rc::clone(&engine)).await;
+                assert!(!spare.under_way().is_empty(), "the read is not over");
+                during
+            };
+            join(read, cleared).await
+        };
+        let (read, during) = engine.with_range_locked(Extent::new(lba(10), 1), moved).await;
+        assert_eq!(read, Ok(filled(1)));
+        (during, engine)
+    };
+    let (during, engine) = world.executor.block_on(test).unwrap();
+    world.quiet();
+    (during, world.executor.block_on(taken(engine)).unwrap())
+}
+
+#[test]
+fn a_spare_block_that_is_free_again_is_not_given_out_while_it_is_read() {
+    assert_eq!(is_given_out_while_it_is_read(), (false, true));
+}
+
+/// That the test above can fail: the simulation hardly ever meets a read that is as slow as it takes.
+#[cfg(feature = "mutations")]
+mod mutations {
+    use super::*;
+    use remap_core::mutation::{Mutation, activate};
+
+    #[test]
+    fn a_spare_block_that_is_not_drained_is_given_out_while_it_is_read() {
+        activate(Some(Mutation::FreedSpareNotDrained));
+        let given_out = is_given_out_while_it_is_read();
+        activate(None);
+        assert_eq!(given_out, (true, true));
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod jobs;
 mod open;
 mod pace;
 mod random;
+mod range_lock;
 mod rescue;
 mod reservations;
 mod review;
@@ -24,7 +25,7 @@ use remap_core::engine::*;
 use remap_core::format::{
     Area, Copy, PageAt, PageContent, PageOwner, Record, Superblock, SuperblockContent, decode_page, encode_page,
 };
-use remap_core::{BaseLba, Epoch, Error, IoStatus, Mapping, Place, Sequence, Slot};
+use remap_core::{BaseLba, Epoch, Error, Extent, IoStatus, Mapping, Place, Sequence, Slot};
 use remap_sim::{Disk, Effect, Executor, Fault, Medium, Random, SimEngine, Threads, Vbdev, Verb, open_params};
 
 pub(crate) const BLOCK: u32 = 4096;

@@ -1,17 +1,17 @@
-//! Holding hosts back, as `spdk_bdev_quiesce` does: new I/O waits, what is under way is waited for.
+//! The end of a bdev in a simulation, as when SPDK unregisters it: new I/O waits, what is under way is waited for.
 
 use async_lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The gate that all I/O goes through.
+/// What all I/O of hosts takes part in.
 #[derive(Default)]
-pub(crate) struct Gate {
+pub(crate) struct Quiesce {
     /// Whose turn it is to get in, first come, first served. Without it, readers that wait for one writer after the other
     /// wake each other for ever, and the clock of the simulation stands still.
     turn: Mutex<()>,
     running: RwLock<()>,
 }
 
-impl Gate {
+impl Quiesce {
     /// Waits until I/O may run; it runs until the answer is dropped.
     pub(crate) async fn enter(&self) -> RwLockReadGuard<'_, ()> {
         let _turn = self.turn.lock().await;

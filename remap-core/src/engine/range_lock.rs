@@ -1,0 +1,54 @@
+//! Blocks that are moved without a host's write: what hosts change in them is held back meanwhile, and only one mover has them.
+
+use std::cell::RefCell;
+use std::mem::take;
+
+use futures_channel::oneshot;
+
+use super::{Engine, Shared};
+use crate::device::{Device, Env};
+use crate::units::Extent;
+
+/// The ranges that are locked, and who waits for one.
+#[derive(Default)]
+pub(super) struct RangeLocks {
+    held: RefCell<Vec<Extent>>,
+    waiting: RefCell<Vec<oneshot::Sender<()>>>,
+}
+
+impl<D: Device, E: Env> Engine<D, E> {
+    /// Does `work` while no I/O of hosts that changes blocks of `range` is under way: new ones wait, and reads go on, so that the
+    /// blocks must stay where they are until the change of place is published. Other work on any of these blocks waits, too.
+    ///
+    /// To be run to its end: hosts wait for it. `work` may commit; a task of the committer must not call this.
+    pub async fn with_range_locked<R>(&self, range: Extent, work: impl Future<Output = R>) -> R {
+        let Shared { env, range_locks, .. } = &*self.shared;
+        range_locks.take(range).await;
+        env.close(range).await;
+        let result = work.await;
+        env.open(range).await;
+        range_locks.give_back(range);
+        result
+    }
+}
+
+impl RangeLocks {
+    async fn take(&self, range: Extent) {
+        while self.held.borrow().iter().any(|other| other.overlaps(range)) {
+            let (waiter, given_back) = oneshot::channel();
+            self.waiting.borrow_mut().push(waiter);
+            // An error does not occur: the locks have the sender, and live.
+            let _ = given_back.await;
+        }
+        self.held.borrow_mut().push(range);
+    }
+
+    fn give_back(&self, range: Extent) {
+        let held = &mut *self.held.borrow_mut();
+        if let Some(at) = held.iter().position(|other| *other == range) {
+            held.swap_remove(at);
+        }
+        // An error means that who waited has gone.
+        take(&mut *self.waiting.borrow_mut()).into_iter().for_each(|waiter| _ = waiter.send(()));
+    }
+}

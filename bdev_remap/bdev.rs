@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use remap_core::{Extent, FormatPolicy};
 use serde_json::{Value, json};
-use spdk::{Bdev, Errno, Incoming, IoKind, Module, WeakBdev};
+use spdk::{Bdev, Errno, Incoming, IoKind, MemoryDomain, Module, WeakBdev};
 
 use crate::{
     channel::Channel,
@@ -50,6 +50,10 @@ impl Bdev for Remap {
             IoKind::Reset => self.abilities.base.reset,
             IoKind::Unsupported => false,
         }
+    }
+
+    fn memory_domains(&self) -> Vec<MemoryDomain> {
+        self.memory_domains()
     }
 
     fn info(&self) -> (&'static str, Value) {

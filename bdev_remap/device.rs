@@ -10,7 +10,7 @@ use std::{
 
 use remap_core::{Abilities, At, Counters, Extent, PerSlot, RemapOn, Table, Takes};
 use serde_json::{Value, json};
-use spdk::{Desc, Endpoint, Errno, IoKind, thread::Bound};
+use spdk::{Desc, Endpoint, Errno, IoKind, MemoryDomain, thread::Bound};
 
 use crate::{
     channel::Channel,
@@ -179,6 +179,15 @@ impl Remap {
     /// Ends a [`Remap::close`].
     pub fn open(&self, range: Extent) {
         lock(&self.closed).retain(|closed| *closed != range);
+    }
+
+    /// Those that all devices take: what comes in one is passed on as it is.
+    pub fn memory_domains(&self) -> Vec<MemoryDomain> {
+        let below = lock(&self.below);
+        let Some(Below { base, spares }) = below.as_ref() else { return Vec::new() };
+        let spares = spares.iter().filter_map(|(_, spare)| spare.as_ref());
+        let all: Vec<_> = [base].into_iter().chain(spares).collect();
+        MemoryDomain::common_to(&all)
     }
 
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.

@@ -7,14 +7,16 @@ const FUNCTIONS: &[&str] = &[
     // bdev.h
     "spdk_bdev_(open_ext|close|desc_get_bdev|get_by_name|get_io_channel|wait_for_examine)",
     "spdk_bdev_get_(name|block_size|num_blocks|md_size|dif_type|write_unit_size|io_type_name)",
-    "spdk_bdev_(is_md_interleaved|has_write_cache)",
-    "spdk_bdev_(readv|writev)_blocks(_with_md)?",
+    "spdk_bdev_(is_md_interleaved|has_write_cache|get_memory_domains)",
+    "spdk_bdev_(readv|writev)_blocks(_ext)?",
     "spdk_bdev_(write_zeroes|unmap|flush)_blocks",
     "spdk_bdev_(reset|abort|queue_io_wait|free_io)",
     // bdev_module.h
     "spdk_bdev_module_(list_add|claim_bdev_desc|examine_done)",
     "spdk_bdev_(register|unregister|destruct_done)",
     "spdk_bdev_io_(get_buf|complete|complete_(nvme|scsi|aio)_status)",
+    // dma.h
+    "spdk_memory_domain_(get_dma_device_type|create|set_pull|set_push|destroy)",
     // env.h
     "spdk_dma_(zmalloc|free)",
     "spdk_get_ticks(_hz)?",
@@ -31,6 +33,8 @@ const FUNCTIONS: &[&str] = &[
     "spdk_for_each_channel(_continue)?",
     "spdk_io_channel_iter_get_(ctx|channel)",
     "spdk_poller_(register_named|unregister)",
+    // util.h
+    "spdk_iovcpy",
 ];
 
 /// Macros.
@@ -59,7 +63,9 @@ fn main() {
         .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
         // bindgen gets the size of these wrong (bit fields, packed with aligned members): they are not used here.
         .opaque_type("spdk_nvme_feat_async_event_configuration.*")
-        .opaque_type("spdk_bdev_nvme_cdw1[23].*");
+        .blocklist_type("spdk_bdev_nvme_cdw1[23].*")
+        .raw_line("#[allow(non_camel_case_types)] pub type spdk_bdev_nvme_cdw12 = u32;")
+        .raw_line("#[allow(non_camel_case_types)] pub type spdk_bdev_nvme_cdw13 = u32;");
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);
     }

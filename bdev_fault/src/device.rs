@@ -6,15 +6,15 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use serde_json::{Value, json};
 use spdk::{
-    Abort, Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Flush, Held, Incoming, Io, IoKind, IoRef, Module,
-    OnChild, Properties, Ranged, Read, Reset, Status, Unmap, Write, WriteZeroes, sleep,
+    Abort, Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Flush, Held, HiddenMemory, Incoming, Io, IoKind,
+    IoRef, MemoryDomain, Module, OnChild, Properties, Ranged, Read, Reset, Status, Unmap, Write, WriteZeroes, sleep,
     thread::{self, AppCell, Bound},
 };
 use uuid::Uuid;
@@ -38,6 +38,10 @@ pub struct Fault {
     /// The power is off.
     off: Arc<AtomicBool>,
     store: Bound<Rc<Store>>,
+    /// Where the data goes to the base, if not as it is.
+    hidden: Option<Arc<HiddenMemory>>,
+    /// How many reads and writes came with their data in a memory domain.
+    in_domains: AtomicU64,
 }
 
 /// How a Fault bdev is made.
@@ -51,6 +55,8 @@ pub struct Options {
     pub volatile_cache: bool,
     /// What every I/O waits before anything is done for it.
     pub latency: Duration,
+    /// Whether the data of its I/O goes to the base in a memory domain that the CPU does not reach.
+    pub hidden_memory: bool,
 }
 
 static DEVICES: AppCell<RefCell<BTreeMap<String, BdevHandle<Fault>>>> = AppCell::new(RefCell::new(BTreeMap::new()));
@@ -81,6 +87,7 @@ pub fn create(options: Options) -> Result<(), Errno> {
         log::warn!("{name}: {} has metadata, which the cache does not hold", info.name);
         return Err(Errno::INVAL);
     }
+    let hidden = options.hidden_memory.then(HiddenMemory::new).transpose()?.map(Arc::new);
     let properties = Properties {
         name: name.clone(),
         product: "Fault injection disk",
@@ -99,6 +106,8 @@ pub fn create(options: Options) -> Result<(), Errno> {
         cache,
         off,
         store: Bound::new(store).ok_or(Errno::INVAL)?,
+        hidden,
+        in_domains: AtomicU64::new(0),
     };
     let handle = BdevHandle::register(device, properties, &[&base])?;
     log::info!("{name}: created on {}", handle.options.base_bdev);
@@ -147,11 +156,19 @@ impl Fault {
 
     fn pass_on<K: Ranged>(&self, channel: &Endpoint, io: Io<Fault, K>) {
         let lba = io.lba();
-        io.forward::<Back>(channel, lba);
+        let Some(hidden) = self.hidden.clone() else { return io.forward::<Back>(channel, lba) };
+        thread::spawn(async move {
+            let io = Held::new(io, Rc::default());
+            let outcome = hidden.send(io.channel(), &io, lba).await;
+            io.end(outcome);
+        });
     }
 
     /// Performs it, after the latency.
     fn take<K: Asks>(&self, channel: &Endpoint, io: Io<Fault, K>) {
+        if io.in_memory_domain() {
+            self.in_domains.fetch_add(1, Ordering::Relaxed);
+        }
         let latency = self.options.latency;
         if latency.is_zero() {
             return self.perform(channel, io);
@@ -177,9 +194,11 @@ impl Asks for Unmap {}
 impl Asks for Write {
     fn cached(device: &Fault, _channel: &Endpoint, io: Io<Fault, Write>) {
         let mut data = vec![0; io.blocks() as usize * device.block_size];
-        io.read_data(0, &mut data);
-        device.cache.put(io.lba(), device.block_size, &data);
-        io.complete(Ok(()));
+        let read = io.read_data(0, &mut data);
+        if read.is_ok() {
+            device.cache.put(io.lba(), device.block_size, &data);
+        }
+        io.complete(read);
     }
 }
 
@@ -193,10 +212,9 @@ impl Asks for Read {
         }
         thread::spawn(async move {
             let io = Held::new(io, Rc::default());
-            let outcome = io.channel().part_of(&io, 0, blocks, lba).await;
-            for (at, data) in cached {
-                io.write_data((at - lba) * block_size, &data);
-            }
+            let read = io.channel().part_of(&io, 0, blocks, lba).await;
+            let mut newer = cached.iter().map(|(at, data)| io.write_data((at - lba) * block_size, data));
+            let outcome = read.and_then(|()| newer.try_for_each(|written| written));
             io.end(outcome);
         });
     }
@@ -280,8 +298,19 @@ impl Bdev for Fault {
         }
     }
 
+    /// Those of the base, as nothing here touches the data but the cache. What is hidden here must not be in a domain already.
+    fn memory_domains(&self) -> Vec<MemoryDomain> {
+        match self.base().as_ref() {
+            Some(base) if !self.options.volatile_cache && self.hidden.is_none() => MemoryDomain::common_to(&[base]),
+            _ => Vec::new(),
+        }
+    }
+
     fn info(&self) -> (&'static str, Value) {
         let mut all = self.options.to_json();
+        let (pulls, pushes) = self.hidden.as_ref().map_or((0, 0), |hidden| hidden.pulls_and_pushes());
+        all["memory_domains"] =
+            json!({ "came": self.in_domains.load(Ordering::Relaxed), "pulls": pulls, "pushes": pushes });
         all["power"] = json!(if self.off.load(Ordering::Acquire) { "off" } else { "on" });
         all["cached_blocks"] = self.cache.len().into();
         all["rules"] = json!(self.rules.list());
@@ -307,7 +336,7 @@ impl Options {
     fn to_json(&self) -> Value {
         json!({
             "name": self.name, "base_bdev": self.base_bdev, "volatile_cache": self.volatile_cache,
-            "latency_us": self.latency.as_micros() as u64,
+            "latency_us": self.latency.as_micros() as u64, "hidden_memory": self.hidden_memory,
         })
     }
 }

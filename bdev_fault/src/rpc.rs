@@ -40,6 +40,8 @@ struct CreateParams {
     volatile_cache: bool,
     #[serde(default)]
     latency_us: u32,
+    #[serde(default)]
+    hidden_memory: bool,
 }
 
 struct Create;
@@ -50,12 +52,14 @@ impl Method for Create {
     type Reply = String;
 
     async fn call(params: CreateParams) -> Result<String, Error> {
-        let CreateParams { name, base_bdev, volatile_cache, latency_us } = params;
+        let CreateParams { name, base_bdev, volatile_cache, latency_us, hidden_memory } = params;
         let latency = Duration::from_micros(latency_us.into());
         // Other modules have bdevs open that they look at, as long as they do.
         let waited = wait_for_examine().await;
         waited.map_err(|errno| Error::new(errno, format!("bdevs could not be waited for: {errno}")))?;
-        match device::create(Options { name: name.clone(), base_bdev: base_bdev.clone(), volatile_cache, latency }) {
+        let options =
+            Options { name: name.clone(), base_bdev: base_bdev.clone(), volatile_cache, latency, hidden_memory };
+        match device::create(options) {
             Ok(()) => Ok(name),
             Err(errno) => Err(Error::new(errno, format!("{name} on base_bdev {base_bdev} was not created: {errno}"))),
         }

@@ -21,7 +21,9 @@ use std::{
 use spdk_sys as sys;
 use uuid::Uuid;
 
-use crate::{Errno, Incoming, IoKind, Module, callback, io_ref::DriverCtx, json, thread, visit::visit_channels};
+use crate::{
+    Errno, Incoming, IoKind, MemoryDomain, Module, callback, io_ref::DriverCtx, json, thread, visit::visit_channels,
+};
 
 /// Where a module's context begins behind an I/O channel.
 const CHANNEL_HEADER: usize = sys::SPDK_IO_CHANNEL_STRUCT_SIZE as usize;
@@ -46,6 +48,12 @@ pub trait Bdev: Send + Sync + Sized + 'static {
 
     /// Which I/O is taken. Asked at registration only.
     fn supports(&self, kind: IoKind) -> bool;
+
+    /// The memory domains that the data of reads and writes may be in, on any thread. If there are none at registration, the bdev
+    /// layer copies what is in any domain. Where there are some, an I/O that comes in one must not be touched, but passed on.
+    fn memory_domains(&self) -> Vec<MemoryDomain> {
+        Vec::new()
+    }
 
     /// Name and value of the object that `bdev_get_bdevs` shows.
     fn info(&self) -> (&'static str, serde_json::Value);
@@ -281,6 +289,7 @@ fn function_table<B: Bdev>(mut table: sys::spdk_bdev_fn_table) -> sys::spdk_bdev
     table.get_io_channel = Some(get_io_channel);
     table.dump_info_json = Some(dump_info_json::<B>);
     table.write_config_json = Some(write_config_json::<B>);
+    table.get_memory_domains = Some(get_memory_domains::<B>);
     table
 }
 
@@ -322,6 +331,22 @@ unsafe extern "C" fn write_config_json<B: Bdev>(bdev: *mut sys::spdk_bdev, w: *m
         // SAFETY: the writer is inside an array of calls.
         unsafe { json::write_value(w, &serde_json::json!({ "method": method, "params": params })) };
     }
+}
+
+/// Writes as many as there is room for, and answers how many there are.
+unsafe extern "C" fn get_memory_domains<B: Bdev>(
+    ctx: *mut c_void,
+    domains: *mut *mut sys::spdk_memory_domain,
+    room: c_int,
+) -> c_int {
+    // SAFETY: ctx is the node, which lives while it is registered.
+    let all = unsafe { &*ctx.cast::<Node<B>>() }.device.memory_domains();
+    let room = if domains.is_null() { 0 } else { usize::try_from(room).unwrap_or(0) };
+    for (at, domain) in all.iter().take(room).enumerate() {
+        // SAFETY: the array has room for so many.
+        unsafe { domains.add(at).write(domain.raw()) };
+    }
+    c_int::try_from(all.len()).unwrap_or(c_int::MAX)
 }
 
 unsafe extern "C" fn create_channel<B: Bdev>(io_device: *mut c_void, ctx: *mut c_void) -> c_int {

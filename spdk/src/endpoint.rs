@@ -8,6 +8,7 @@ use crate::{
     Bdev, Desc, DmaBuf, Errno, Held, IoId, Status, callback,
     flight::Flight,
     kind::{Flush, Ranged, Read, Reset, Write, WriteZeroes, sealed::Send},
+    memory::Memory,
     submit::{Slice, Submitted},
 };
 
@@ -116,11 +117,11 @@ impl Endpoint {
         lba: u64,
     ) -> Result<(), Status> {
         let mut iovecs = Vec::new();
-        let Some(md) = held.cut(offset, blocks, &mut iovecs) else {
+        let Some(memory) = held.cut(offset, blocks, &mut iovecs) else {
             log::error!("{:?}: {blocks} blocks at {offset} are no part of it", K::KIND);
             return Err(Status::Failed);
         };
-        let slice = Slice { md, ..Slice::bare(lba, blocks) };
+        let slice = Slice { memory, ..Slice::bare(lba, blocks) };
         // SAFETY: the buffers are those of the I/O, which is kept.
         unsafe { Flight::<K, _>::run(self, iovecs, slice, Rc::clone(held)).await.1 }
     }
@@ -147,7 +148,7 @@ impl Endpoint {
             let start = zeros.as_iovec().iov_base;
             let iovecs = vec![sys::iovec { iov_base: start, iov_len: data }];
             let md = if md > 0 { start.wrapping_byte_add(data) } else { std::ptr::null_mut() };
-            let slice = Slice { md, ..Slice::bare(lba + done, count) };
+            let slice = Slice { memory: Memory { md, ..Memory::LOCAL }, ..Slice::bare(lba + done, count) };
             // SAFETY: the vector and the metadata are in the buffer, which is kept.
             unsafe { Flight::<Write, _>::run(self, iovecs, slice, (Rc::clone(held), zeros)).await.1? };
             done += count;

@@ -70,12 +70,12 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
         let mut slices: SmallVec<[(Slice, usize); 8]> = SmallVec::new();
         for part in parts {
             let first = iovecs.len();
-            let Some(md) = self.cut(part.offset, part.blocks, &mut iovecs) else {
+            let Some(memory) = self.cut(part.offset, part.blocks, &mut iovecs) else {
                 log::error!("{:?}: {} blocks at {} are no part of it", K::KIND, part.blocks, part.offset);
                 return self.complete(Err(Status::Failed));
             };
             let iovcnt = i32::try_from(iovecs.len() - first).unwrap_or(0);
-            slices.push((Slice { iovcnt, md, ..Slice::bare(part.lba, part.blocks) }, first));
+            slices.push((Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }, first));
         }
         let vectors = iovecs.as_mut_ptr();
         for (slice, first) in &mut slices {

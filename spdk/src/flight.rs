@@ -43,8 +43,8 @@ impl<B: Bdev, K: Kind> Keep for Rc<Held<B, K>> {
     }
 }
 
-/// The I/O for which a buffer of ours is sent.
-impl<T: Keep> Keep for (T, DmaBuf) {
+/// The I/O for which something of ours is sent, such as a buffer, which is kept with it.
+impl<T: Keep, M: 'static> Keep for (T, M) {
     fn is_given_up(&self) -> bool {
         self.0.is_given_up()
     }

@@ -13,6 +13,7 @@ use crate::{
     bdev::{channel_of, node_of},
     io_ref::IoRef,
     kind::{Abort, Flush, Kind, Other, Ranged, Read, Reset, Unmap, Write, WriteZeroes},
+    memory::Memory,
     submit::{Slice, Submitted},
 };
 
@@ -242,7 +243,8 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
         let params = self.params();
         let whole = match K::HAS_DATA {
             true => {
-                Slice { iovs: params.iovs, iovcnt: params.iovcnt, md: params.md_buf, lba, blocks: params.num_blocks }
+                let memory = Memory::of(params);
+                Slice { iovs: params.iovs, iovcnt: params.iovcnt, memory, lba, blocks: params.num_blocks }
             }
             false => Slice::bare(lba, params.num_blocks),
         };

@@ -12,10 +12,11 @@ use std::{
 use spdk_sys as sys;
 
 use crate::{
-    Bdev,
+    Bdev, Status,
     bdev::{channel_of, node_of},
     fan::Fan,
     kind::{Abort, Kind, Ranged, Read, Reset, Transfer},
+    memory::Memory,
     submit::slice_iovecs,
 };
 
@@ -110,7 +111,7 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
     #[inline(always)]
     pub(crate) fn params(&self) -> &sys::spdk_bdev_io_block_params {
         // SAFETY: the I/O is live, and for its kind this is the member of the union that is set.
-        unsafe { &(*self.raw()).u.bdev }
+        unsafe { (*self.raw()).u.bdev.as_ref() }
     }
 
     /// Its first block.
@@ -125,20 +126,25 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
         self.params().num_blocks
     }
 
+    /// Whether its data is in a memory domain, out of the CPU's reach.
+    pub fn in_memory_domain(&self) -> bool {
+        K::HAS_DATA && !self.params().memory_domain.is_null()
+    }
+
     /// Bytes in a block of its bdev.
     pub(crate) fn block_size(&self) -> u64 {
         // SAFETY: the bdev outlives its I/Os.
         u64::from(unsafe { (*(*self.raw()).bdev).blocklen })
     }
 
-    /// Appends to `out` the vectors of `blocks` of its blocks, from the one at `offset` on, if its kind has any; yields where
-    /// their separate metadata is, if they have any. None if the I/O does not have those blocks, or no buffers for them.
-    pub(crate) fn cut(&self, offset: u64, blocks: u64, out: &mut Vec<sys::iovec>) -> Option<*mut c_void> {
+    /// Appends to `out` the vectors of `blocks` of its blocks, from the one at `offset` on, if its kind has any; yields
+    /// what else there is to know of their memory. None if the I/O does not have those blocks, or no buffers for them.
+    pub(crate) fn cut(&self, offset: u64, blocks: u64, out: &mut Vec<sys::iovec>) -> Option<Memory> {
         offset.checked_add(blocks).filter(|end| *end <= self.blocks())?;
         let params = self.params();
         let vectors = usize::try_from(params.iovcnt).unwrap_or(0);
         if !K::HAS_DATA {
-            return Some(std::ptr::null_mut());
+            return Some(Memory::LOCAL);
         }
         if params.iovs.is_null() || vectors == 0 {
             return None;
@@ -149,36 +155,39 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
         if !slice_iovecs(iovecs, offset * size, blocks * size, out) {
             return None;
         }
-        if params.md_buf.is_null() {
-            return Some(params.md_buf);
+        let memory = Memory::of(params);
+        if memory.md.is_null() {
+            return Some(memory);
         }
-        // SAFETY: the I/O is live; its metadata buffer has md_len bytes for each of its blocks, and it has these blocks.
-        unsafe {
-            let md_len = u64::from((*(*self.raw()).bdev).md_len);
-            usize::try_from(offset * md_len).ok().map(|bytes| params.md_buf.byte_add(bytes))
-        }
+        // SAFETY: the bdev outlives its I/Os.
+        let md_len = u64::from(unsafe { (*(*self.raw()).bdev).md_len });
+        // The metadata buffer has md_len bytes for each of the I/O's blocks. It may be in a domain: an address, and no memory here.
+        let bytes = usize::try_from(offset * md_len).ok()?;
+        Some(Memory { md: memory.md.wrapping_byte_add(bytes), ..memory })
     }
 }
 
 impl<B: Bdev, K: Transfer> IoRef<B, K> {
-    /// Copies the data of a write out, from byte `start` of the I/O on. Bytes that the I/O does not have stay as they are.
-    pub fn read_data(&self, start: u64, into: &mut [u8]) {
+    /// Copies the data of a write out, from byte `start` of the I/O on. Bytes that the I/O does not have stay as they are. Fails if
+    /// the data is in a memory domain.
+    pub fn read_data(&self, start: u64, into: &mut [u8]) -> Result<(), Status> {
         let mut at = 0;
         self.for_each_piece(start, into.len(), |piece, len| {
             // SAFETY: `piece` is `len` bytes of the I/O's buffers, which live as long as the I/O; `into` is other memory.
             unsafe { std::ptr::copy_nonoverlapping(piece, into[at..at + len].as_mut_ptr(), len) };
             at += len;
-        });
+        })
     }
 
-    fn for_each_piece(&self, start: u64, len: usize, mut f: impl FnMut(*mut u8, usize)) {
+    fn for_each_piece(&self, start: u64, len: usize, mut f: impl FnMut(*mut u8, usize)) -> Result<(), Status> {
         let mut all = Vec::new();
-        if self.cut(0, self.blocks(), &mut all).is_none() {
-            return;
+        if self.in_memory_domain() || self.cut(0, self.blocks(), &mut all).is_none() {
+            return Err(Status::Failed);
         }
         let mut pieces = Vec::new();
         slice_iovecs(&all, start, len as u64, &mut pieces);
         pieces.iter().for_each(|piece| f(piece.iov_base.cast(), piece.iov_len));
+        Ok(())
     }
 }
 
@@ -191,14 +200,15 @@ impl<B: Bdev> IoRef<B, Read> {
         iovs.is_null() || unsafe { (*iovs).iov_base.is_null() }
     }
 
-    /// Copies data into its buffers, from byte `start` of the I/O on. What goes beyond them is left out.
-    pub fn write_data(&self, start: u64, from: &[u8]) {
+    /// Copies data into its buffers, from byte `start` of the I/O on. What goes beyond them is left out. Fails if they are in a
+    /// memory domain.
+    pub fn write_data(&self, start: u64, from: &[u8]) -> Result<(), Status> {
         let mut at = 0;
         self.for_each_piece(start, from.len(), |piece, len| {
             // SAFETY: as in `read_data`; the buffers of a read are there to be written until it completes.
             unsafe { std::ptr::copy_nonoverlapping(from[at..at + len].as_ptr(), piece, len) };
             at += len;
-        });
+        })
     }
 }
 
@@ -219,6 +229,6 @@ impl<B: Bdev> IoRef<B, Abort> {
     /// Which I/O is to be aborted. It was submitted on this channel, and was under way when the abort was submitted.
     pub fn target(&self) -> IoId {
         // SAFETY: the I/O is live, and for its kind this is the member of the union that is set.
-        IoId(unsafe { (*self.raw()).u.abort.bio_to_abort }.cast())
+        IoId(unsafe { (*self.raw()).u.abort.as_ref().bio_to_abort }.cast())
     }
 }

@@ -145,13 +145,15 @@ kind!(
     Other Unsupported
 );
 
-sent!(Read, true, |desc, ch, s, done, arg| match s.md.is_null() {
-    true => sys::spdk_bdev_readv_blocks(desc, ch, s.iovs, s.iovcnt, s.lba, s.blocks, done, arg),
-    false => sys::spdk_bdev_readv_blocks_with_md(desc, ch, s.iovs, s.iovcnt, s.md, s.lba, s.blocks, done, arg),
+sent!(Read, true, |desc, ch, s, done, arg| match s.memory.options() {
+    None => sys::spdk_bdev_readv_blocks(desc, ch, s.iovs, s.iovcnt, s.lba, s.blocks, done, arg),
+    Some(mut options) =>
+        sys::spdk_bdev_readv_blocks_ext(desc, ch, s.iovs, s.iovcnt, s.lba, s.blocks, done, arg, &mut options),
 });
-sent!(Write, true, |desc, ch, s, done, arg| match s.md.is_null() {
-    true => sys::spdk_bdev_writev_blocks(desc, ch, s.iovs, s.iovcnt, s.lba, s.blocks, done, arg),
-    false => sys::spdk_bdev_writev_blocks_with_md(desc, ch, s.iovs, s.iovcnt, s.md, s.lba, s.blocks, done, arg),
+sent!(Write, true, |desc, ch, s, done, arg| match s.memory.options() {
+    None => sys::spdk_bdev_writev_blocks(desc, ch, s.iovs, s.iovcnt, s.lba, s.blocks, done, arg),
+    Some(mut options) =>
+        sys::spdk_bdev_writev_blocks_ext(desc, ch, s.iovs, s.iovcnt, s.lba, s.blocks, done, arg, &mut options),
 });
 sent!(WriteZeroes, false, |desc, ch, s, done, arg| sys::spdk_bdev_write_zeroes_blocks(
     desc, ch, s.lba, s.blocks, done, arg

@@ -1,10 +1,10 @@
 //! The submission of an I/O to another bdev, and what comes of it.
 
-use std::{ffi::c_void, ptr, ptr::NonNull};
+use std::{ptr, ptr::NonNull};
 
 use spdk_sys as sys;
 
-use crate::{Errno, Status};
+use crate::{Errno, Status, memory::Memory};
 
 /// What came of a submission.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +34,7 @@ impl Submitted {
 pub struct Slice {
     pub(crate) iovs: *mut sys::iovec,
     pub(crate) iovcnt: i32,
-    pub(crate) md: *mut c_void,
+    pub(crate) memory: Memory,
     pub(crate) lba: u64,
     pub(crate) blocks: u64,
 }
@@ -42,7 +42,7 @@ pub struct Slice {
 impl Slice {
     /// Without buffers.
     pub(crate) fn bare(lba: u64, blocks: u64) -> Slice {
-        Slice { iovs: ptr::null_mut(), iovcnt: 0, md: ptr::null_mut(), lba, blocks }
+        Slice { iovs: ptr::null_mut(), iovcnt: 0, memory: Memory::LOCAL, lba, blocks }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Condvar, Mutex, PoisonError},
@@ -18,8 +19,9 @@ use crate::{script, wait::wait_for};
 /// trace, whose file in /dev/shm would outlive a kill.
 pub const COMMON: &[&str] = &["--no-huge", "-u", "--disable-cpumask-locks", "--num-trace-entries", "0"];
 
-/// A place among the applications that may poll at the same time; the place's number picks a core.
-pub struct Slot(usize);
+/// A place among the applications that may poll at the same time, which picks their core; or all places at once, for one that polls
+/// on two cores.
+pub struct Slot(Range<usize>);
 
 const SLOTS: usize = 2;
 static BUSY: Mutex<[bool; SLOTS]> = Mutex::new([false; SLOTS]);
@@ -28,27 +30,41 @@ static FREED: Condvar = Condvar::new();
 impl Slot {
     /// Waits for a place.
     pub fn take() -> Slot {
+        Slot::when(|busy| busy.iter().position(|taken| !taken).map(|free| free..free + 1))
+    }
+
+    /// Waits until all places are free.
+    pub fn take_all() -> Slot {
+        Slot::when(|busy| busy.iter().all(|taken| !taken).then_some(0..SLOTS))
+    }
+
+    fn when(free: impl Fn(&[bool]) -> Option<Range<usize>>) -> Slot {
         let mut busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(free) = busy.iter().position(|taken| !taken) {
-                busy[free] = true;
+            if let Some(free) = free(&*busy) {
+                busy[free.clone()].fill(true);
                 return Slot(free);
             }
             busy = FREED.wait(busy).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// The mask of this place's core, for `-m`.
-    pub fn mask(&self) -> &'static str {
+    /// What its cores are, for `-m`. Of two reactors each has a core where there are two, else they share one.
+    pub fn cores(&self) -> &'static str {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        if self.0 == 0 || cores < 2 { "0x1" } else { "0x2" }
+        match (self.0.len(), self.0.start) {
+            (SLOTS, _) if cores < SLOTS => "[(0,1)@(0)]",
+            (SLOTS, _) => "0x3",
+            (_, 1) if cores >= SLOTS => "0x2",
+            _ => "0x1",
+        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        BUSY.lock().unwrap_or_else(PoisonError::into_inner)[self.0] = false;
-        FREED.notify_one();
+        BUSY.lock().unwrap_or_else(PoisonError::into_inner)[self.0.clone()].fill(false);
+        FREED.notify_all();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     model::{Flag, Model},
     nvme_tcp::Host,
     random::Random,
-    scene::{Scene, Stack, fault, stack_with_caches},
+    scene::{Scene, Stack, fault, stack_on_two_reactors, stack_with_caches},
 };
 
 /// Writers at a time.
@@ -84,7 +84,7 @@ impl Mortal {
     /// A new stack with blocks of `block_size` bytes; `random` decides everything but the timing.
     #[track_caller]
     pub fn new(death: Death, block_size: usize, random: Random) -> Mortal {
-        let plain = Stack { block_size, ..Stack::default() };
+        let plain = Stack { block_size, ..stack_on_two_reactors(json!({})) };
         let stack = if death == Death::PowerCut { stack_with_caches(plain) } else { plain };
         let mut scene = Scene::prepare(stack);
         scene.start_again(&[]);

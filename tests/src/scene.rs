@@ -75,6 +75,8 @@ pub struct Stack {
     pub faulty_spare: bool,
     /// Latency of the base in microseconds.
     pub latency_us: u32,
+    /// Reactors of the target: one or two.
+    pub reactors: u32,
     /// Further parameters of `bdev_remap_create`.
     pub options: Value,
 }
@@ -88,9 +90,15 @@ impl Default for Stack {
             volatile: false,
             faulty_spare: false,
             latency_us: 0,
+            reactors: 1,
             options: json!({}),
         }
     }
+}
+
+/// The usual stack on two reactors, with further parameters of `bdev_remap_create`.
+pub fn stack_on_two_reactors(options: Value) -> Stack {
+    Stack { reactors: 2, options, ..Stack::default() }
 }
 
 /// `stack` with volatile caches on base and spare.
@@ -135,7 +143,7 @@ impl Scene {
     /// The files of a stack, nothing running yet.
     #[track_caller]
     pub fn prepare(stack: Stack) -> Scene {
-        let target = Target::prepare();
+        let target = if stack.reactors > 1 { Target::prepare_on_two_reactors() } else { Target::prepare() };
         let (base, spare) = (target.file("base", stack.base_mib), target.file("spare", stack.spare_mib));
         Scene { target, base, spare, port: free_port(), stack }
     }
@@ -197,6 +205,14 @@ impl Scene {
     pub fn count(&self, field: &str) -> u64 {
         let status = self.status();
         status[field].as_u64().unwrap_or_else(|| panic!("no number {field} in {status}"))
+    }
+
+    /// On how many threads Remap0 was written to.
+    #[track_caller]
+    pub fn writing_threads(&self) -> usize {
+        let stat = self.target.rpc("bdev_get_iostat", json!({ "name": "Remap0", "per_channel": true }));
+        let channels = stat["channels"].as_array().unwrap_or_else(|| panic!("{stat}"));
+        channels.iter().filter(|channel| channel["num_write_ops"].as_u64() > Some(0)).count()
     }
 
     /// Blocks of the base's file, as they are there.

@@ -42,8 +42,20 @@ impl Target {
     /// A place for a target, nothing running yet: for files that must exist before the start.
     #[track_caller]
     pub fn prepare() -> Target {
+        Target::in_place(Slot::take())
+    }
+
+    /// As [`Target::prepare`], for a target with two reactors: RPCs, and the owner thread of every set, are on the first; NVMe-oF
+    /// hosts are on both.
+    #[track_caller]
+    pub fn prepare_on_two_reactors() -> Target {
+        Target::in_place(Slot::take_all())
+    }
+
+    #[track_caller]
+    fn in_place(slot: Slot) -> Target {
         let dir = tempfile::Builder::new().prefix("bdev-remap-").tempdir_in(place()).expect("a temporary directory");
-        Target { app: None, starts: 0, slot: Slot::take(), dir }
+        Target { app: None, starts: 0, slot, dir }
     }
 
     /// Starts a target with `config` in a directory of its own.
@@ -108,7 +120,7 @@ impl Target {
         let file = self.dir().join("config.json");
         fs::write(&file, config.to_string()).expect("the configuration can be written");
         let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
-        let args = ["-s", "1024", "-m", self.slot.mask(), "-r", &socket, "-c", &file];
+        let args = ["-s", "1024", "-m", self.slot.cores(), "-r", &socket, "-c", &file];
         let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));
         let app = App::stock("spdk_tgt", COMMON.iter().chain(&args), &log).expect("scripts/spdk can be run");
         self.app = Some(app);

@@ -30,7 +30,7 @@ fn targets_serve_remap() {
         fs::write(path("config.json"), remap_over_malloc().to_json().to_string()).unwrap();
         let socket = path("rpc.sock");
         let config = path("config.json");
-        let args = ["-s", "1024", "-m", slot.mask(), "-r", &socket, "-c", &config];
+        let args = ["-s", "1024", "-m", slot.cores(), "-r", &socket, "-c", &config];
         let mut app = App::stock(name, COMMON.iter().chain(&args), Path::new(&path("output"))).unwrap();
         let status = wait_for(name, LIMIT, || {
             assert!(app.ended().is_none(), "{name}:\n{}", app.output());

@@ -3,7 +3,10 @@
 //!
 //! `E2E_KILL_ROUNDS` and `E2E_POWER_ROUNDS` say how many rounds, `E2E_SEED` which ones; the seed of each run is printed.
 
-use std::{thread, time::Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Instant,
+};
 
 use e2e::{
     crash::{Death, Figures, Mortal},
@@ -12,17 +15,15 @@ use e2e::{
 
 /// Rounds on one stack, before a new one is made.
 const ROUNDS_A_STACK: u64 = 25;
-/// Stacks side by side.
-const LANES: u64 = 2;
 
-/// Dies `rounds` times, on some stacks side by side.
+/// Dies `rounds` times.
 fn die(what: &str, death: Death, rounds: u64) -> Figures {
     let (seed, start) = (seed(), Instant::now());
     announce(&format!("{what}: {rounds} rounds, E2E_SEED={seed}"));
-    let lane = |lane: u64| {
-        let mut random = Random::new(seed + lane);
-        let mut left = rounds / LANES + u64::from(lane < rounds % LANES);
-        let mut figures = Figures::default();
+    let mut random = Random::new(seed);
+    let mut left = rounds;
+    let mut figures = Figures::default();
+    let lived = catch_unwind(AssertUnwindSafe(|| {
         while left > 0 {
             // Blocks of 512 bytes, where the caches tear log pages, every other time.
             let block_size = if death == Death::PowerCut && random.one_in(2) { 512 } else { 4096 };
@@ -33,32 +34,25 @@ fn die(what: &str, death: Death, rounds: u64) -> Figures {
             left -= left.min(ROUNDS_A_STACK);
             figures = figures.plus(mortal.end());
         }
-        figures
-    };
-    let figures = thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|number| scope.spawn(move || lane(number))).collect();
-        lanes.into_iter().fold(Figures::default(), |sum, lane| match lane.join() {
-            Ok(figures) => sum.plus(figures),
-            Err(panic) => {
-                announce(&format!("{what}: FAILED with E2E_SEED={seed}"));
-                std::panic::resume_unwind(panic)
-            }
-        })
-    });
+    }));
+    if let Err(panic) = lived {
+        announce(&format!("{what}: FAILED with E2E_SEED={seed}"));
+        resume_unwind(panic)
+    }
     announce(&format!("{what}: {:.1} s, {figures:?}", start.elapsed().as_secs_f32()));
     figures
 }
 
 #[test]
 fn acknowledged_writes_survive_kill_at_any_moment() {
-    let rounds = number("E2E_KILL_ROUNDS", 200);
+    let rounds = number("E2E_KILL_ROUNDS", 100);
     let figures = die("kill -9", Death::Kill, rounds);
     assert!(figures.deaths >= rounds && figures.remapped >= rounds, "too little happened: {figures:?}");
 }
 
 #[test]
 fn flushed_writes_survive_power_cut_at_any_moment() {
-    let rounds = number("E2E_POWER_ROUNDS", 100);
+    let rounds = number("E2E_POWER_ROUNDS", 50);
     let figures = die("power cut", Death::PowerCut, rounds);
     let enough = figures.deaths >= rounds && figures.flushes >= rounds && figures.remapped >= rounds;
     assert!(enough, "too little happened: {figures:?}");

@@ -36,7 +36,7 @@ fn plugin_speaks_to_the_target() {
     let refused = cli(&target, &create);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("Fault0"), "{refused:?}");
 
-    let options = ["--volatile-cache", "--latency-us", "10"];
+    let options = ["--volatile-cache", "--latency-us", "10", "--hidden-memory"];
     printed(&cli(&target, &[&["bdev_fault_create", "-n", "Fault0", "-b", "Base"][..], &options].concat()));
     printed(&cli(
         &target,

@@ -9,7 +9,7 @@ use std::{
 use e2e::{
     config::Config,
     nvme_tcp::{Host, Status},
-    scene::{BASE_UUID, SPARE_UUID, Scene, fault_every, stamped},
+    scene::{BASE_UUID, SPARE_UUID, Scene, fault_every, stack_on_two_reactors, stamped},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn faults() -> Vec<Value> {
 
 #[test]
 fn removal_of_the_base_under_load() {
-    let mut scene = Scene::start(&faults());
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults());
     let data = stamped(8000, 8, 9);
     assert_eq!(scene.host().write(8000, &data).unwrap(), Status::SUCCESS);
     remove_under_load(&mut scene, "Base0");
@@ -77,7 +77,7 @@ fn removal_of_the_base_under_load() {
 
 #[test]
 fn removal_of_the_spare_under_load() {
-    let mut scene = Scene::start(&faults());
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults());
     remove_under_load(&mut scene, "Spare0");
     let file = scene.spare.display().to_string();
     scene
@@ -90,7 +90,7 @@ fn removal_of_the_spare_under_load() {
 
 #[test]
 fn half_a_set_waits_and_holds_nothing_up() {
-    let mut scene = Scene::start(&[]);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[]);
     scene.target.stop();
     let config = Config::new().aio("Spare0", &scene.spare, 4096, SPARE_UUID);
     scene.target.start(&config);

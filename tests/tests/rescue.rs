@@ -2,7 +2,7 @@
 
 use e2e::{
     nvme_tcp::Status,
-    scene::{BLOCK, Scene, fault, fault_every, stamped},
+    scene::{BLOCK, Scene, fault, fault_every, stack_on_two_reactors, stamped},
 };
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn dead(stride: u64, lba: u64, blocks: u64) -> Vec<serde_json::Value> {
 fn acked_write_over_bad_blocks_survives_kill() {
     let faults = dead(7, 100, 100);
     let bad: Vec<u64> = (100..200).step_by(7).collect();
-    let mut scene = Scene::start(&faults);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults);
     let mut host = scene.host();
     let data = stamped(96, 128, 1);
     // Single blocks, then runs with several bad blocks in them.
@@ -50,7 +50,7 @@ fn acked_write_over_bad_blocks_survives_kill() {
 #[test]
 fn rewrite_of_a_remapped_block_survives_kill() {
     let faults = dead(1, 40, 3);
-    let mut scene = Scene::start(&faults);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults);
     let mut host = scene.host();
     for round in 1..=5 {
         assert_eq!(host.write(38, &stamped(38, 8, round)).unwrap(), Status::SUCCESS);
@@ -71,7 +71,7 @@ fn rewrite_of_a_remapped_block_survives_kill() {
 #[test]
 fn failed_read_stays_failed_until_written() {
     let faults = [fault(50, 1, "read", "read_error")];
-    let mut scene = Scene::start(&faults);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults);
     let mut host = scene.host();
     assert_eq!(host.write(48, &stamped(48, 8, 1)).unwrap(), Status::SUCCESS);
     assert_eq!(host.read(50, 1).unwrap().unwrap_err(), Status::READ_ERROR);
@@ -101,7 +101,7 @@ fn failed_read_stays_failed_until_written() {
 
 #[test]
 fn read_that_works_when_retried_is_a_success() {
-    let mut scene = Scene::start(&[]);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[]);
     let mut host = scene.host();
     assert_eq!(host.write(60, &stamped(60, 4, 1)).unwrap(), Status::SUCCESS);
     let mut once = fault(61, 1, "read", "read_error");
@@ -114,7 +114,7 @@ fn read_that_works_when_retried_is_a_success() {
 
 #[test]
 fn write_that_works_when_retried_is_not_remapped() {
-    let mut scene = Scene::start(&[]);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[]);
     let mut host = scene.host();
     let mut once = fault(61, 1, "write", "write_fault");
     once["count"] = 1.into();
@@ -128,7 +128,7 @@ fn write_that_works_when_retried_is_not_remapped() {
 
 #[test]
 fn path_error_goes_up_unchanged() {
-    let mut scene = Scene::start(&[fault(10, 1, "all", "path")]);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[fault(10, 1, "all", "path")]);
     let mut host = scene.host();
     assert_eq!(host.write(10, &stamped(10, 1, 1)).unwrap().sct, 3);
     assert_eq!(host.write(8, &stamped(8, 4, 1)).unwrap().sct, 3);
@@ -139,7 +139,8 @@ fn path_error_goes_up_unchanged() {
 
 #[test]
 fn linux_medium_error_is_rescued_and_eio_only_with_remap_on_any() {
-    let mut scene = Scene::start(&[fault(20, 1, "write", "aio_enodata"), fault(30, 1, "all", "io")]);
+    let mut scene =
+        Scene::of(stack_on_two_reactors(json!({})), &[fault(20, 1, "write", "aio_enodata"), fault(30, 1, "all", "io")]);
     let mut host = scene.host();
     assert_eq!(host.write(20, &stamped(20, 1, 1)).unwrap(), Status::SUCCESS);
     assert_eq!(scene.count("remapped"), 1);
@@ -156,7 +157,7 @@ fn linux_medium_error_is_rescued_and_eio_only_with_remap_on_any() {
 
 #[test]
 fn storm_brake_trips_and_is_rearmed() {
-    let mut scene = Scene::with(&dead(1, 0, 1000), json!({ "storm_limit": 16 }));
+    let mut scene = Scene::of(stack_on_two_reactors(json!({ "storm_limit": 16 })), &dead(1, 0, 1000));
     let mut host = scene.host();
     let first_failure = (0..1000).find(|&lba| !host.write(lba, &stamped(lba, 1, 1)).unwrap().ok());
     assert_eq!(first_failure, Some(16), "more than 16 blocks within a minute trip it");
@@ -175,7 +176,7 @@ fn storm_brake_trips_and_is_rearmed() {
 #[test]
 fn full_spare_passes_the_error_on_and_loses_nothing() {
     let faults = dead(1, 0, 16384);
-    let mut scene = Scene::with(&faults, json!({ "storm_limit": 100_000 }));
+    let mut scene = Scene::of(stack_on_two_reactors(json!({ "storm_limit": 100_000 })), &faults);
     let total = scene.status()["spare"]["total"].as_u64().unwrap();
     assert!((1000..4096).contains(&total), "{total} of 4096 blocks are for data");
     let mut host = scene.host();

@@ -11,7 +11,10 @@ use e2e::{
     config::Config,
     nvme_tcp::{Host, Queue, Status, read_command, write_command},
     random::announce,
-    scene::{BASE_UUID, BLOCK, SPARE_UUID, Scene, Stack, connect, fault, fault_every, free_port, stamped},
+    scene::{
+        BASE_UUID, BLOCK, SPARE_UUID, Scene, Stack, connect, fault, fault_every, free_port, stack_on_two_reactors,
+        stamped,
+    },
     target::Target,
     wait::wait_until,
 };
@@ -24,7 +27,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Remap0 over a base whose block 5 is bad, and a spare that is made on SpareDisk0 by `spare`.
 fn start(spare: impl FnOnce(Config) -> (Config, &'static str)) -> (Target, u16) {
-    let mut target = Target::prepare();
+    let mut target = Target::prepare_on_two_reactors();
     let (base, port) = (target.file("base", 16), free_port());
     // AIO takes no ABORT.
     let config = Config::new()
@@ -141,7 +144,7 @@ fn a_reset_ends_a_rescue_that_hangs_on_the_spare_before_it_completes() {
 /// The write of the rescue is slow, and ends well: the rescue is given up all the same, and leaves nothing behind.
 #[test]
 fn what_a_rescue_would_still_do_is_not_done_after_a_reset() {
-    let stack = Stack { faulty_spare: true, ..Stack::default() };
+    let stack = Stack { faulty_spare: true, ..stack_on_two_reactors(json!({})) };
     let mut scene = Scene::of(stack, &[fault(5, 1, "write", "write_fault")]);
     let host = scene.host();
     let mut queue = host.queue(2).unwrap();
@@ -218,7 +221,7 @@ fn resets_over_rescues_lose_nothing_that_was_acknowledged() {
     // More blocks than are come to: a block is rescued only once.
     let (base_mib, spare_mib) = (256 * seconds, 32 * seconds);
     let blocks = (base_mib << 20) / BLOCK as u64;
-    let stack = Stack { base_mib, spare_mib, options: json!({ "storm_limit": 1_000_000 }), ..Stack::default() };
+    let stack = Stack { base_mib, spare_mib, ..stack_on_two_reactors(json!({ "storm_limit": 1_000_000 })) };
     let faults: Vec<Value> = vec![fault_every(3, 0, blocks, "write", "write_fault")];
     let mut scene = Scene::of(stack, &faults);
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -239,6 +242,7 @@ fn resets_over_rescues_lose_nothing_that_was_acknowledged() {
     let status = scene.status();
     let remapped = status["remapped"].as_u64().unwrap();
     announce(&format!("{done} writes acknowledged, {aborted} aborted, {remapped} blocks remapped"));
+    assert_eq!(scene.writing_threads(), 2, "hosts are on both reactors");
     assert!(done > 1000 && aborted > 0 && remapped > 100, "{done} writes, {aborted} aborted, {remapped} remapped");
     assert_eq!((&status["state"], &status["pending"], &status["lost"]), (&json!("online"), &json!(0), &json!(0)));
     scene.target.stop();

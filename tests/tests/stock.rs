@@ -91,7 +91,7 @@ fn bdevperf(config: &Config, args: &[&str]) -> (String, Value) {
         "-s",
         "1024",
         "-m",
-        slot.mask(),
+        slot.cores(),
         "-r",
         socket.to_str().unwrap(),
         "-c",

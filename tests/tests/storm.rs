@@ -8,7 +8,7 @@ use std::{
 use e2e::{
     model::Flag,
     nvme_tcp::{Host, Status},
-    scene::{BLOCK, Scene, connect, fault, free_port, stamped},
+    scene::{BLOCK, Scene, connect, fault, free_port, stack_on_two_reactors, stamped},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -43,7 +43,10 @@ fn hammer(mut host: Host, first: u64, blocks: u64, stop: &Flag) -> u64 {
 #[test]
 fn dying_base_trips_the_brake_and_the_rest_goes_on() {
     const STORM_LIMIT: u64 = 200;
-    let mut scene = Scene::with(&[fault(8000, 8, "write", "write_fault")], json!({ "storm_limit": STORM_LIMIT }));
+    let mut scene = Scene::of(
+        stack_on_two_reactors(json!({ "storm_limit": STORM_LIMIT })),
+        &[fault(8000, 8, "write", "write_fault")],
+    );
     let mut host = scene.host();
     for lba in (0..8192).step_by(32) {
         assert_eq!(host.write(lba, &stamped(lba, 32, 1)).unwrap(), Status::SUCCESS);

@@ -12,7 +12,7 @@ use e2e::{
     model::Model,
     nvme_tcp::Host,
     random::{Random, announce, seed},
-    scene::{NQN, Scene, fault_every},
+    scene::{NQN, Scene, fault_every, stack_on_two_reactors},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn survive(what: &str, end: impl FnOnce(&mut Scene, &Shared)) {
     let seed = seed();
     announce(&format!("{what}: E2E_SEED={seed}"));
     let mut random = Random::new(seed);
-    let mut scene = Scene::start(&faults());
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults());
     let shared = Shared::default();
     let mut models: Vec<Model> = (0..WRITERS).map(|_| Model::new(false)).collect();
     let hosts: Vec<Host> = (0..WRITERS).map(|_| scene.host()).collect();
@@ -109,6 +109,7 @@ fn acknowledged_writes_survive_administration_under_load() {
             saves += 1;
         }
         assert!(shared.acked.load(Ordering::Relaxed) > acked, "I/O goes on");
+        assert_eq!(scene.writing_threads(), 2, "hosts are on both reactors");
         assert!(scene.target.rpc("nvmf_get_subsystems", json!({ "nqn": NQN })).is_array());
         shared.dying.set();
     });

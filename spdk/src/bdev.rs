@@ -1,4 +1,4 @@
-//! A bdev of ours: registration, teardown, and the trampolines from SPDK's function table to the trait [`Bdev`].
+//! A bdev of ours: the trait, registration and teardown.
 //!
 //! One allocation, the node, is at the same time SPDK's `spdk_bdev`, its io_device and the module's own value, so that the
 //! hot path finds everything from the pointer that it is given. The node is reference-counted: SPDK holds one count from
@@ -11,7 +11,7 @@ use std::{
     mem::{align_of, size_of},
     num::NonZeroU8,
     ops::Deref,
-    ptr::{self, NonNull},
+    ptr,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +22,7 @@ use spdk_sys as sys;
 use uuid::Uuid;
 
 use crate::{
-    Errno, Incoming, IoKind, MemoryDomain, Module, callback, io_ref::DriverCtx, json, thread, visit::visit_channels,
+    Errno, Incoming, IoKind, MemoryDomain, Module, callback, fn_table::FunctionTable, thread, visit::visit_channels,
 };
 
 /// Where a module's context begins behind an I/O channel.
@@ -87,7 +87,6 @@ struct Node<B: Bdev> {
     device: B,
     name: CString,
     product: CString,
-    table: sys::spdk_bdev_fn_table,
     /// False from destruct on: then no I/O can come any more.
     registered: AtomicBool,
 }
@@ -121,7 +120,7 @@ impl<'a, B: Bdev> NodeRef<'a, B> {
 }
 
 /// # Safety
-/// `bdev` is a registered bdev `B`, live for `'a`.
+/// `bdev` is a registered bdev `B`, live for `'a`; SPDK passes its node as context, too.
 #[inline]
 pub(crate) unsafe fn node_of<'a, B: Bdev>(bdev: *mut sys::spdk_bdev) -> NodeRef<'a, B> {
     // SAFETY: the bdev is the first member of its node.
@@ -182,16 +181,10 @@ impl<B: Bdev> BdevHandle<B> {
         };
         let name = CString::new(properties.name.as_str()).map_err(|_| Errno::INVAL)?;
         let product = CString::new(properties.product).map_err(|_| Errno::INVAL)?;
-        // SAFETY: all zeroes is valid for both: integers, pointers, optional functions, list heads that SPDK fills in.
-        let (bdev, table) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        let node = Arc::new(Node {
-            bdev: UnsafeCell::new(bdev),
-            device,
-            name,
-            product,
-            table: function_table::<B>(table),
-            registered: AtomicBool::new(true),
-        });
+        // SAFETY: all zeroes is valid: integers, pointers, list heads that SPDK fills in.
+        let bdev = unsafe { std::mem::zeroed() };
+        let node =
+            Arc::new(Node { bdev: UnsafeCell::new(bdev), device, name, product, registered: AtomicBool::new(true) });
         let raw = node.bdev.get();
         // SAFETY: nobody else knows the bdev yet; the bdevs below are open. `&raw` avoids references to SPDK's own part.
         unsafe {
@@ -199,7 +192,7 @@ impl<B: Bdev> BdevHandle<B> {
             (*raw).name = node.name.as_ptr().cast_mut();
             (*raw).product_name = node.product.as_ptr().cast_mut();
             (*raw).module = B::module().raw();
-            (*raw).fn_table = &raw const node.table;
+            (*raw).fn_table = FunctionTable::<B>::TABLE;
             (*raw).blockcnt = properties.blocks;
             (*raw).write_cache = properties.write_cache.into();
             (*raw).uuid.u.raw = properties.uuid.into_bytes();
@@ -250,8 +243,10 @@ impl<B: Bdev> BdevHandle<B> {
     /// Unregisters the bdev; resolves when its destruct has ended. Who has it open is told to close it. App thread only.
     /// [`Errno::NODEV`] once the bdev is being destructed, [`Errno::BUSY`] if somebody else unregisters it.
     pub async fn unregister(&self) -> Result<(), Errno> {
+        /// # Safety
+        /// SPDK calls it once, with the argument made below.
         unsafe extern "C" fn unregistered(arg: *mut c_void, rc: c_int) {
-            // SAFETY: the argument made below; SPDK calls this once.
+            // SAFETY: the caller vouches for the argument.
             unsafe { callback::answer(arg, rc) };
         }
         if !self.0.registered.load(Ordering::Acquire) {
@@ -282,79 +277,14 @@ impl<B: Bdev> BdevHandle<B> {
     }
 }
 
-fn function_table<B: Bdev>(mut table: sys::spdk_bdev_fn_table) -> sys::spdk_bdev_fn_table {
-    table.destruct = Some(destruct::<B>);
-    table.submit_request = Some(submit_request::<B>);
-    table.io_type_supported = Some(io_type_supported::<B>);
-    table.get_io_channel = Some(get_io_channel);
-    table.dump_info_json = Some(dump_info_json::<B>);
-    table.write_config_json = Some(write_config_json::<B>);
-    table.get_memory_domains = Some(get_memory_domains::<B>);
-    table
-}
-
-unsafe extern "C" fn submit_request<B: Bdev>(ch: *mut sys::spdk_io_channel, io: *mut sys::spdk_bdev_io) {
-    // SAFETY: SPDK passes a live I/O, its channel and its bdev, all of type B, on the I/O's thread, with room for a DriverCtx
-    // (Module::ctx_size) that nobody else knows.
-    unsafe {
-        let device = node_of::<B>((*io).bdev).device();
-        let ctx = (&raw mut (*io).driver_ctx).cast::<DriverCtx>();
-        (&raw mut (*ctx).channel).write(ch);
-        (&raw mut (*ctx).stamp).write(None);
-        device.submit(channel_of::<B>(ch), Incoming::from_raw(NonNull::new_unchecked(io)));
-    }
-}
-
-unsafe extern "C" fn io_type_supported<B: Bdev>(ctx: *mut c_void, kind: sys::spdk_bdev_io_type) -> bool {
-    let kind = IoKind::from_raw(kind);
-    // SAFETY: ctx is the node, which lives while it is registered.
-    kind != IoKind::Unsupported && unsafe { &*ctx.cast::<Node<B>>() }.device.supports(kind)
-}
-
-unsafe extern "C" fn get_io_channel(ctx: *mut c_void) -> *mut sys::spdk_io_channel {
-    // SAFETY: the node is registered as io_device.
-    unsafe { sys::spdk_get_io_channel(ctx) }
-}
-
-unsafe extern "C" fn dump_info_json<B: Bdev>(ctx: *mut c_void, w: *mut sys::spdk_json_write_ctx) -> c_int {
-    // SAFETY: ctx is the node; the writer has an open object.
-    unsafe {
-        let (name, value) = (*ctx.cast::<Node<B>>()).device.info();
-        json::write_named(w, name, &value);
-    }
-    0
-}
-
-unsafe extern "C" fn write_config_json<B: Bdev>(bdev: *mut sys::spdk_bdev, w: *mut sys::spdk_json_write_ctx) {
-    // SAFETY: the bdev is a registered B.
-    if let Some((method, params)) = unsafe { node_of::<B>(bdev) }.device().config() {
-        // SAFETY: the writer is inside an array of calls.
-        unsafe { json::write_value(w, &serde_json::json!({ "method": method, "params": params })) };
-    }
-}
-
-/// Writes as many as there is room for, and answers how many there are.
-unsafe extern "C" fn get_memory_domains<B: Bdev>(
-    ctx: *mut c_void,
-    domains: *mut *mut sys::spdk_memory_domain,
-    room: c_int,
-) -> c_int {
-    // SAFETY: ctx is the node, which lives while it is registered.
-    let all = unsafe { &*ctx.cast::<Node<B>>() }.device.memory_domains();
-    let room = if domains.is_null() { 0 } else { usize::try_from(room).unwrap_or(0) };
-    for (at, domain) in all.iter().take(room).enumerate() {
-        // SAFETY: the array has room for so many.
-        unsafe { domains.add(at).write(domain.raw()) };
-    }
-    c_int::try_from(all.len()).unwrap_or(c_int::MAX)
-}
-
+/// # Safety
+/// SPDK calls it with a registered node `B` as io_device, and room for a channel at `ctx`.
 unsafe extern "C" fn create_channel<B: Bdev>(io_device: *mut c_void, ctx: *mut c_void) -> c_int {
-    // SAFETY: the io_device is the node; SPDK has made room for a channel at ctx.
+    // SAFETY: the caller vouches for the node.
     let device = unsafe { &(*io_device.cast::<Node<B>>()).device };
     match device.create_channel() {
         Ok(channel) => {
-            // SAFETY: as above; nothing is there yet.
+            // SAFETY: there is room, and nothing is there yet.
             unsafe { ptr::write(ctx.cast::<B::Channel>(), channel) };
             0
         }
@@ -362,15 +292,20 @@ unsafe extern "C" fn create_channel<B: Bdev>(io_device: *mut c_void, ctx: *mut c
     }
 }
 
+/// # Safety
+/// SPDK calls it once for each channel that was created, on its thread.
 unsafe extern "C" fn destroy_channel<B: Bdev>(_io_device: *mut c_void, ctx: *mut c_void) {
-    // SAFETY: create_channel has put the value there; SPDK calls this once, on the same thread.
+    // SAFETY: create_channel has put the value there.
     unsafe { ptr::drop_in_place(ctx.cast::<B::Channel>()) };
 }
 
 /// Asynchronous: 1 is returned, and SPDK is told when all is done. First the last channels go, then the device gives up
 /// what it has.
-unsafe extern "C" fn destruct<B: Bdev>(ctx: *mut c_void) -> c_int {
-    // SAFETY: ctx is the node, which SPDK's count keeps until `destructed` gives it back.
+///
+/// # Safety
+/// SPDK calls it once for each node `B` that was registered.
+pub(crate) unsafe extern "C" fn destruct<B: Bdev>(ctx: *mut c_void) -> c_int {
+    // SAFETY: SPDK's count keeps the node until `destructed` gives it back.
     unsafe {
         (*ctx.cast::<Node<B>>()).registered.store(false, Ordering::Release);
         sys::spdk_io_device_unregister(ctx, Some(destructed::<B>));
@@ -378,6 +313,8 @@ unsafe extern "C" fn destruct<B: Bdev>(ctx: *mut c_void) -> c_int {
     1
 }
 
+/// # Safety
+/// SPDK calls it once, when no channel of the node `B` is left.
 unsafe extern "C" fn destructed<B: Bdev>(io_device: *mut c_void) {
     // SAFETY: takes back the count that `register` took for SPDK, once: nothing of SPDK's refers to the node any more
     // but the unregister callback, which is called below.
@@ -389,6 +326,8 @@ unsafe extern "C" fn destructed<B: Bdev>(io_device: *mut c_void) {
     });
 }
 
+/// # Safety
+/// SPDK calls it once for a node `B` whose registration failed.
 unsafe extern "C" fn forget_node<B: Bdev>(io_device: *mut c_void) {
     // SAFETY: gives back the count that `register` took for SPDK, once.
     drop(unsafe { Arc::from_raw(io_device.cast::<Node<B>>().cast_const()) });

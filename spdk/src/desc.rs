@@ -149,13 +149,15 @@ pub fn bdev_exists(name: &str) -> bool {
     std::ffi::CString::new(name).is_ok_and(|name| unsafe { !sys::spdk_bdev_get_by_name(name.as_ptr()).is_null() })
 }
 
+/// # Safety
+/// SPDK calls it with the handler that was given at open, which is freed only after the close, on this same thread.
 unsafe extern "C" fn event(kind: sys::spdk_bdev_event_type, _bdev: *mut sys::spdk_bdev, ctx: *mut c_void) {
     let kind = match kind {
         sys::SPDK_BDEV_EVENT_REMOVE => Event::Remove,
         sys::SPDK_BDEV_EVENT_RESIZE => Event::Resize,
         _ => Event::Other,
     };
-    // SAFETY: `ctx` is the handler given at open; it is freed only after the close, which happens on this same thread.
+    // SAFETY: the caller vouches for the handler.
     let handler = unsafe { Rc::clone(&*ctx.cast::<Handler>()) };
     handler(kind);
 }

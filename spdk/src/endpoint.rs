@@ -159,8 +159,10 @@ impl Endpoint {
     /// Aborts what was sent here on this channel for `of`; the answer is whether there was something, and all of it could be.
     /// It is asked for before this returns: whatever is sent later is not meant.
     pub fn abort(&self, of: IoId) -> impl Future<Output = bool> + use<> {
+        /// # Safety
+        /// SPDK calls it once, with the completed abort and the argument made for it.
         unsafe extern "C" fn done(abort: *mut sys::spdk_bdev_io, success: bool, arg: *mut c_void) {
-            // SAFETY: SPDK calls this once, with the completed abort and the argument made for it.
+            // SAFETY: the caller vouches for both.
             unsafe {
                 sys::spdk_bdev_free_io(abort);
                 callback::answer(arg, success);

@@ -136,13 +136,15 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     }
 }
 
+/// # Safety
+/// SPDK calls it once for each child, completed, with the parent as argument, on the parent's thread.
 unsafe extern "C" fn part_done<B: Bdev, K: Ranged, H: OnFan<B, K>>(
     child: *mut sys::spdk_bdev_io,
     _success: bool,
     arg: *mut c_void,
 ) {
     let Some(io) = NonNull::new(arg.cast()) else { return };
-    // SAFETY: SPDK calls this once for each child, with the parent as argument, on the parent's thread.
+    // SAFETY: the caller vouches for both.
     unsafe {
         let child = Child::from_raw(child);
         let fan = &mut *fan_of::<B, K>(io);

@@ -136,13 +136,17 @@ impl<K: Kind + Send, T: Keep> Flight<K, T> {
         }
     }
 
+    /// # Safety
+    /// SPDK calls it once, with the flight that waited, whose entry it has taken out of its queue.
     unsafe extern "C" fn free(arg: *mut c_void) {
-        // SAFETY: the flight that waited; SPDK has taken the entry out of its queue and calls this once.
+        // SAFETY: the caller vouches for the flight.
         unsafe { Box::from_raw(arg.cast::<Self>()) }.launch();
     }
 
+    /// # Safety
+    /// SPDK calls it once for each submitted I/O, completed, with the flight that was leaked for it.
     unsafe extern "C" fn done(child: *mut sys::spdk_bdev_io, _success: bool, arg: *mut c_void) {
-        // SAFETY: SPDK calls this once for each submitted I/O, with the flight that was leaked for it.
+        // SAFETY: the caller vouches for both.
         let (child, flight) = unsafe { (Child::from_raw(child), Box::from_raw(arg.cast::<Self>())) };
         flight.keep.ended(IoId(arg));
         let outcome = child.outcome();

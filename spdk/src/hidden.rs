@@ -67,6 +67,8 @@ impl HiddenMemory {
     }
 }
 
+/// # Safety
+/// SPDK passes what came with an I/O in this domain, which keeps it, and local vectors.
 unsafe extern "C" fn pull(
     _domain: *mut sys::spdk_memory_domain,
     ctx: *mut c_void,
@@ -77,7 +79,7 @@ unsafe extern "C" fn pull(
     done: sys::spdk_memory_domain_data_cpl_cb,
     arg: *mut c_void,
 ) -> c_int {
-    // SAFETY: SPDK passes what came with the I/O, which keeps the domain, and local vectors.
+    // SAFETY: the caller vouches for all of it.
     unsafe {
         (*ctx.cast::<Inner>()).pulls.fetch_add(1, Ordering::Relaxed);
         let mut from = revealed(from, from_count);
@@ -86,6 +88,8 @@ unsafe extern "C" fn pull(
     }
 }
 
+/// # Safety
+/// As for [`pull`].
 unsafe extern "C" fn push(
     _domain: *mut sys::spdk_memory_domain,
     ctx: *mut c_void,

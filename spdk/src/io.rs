@@ -162,9 +162,11 @@ impl<B: Bdev, K: Kind> Io<B, K> {
     /// after a submission to `to` found none. Gives the I/O back if there are structures after all.
     #[cold]
     pub fn wait<H: OnFree<B, K>>(self, to: &Endpoint, mark: u64) -> Result<(), Self> {
+        /// # Safety
+        /// SPDK calls it once, with the I/O that was given up below, when its mark was written.
         unsafe extern "C" fn free<B: Bdev, K: Kind, H: OnFree<B, K>>(arg: *mut c_void) {
             let Some(raw) = NonNull::new(arg.cast()) else { return };
-            // SAFETY: `arg` is the I/O that was given up below; its mark was written then.
+            // SAFETY: the caller vouches for the I/O and its mark.
             let (io, mark) = unsafe {
                 let io = Io::<B, K>::from_raw(raw);
                 let mark = (*io.driver_ctx()).mark;
@@ -210,9 +212,11 @@ pub(crate) fn wait_entry(
 impl<B: Bdev> Io<B, Read> {
     /// Gets a buffer for a read that came without one, then submits it to the bdev again.
     pub fn get_buffer(self) {
+        /// # Safety
+        /// SPDK calls it once, with the I/O that was given up below.
         unsafe extern "C" fn got<B: Bdev>(_ch: *mut sys::spdk_io_channel, io: *mut sys::spdk_bdev_io, success: bool) {
             let Some(raw) = NonNull::new(io) else { return };
-            // SAFETY: comes back from `get_buffer`, which gave the I/O up.
+            // SAFETY: the caller vouches for the I/O.
             let io = unsafe { Io::<B, Read>::from_raw(raw) };
             match success {
                 true => Incoming::Read(io).submit(),
@@ -230,12 +234,14 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     /// back, or when there is no I/O structure for it; other failures complete it.
     #[inline(always)]
     pub fn forward<H: OnChild<B, K>>(self, to: &Endpoint, lba: u64) {
+        /// # Safety
+        /// SPDK calls it once, with a completed child and the I/O that was given up below, which is not NULL.
         unsafe extern "C" fn done<B: Bdev, K: Kind, H: OnChild<B, K>>(
             child: *mut sys::spdk_bdev_io,
             _success: bool,
             arg: *mut c_void,
         ) {
-            // SAFETY: `arg` is the I/O that `forward` gave up, not NULL; SPDK calls this once, with a completed child.
+            // SAFETY: the caller vouches for both.
             let (io, child) =
                 unsafe { (Io::<B, K>::from_raw(NonNull::new_unchecked(arg.cast())), Child::from_raw(child)) };
             H::done(io, child);

@@ -18,6 +18,7 @@ mod endpoint;
 mod errno;
 mod fan;
 mod flight;
+mod fn_table;
 mod held;
 mod hidden;
 mod io;

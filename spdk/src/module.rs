@@ -87,22 +87,24 @@ impl Module {
     }
 }
 
-unsafe extern "C" fn init<M: BdevModule>() -> c_int {
+extern "C" fn init<M: BdevModule>() -> c_int {
     M::init();
     0
 }
 
-unsafe extern "C" fn fini_start<M: BdevModule>() {
+extern "C" fn fini_start<M: BdevModule>() {
     M::fini_start();
 }
 
-unsafe extern "C" fn fini<M: BdevModule>() {
+extern "C" fn fini<M: BdevModule>() {
     M::fini();
 }
 
+/// # Safety
+/// SPDK passes a writer that is inside an array of calls.
 unsafe extern "C" fn config_json<M: BdevModule>(w: *mut sys::spdk_json_write_ctx) -> c_int {
     for (method, params) in M::config() {
-        // SAFETY: the writer is inside an array of calls.
+        // SAFETY: the caller vouches for the writer.
         unsafe { json::write_value(w, &json!({ "method": method, "params": params })) };
     }
     0
@@ -110,8 +112,10 @@ unsafe extern "C" fn config_json<M: BdevModule>(w: *mut sys::spdk_json_write_ctx
 
 /// Waits until no module examines a bdev any more. Not to be called while examining: that would wait for itself. App thread.
 pub async fn wait_for_examine() -> Result<(), Errno> {
+    /// # Safety
+    /// SPDK calls it once, with the sender that was leaked below.
     unsafe extern "C" fn examined(arg: *mut c_void) {
-        // SAFETY: the sender leaked below; SPDK calls this once.
+        // SAFETY: the caller vouches for the sender.
         let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<()>>()) };
         let _ = answer.send(());
     }
@@ -138,8 +142,10 @@ unsafe fn examined<M: BdevModule>(bdev: *mut sys::spdk_bdev) -> Option<BdevInfo>
     unsafe { ((*bdev).module != M::module().raw()).then(|| info_of(bdev)) }
 }
 
+/// # Safety
+/// SPDK passes a live bdev.
 unsafe extern "C" fn examine_config<M: BdevModule>(bdev: *mut sys::spdk_bdev) {
-    // SAFETY: SPDK shows a live bdev.
+    // SAFETY: the caller vouches for the bdev.
     if let Some(info) = unsafe { examined::<M>(bdev) } {
         M::examine_config(&info);
     }
@@ -147,8 +153,10 @@ unsafe extern "C" fn examine_config<M: BdevModule>(bdev: *mut sys::spdk_bdev) {
     unsafe { sys::spdk_bdev_module_examine_done(M::module().raw()) };
 }
 
+/// # Safety
+/// SPDK passes a live bdev.
 unsafe extern "C" fn examine_disk<M: BdevModule>(bdev: *mut sys::spdk_bdev) {
-    // SAFETY: SPDK shows a live bdev.
+    // SAFETY: the caller vouches for the bdev.
     let info = unsafe { examined::<M>(bdev) };
     thread::spawn(async move {
         if let Some(info) = info {
@@ -159,7 +167,7 @@ unsafe extern "C" fn examine_disk<M: BdevModule>(bdev: *mut sys::spdk_bdev) {
     });
 }
 
-unsafe extern "C" fn ctx_size() -> c_int {
+extern "C" fn ctx_size() -> c_int {
     size_of::<DriverCtx>() as c_int
 }
 

@@ -51,9 +51,11 @@ pub fn register<M: Method>() {
     unsafe { sys::spdk_rpc_register_method(M::NAME.as_ptr(), Some(handle::<M>), sys::SPDK_RPC_RUNTIME) };
 }
 
+/// # Safety
+/// SPDK passes a request that is answered once, and its parsed parameters or NULL, which live until this returns.
 unsafe extern "C" fn handle<M: Method>(request: *mut sys::spdk_jsonrpc_request, params: *const sys::spdk_json_val) {
     let request = Request(request);
-    // SAFETY: SPDK passes the parsed parameters, or NULL; they are read before this returns.
+    // SAFETY: the caller vouches for the parameters.
     match unsafe { json::read(params) }.and_then(decode::<M::Params>) {
         Ok(params) => thread::spawn(async move { request.answer(M::call(params).await) }),
         Err(message) => {

@@ -52,9 +52,11 @@ impl Drop for Timer {
     }
 }
 
+/// # Safety
+/// SPDK calls it with a waiter whose timer exists: the poller is unregistered with it.
 unsafe extern "C" fn over(arg: *mut c_void) -> c_int {
     let waiter = arg.cast::<Waiter>();
-    // SAFETY: the poller runs only while its timer, and so the waiter, exists. Unregistering sets the handle to NULL.
+    // SAFETY: the caller vouches for the waiter. Unregistering sets the handle to NULL.
     let answer = unsafe {
         sys::spdk_poller_unregister(&raw mut (*waiter).poller);
         (*waiter).answer.take()

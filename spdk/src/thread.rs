@@ -45,8 +45,10 @@ impl Thread {
 
     /// As `send`, for work that is not `Send`: the caller sees to it that it may run and be dropped over there.
     pub(crate) fn send_local<F: FnOnce() + 'static>(self, work: F) -> Result<(), Errno> {
+        /// # Safety
+        /// SPDK calls it once, with the box that was leaked below.
         unsafe extern "C" fn run<F: FnOnce()>(arg: *mut c_void) {
-            // SAFETY: `arg` is the box leaked below; the message is delivered once.
+            // SAFETY: the caller vouches for the box.
             let work = unsafe { Box::from_raw(arg.cast::<F>()) };
             work();
         }
@@ -85,9 +87,11 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
         return;
     };
     let schedule = move |runnable: Runnable| {
+        /// # Safety
+        /// SPDK calls it once, with the task that was leaked below.
         unsafe extern "C" fn run(arg: *mut c_void) {
             if let Some(raw) = NonNull::new(arg.cast()) {
-                // SAFETY: `arg` came from Runnable::into_raw below; the message is delivered once.
+                // SAFETY: the caller vouches for the task.
                 unsafe { Runnable::<()>::from_raw(raw) }.run();
             }
         }

@@ -26,8 +26,10 @@ pub(crate) unsafe fn visit_channels<B: Bdev, F: Future<Output = ()> + 'static>(
         visit: Box<Visit<B>>,
         over: *mut c_void,
     }
+    /// # Safety
+    /// SPDK passes an iterator with the round made below, which lives until `over`, on the channel's thread.
     unsafe extern "C" fn next<B: Bdev>(iter: *mut sys::spdk_io_channel_iter) {
-        // SAFETY: an iterator of SPDK's, with the round made below, which lives until `over`; this is the channel's thread.
+        // SAFETY: the caller vouches for the iterator, and `over` has not been called.
         let visited = unsafe {
             let round = sys::spdk_io_channel_iter_get_ctx(iter).cast::<Round<B>>();
             ((*round).visit)(channel_of::<B>(sys::spdk_io_channel_iter_get_channel(iter)))
@@ -38,8 +40,10 @@ pub(crate) unsafe fn visit_channels<B: Bdev, F: Future<Output = ()> + 'static>(
             unsafe { sys::spdk_for_each_channel_continue(iter, 0) };
         });
     }
+    /// # Safety
+    /// SPDK calls it once, after the last visit, with the round made below.
     unsafe extern "C" fn over<B: Bdev>(iter: *mut sys::spdk_io_channel_iter, _status: c_int) {
-        // SAFETY: the round made below; SPDK calls this once, after the last visit.
+        // SAFETY: the caller vouches for the round.
         unsafe {
             let round = Box::from_raw(sys::spdk_io_channel_iter_get_ctx(iter).cast::<Round<B>>());
             callback::answer(round.over, ());

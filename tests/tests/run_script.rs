@@ -1,6 +1,6 @@
 //! scripts/run.sh as an operator uses it: start, Ctrl-C, start again.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use e2e::{
     app::{App, Slot},
@@ -103,4 +103,45 @@ fn run_refuses_nonsense() {
         assert!(!done.status.success(), "{args:?}");
         assert!(String::from_utf8_lossy(&done.stderr).contains(word), "{args:?}: {done:?}");
     }
+}
+
+/// The demo tells by counters and statuses whether its faults work and its data is there.
+#[test]
+fn the_demo_holds() {
+    let _slot = Slot::take_all();
+    let done = Command::new(script("run.sh")).arg("--demo").output().unwrap();
+    assert!(
+        done.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+#[test]
+fn an_spdk_that_is_too_old_is_refused() {
+    let tree = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("include/spdk/bdev_module.h", ""),
+        // As in SPDK: the number is looked at again below its definition.
+        (
+            "include/spdk/version.h",
+            "#define SPDK_VERSION_MAJOR 25\n#define SPDK_VERSION_MINOR 9\n#if SPDK_VERSION_MINOR < 10\n#endif\n",
+        ),
+        ("build/lib/libspdk_bdev.so", ""),
+        ("build/bin/spdk_tgt", ""),
+    ] {
+        let file = tree.path().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let check = || Command::new(script("get-spdk.sh")).env("SPDK_DIR", tree.path()).output().unwrap();
+    let refused = check();
+    assert!(!refused.status.success(), "{refused:?}");
+    let sentence = String::from_utf8_lossy(&refused.stderr);
+    assert!(sentence.contains("is SPDK 25.09; bdev_remap needs 26.01 or newer"), "{sentence}");
+    let newer = "#define SPDK_VERSION_MAJOR 26\n#define SPDK_VERSION_MINOR 5\n";
+    fs::write(tree.path().join("include/spdk/version.h"), newer).unwrap();
+    assert!(check().status.success(), "{:?}", check());
 }

@@ -45,9 +45,9 @@ impl Bdev for Remap {
     fn supports(&self, kind: IoKind) -> bool {
         match kind {
             IoKind::Read | IoKind::Write | IoKind::Flush | IoKind::Abort => true,
-            IoKind::WriteZeroes => self.abilities.base_zeroes,
-            IoKind::Unmap => self.abilities.base_unmap,
-            IoKind::Reset => self.abilities.base_reset,
+            IoKind::WriteZeroes => self.abilities.base.zeroes,
+            IoKind::Unmap => self.abilities.base.unmap,
+            IoKind::Reset => self.abilities.base.reset,
             IoKind::Unsupported => false,
         }
     }

@@ -1,4 +1,4 @@
-//! What one thread needs to reach both devices, and what it knows of the I/O that is under way.
+//! What one thread needs to reach the devices, and what it knows of the I/O that is under way.
 
 use std::{
     future::Future,
@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use remap_core::{Extent, Gate};
+use remap_core::{Extent, Gate, PerSlot, Slot};
 use spdk::{Desc, Endpoint, Errno, IoId};
 
 use crate::held::Holder;
@@ -15,8 +15,8 @@ use crate::held::Holder;
 pub struct Channel {
     /// To the base.
     pub base: Endpoint,
-    /// To the spare.
-    pub spare: Endpoint,
+    /// To the spare in each slot where there is one.
+    pub spares: PerSlot<Option<Endpoint>>,
     /// What all I/O to blocks goes through.
     pub gate: Rc<Gate>,
     /// The I/O that is held here.
@@ -24,14 +24,29 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Channels of both devices for the current thread, and a gate that is closed for these blocks.
-    pub fn new(base: &Desc, spare: &Desc, closed: Vec<Extent>, resetting: &Arc<AtomicBool>) -> Result<Channel, Errno> {
+    /// Channels of all devices for the current thread, and a gate that is closed for these blocks.
+    pub fn new(
+        base: &Desc,
+        spares: &PerSlot<Option<Desc>>,
+        closed: Vec<Extent>,
+        resetting: &Arc<AtomicBool>,
+    ) -> Result<Channel, Errno> {
+        let mut endpoints = PerSlot::default();
+        for (slot, spare) in spares.iter() {
+            endpoints[slot] = spare.as_ref().map(Endpoint::new).transpose()?;
+        }
         Ok(Channel {
             base: Endpoint::new(base)?,
-            spare: Endpoint::new(spare)?,
+            spares: endpoints,
             gate: Rc::new(Gate::new(closed)),
             holder: Holder::new(resetting),
         })
+    }
+
+    /// The spares in these slots.
+    pub fn spares_in(&self, slots: PerSlot<bool>) -> impl Iterator<Item = (Slot, &Endpoint)> {
+        let there = self.spares.iter().filter_map(|(slot, spare)| Some((slot, spare.as_ref()?)));
+        there.filter(move |(slot, _)| slots[*slot])
     }
 
     /// Gives up all that is held.

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use futures_util::future::{OptionFuture, join};
+use futures_util::future::{OptionFuture, join, join_all};
 use remap_core::{BaseLba, Extent, Request, Route, route};
 use spdk::{Abort, Io, Reset, Status, thread};
 
@@ -16,7 +16,7 @@ fn route_of(device: &Remap, request: Request) -> Route {
     route(request, Extent::new(BaseLba(0), 0), &device.table, &device.abilities)
 }
 
-/// Resets the devices, both at one time, and ends with ABORTED what is held: when the reset completes nothing is under way
+/// Resets the devices, all at one time, and ends with ABORTED what is held: when the reset completes nothing is under way
 /// that was submitted before it. Until then the bdev layer lets nothing new in. Metadata I/O to the spare is aborted with the
 /// rest; `remap-core` tries it again.
 #[cold]
@@ -36,19 +36,19 @@ pub fn reset(device: &Remap, io: Io<Remap, Reset>) {
         io.visit_channels(give_up).await;
         let channel = io.channel();
         let base: OptionFuture<_> = devices.base.then(|| channel.base.reset()).into();
-        let spare: OptionFuture<_> = devices.spare.then(|| channel.spare.reset()).into();
-        let (base, spare) = join(base, spare).await;
+        let spares = join_all(channel.spares_in(devices.spares).map(|(_, spare)| spare.reset()));
+        let (base, spares) = join(base, spares).await;
         let drained = |channel: &Channel| {
             let holder = channel.holder.clone();
             async move { holder.emptied().await }
         };
         io.visit_channels(drained).await;
         io.bdev().resetting.store(false, Ordering::Release);
-        io.complete(base.unwrap_or(Ok(())).and(spare.unwrap_or(Ok(()))));
+        io.complete(base.into_iter().chain(spares).collect());
     });
 }
 
-/// Aborts an I/O: where it is held, or on the devices, both at one time.
+/// Aborts an I/O: where it is held, or on the devices, all at one time.
 #[cold]
 pub fn abort(device: &Remap, channel: &Channel, io: Io<Remap, Abort>) {
     let target = io.target();
@@ -58,10 +58,10 @@ pub fn abort(device: &Remap, channel: &Channel, io: Io<Remap, Abort>) {
     match route_of(device, Request::Abort) {
         Route::AnyOf(devices) => {
             let base: OptionFuture<_> = devices.base.then(|| channel.base.abort(target)).into();
-            let spare: OptionFuture<_> = devices.spare.then(|| channel.spare.abort(target)).into();
+            let spares = join_all(channel.spares_in(devices.spares).map(|(_, spare)| spare.abort(target)));
             answer(io, async move {
-                let (base, spare) = join(base, spare).await;
-                base == Some(true) || spare == Some(true)
+                let (base, spares) = join(base, spares).await;
+                base == Some(true) || spares.contains(&true)
             });
         }
         Route::Fail(status) => io.complete(Err(to_spdk(status))),

@@ -3,12 +3,14 @@
 //! What can be wrong is looked at first, then the members are claimed, then the set is opened, which may format the spare, and
 //! last the bdev is registered. On failure everything is as it was, unless the error says otherwise.
 
+use std::rc::Rc;
+
 use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn, format::superblock::NAME_MAX};
 use spdk::{BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_exists, rpc::Error, wait_for_examine};
 use uuid::Uuid;
 
 use crate::{
-    device::{Below, Names, Remap},
+    device::{Names, Remap},
     members,
     options::options,
     registry::{self, Begun},
@@ -156,7 +158,7 @@ fn agree(existing: &Remap, creation: &Creation, plan: &Plan) -> Result<(), Error
 }
 
 /// Opens and claims both members. `kept` is the base, if the set had it already.
-async fn take(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) -> Result<Below, Error> {
+async fn take(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) -> Result<(Desc, Desc), Error> {
     let spare = members::open(Member::Spare, &plan.spare.name, tag)?;
     let base = match kept.filter(|base| base.info().name == plan.base.name) {
         Some(base) => base,
@@ -174,7 +176,7 @@ async fn take(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         By::Operator { .. } => members::claim(Member::Spare, &spare)?,
         By::Assembly => members::claim_in_the_end(Member::Spare, &spare).await?,
     }
-    Ok(Below { base, spare })
+    Ok((base, spare))
 }
 
 async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) -> Result<BdevHandle<Remap>, Error> {
@@ -186,8 +188,8 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
             return Err(Error::new(Errno::EXIST, why));
         }
     }
-    let below = take(creation, plan, tag, kept).await?;
-    for (member, desc) in [(Member::Base, &below.base), (Member::Spare, &below.spare)] {
+    let (base_desc, spare_desc) = take(creation, plan, tag, kept).await?;
+    for (member, desc) in [(Member::Base, &base_desc), (Member::Spare, &spare_desc)] {
         if !desc.supports(IoKind::Flush) {
             let member = member.parameter();
             log::warn!("{name}: {member} {desc:?} takes no FLUSH: it alone decides what survives a loss of power");
@@ -209,7 +211,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         stated_end: None,
     };
     let on_spare = format!("spare_bdev {}", spare.name);
-    let device = Spare::new(&below.spare, spare).map_err(failed(&on_spare))?;
+    let device = Spare::new(&spare_desc, spare).map_err(failed(&on_spare))?;
     let threads = Threads::default();
     let engine = Engine::open(device.clone(), threads.clone(), params).await;
     let engine = engine.map_err(|error| to_rpc(&on_spare, &error))?;
@@ -221,13 +223,20 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         blocks: base.blocks,
         write_cache: base.write_cache || spare.write_cache,
     };
-    let (base_desc, spare_desc, status) = (below.base.clone(), below.spare.clone(), engine.status());
+    let status = engine.status();
     let names = Names { name: name.clone(), base_bdev: base.name.clone(), spare_bdev: spare.name.clone() };
     let remap_on = creation.remap_on.unwrap_or(RemapOn::Media);
-    let remap = Remap::new(names, engine, device, below, remap_on);
+    let opened = Rc::clone(&engine);
+    let remap = Remap::new(names, engine, device, (base_desc.clone(), spare_desc.clone()), remap_on);
     let remap = remap.ok_or_else(|| Error::new(Errno::INVAL, "not on an SPDK thread"))?;
-    let handle = BdevHandle::register(remap, properties, &[&base_desc, &spare_desc])
-        .map_err(failed("name: the bdev was not registered"))?;
+    let handle = match BdevHandle::register(remap, properties, &[&base_desc, &spare_desc]) {
+        Ok(handle) => handle,
+        Err(errno) => {
+            // As in `Remap::give_up`: before the devices are.
+            opened.close().await;
+            return Err(failed("name: the bdev was not registered")(errno));
+        }
+    };
     threads.watch(handle.downgrade());
     log::info!(
         "{name}: {:?} on base {} and spare {}: {} blocks remapped, {} pending, {} lost, {} of {} spare blocks free",

@@ -8,9 +8,9 @@ use std::{
     },
 };
 
-use remap_core::{Abilities, Counters, Extent, RemapOn, SpareIndex, Table};
+use remap_core::{Abilities, At, Counters, Extent, PerSlot, RemapOn, Table, Takes};
 use serde_json::{Value, json};
-use spdk::{Desc, Errno, IoKind, MemoryDomain, thread::Bound};
+use spdk::{Desc, Endpoint, Errno, IoKind, MemoryDomain, thread::Bound};
 
 use crate::{
     channel::Channel,
@@ -22,10 +22,8 @@ use crate::{
 pub struct Remap {
     /// The remap table.
     pub table: Arc<Table>,
-    /// LBA, on the spare, of the first block of its data area.
-    pub data_start: u64,
-    /// Length of the data area in blocks.
-    pub data_blocks: u64,
+    /// Where the data is on each spare.
+    pub data: PerSlot<DataArea>,
     /// Which I/O the devices take.
     pub abilities: Abilities,
     /// Option `remap_on` is "any".
@@ -58,12 +56,30 @@ pub struct Names {
     pub spare_bdev: String,
 }
 
-/// The bdevs below.
-pub struct Below {
-    /// The base, claimed.
-    pub base: Desc,
-    /// The spare, claimed.
-    pub spare: Desc,
+/// The data area of a spare; of no blocks where there is no spare.
+#[derive(Clone, Copy, Default)]
+pub struct DataArea {
+    /// LBA of its first block.
+    pub start: u64,
+    /// Length in blocks.
+    pub blocks: u64,
+}
+
+/// The bdevs below, claimed.
+struct Below {
+    base: Desc,
+    spares: PerSlot<Option<Desc>>,
+}
+
+/// What a device takes.
+fn takes(desc: &Desc) -> Takes {
+    Takes {
+        flush: desc.supports(IoKind::Flush),
+        unmap: desc.supports(IoKind::Unmap),
+        zeroes: desc.supports(IoKind::WriteZeroes),
+        reset: desc.supports(IoKind::Reset),
+        abort: desc.supports(IoKind::Abort),
+    }
 }
 
 /// What is to be done, and was done, at the end.
@@ -77,27 +93,27 @@ struct End {
 
 impl Remap {
     /// A bdev on an engine that has loaded its set. Owner thread.
-    pub fn new(names: Names, engine: Rc<RemapEngine>, spare: Spare, below: Below, remap_on: RemapOn) -> Option<Remap> {
+    pub fn new(
+        names: Names,
+        engine: Rc<RemapEngine>,
+        spare: Spare,
+        (base_desc, spare_desc): (Desc, Desc),
+        remap_on: RemapOn,
+    ) -> Option<Remap> {
+        let slot = engine.slot();
         let abilities = Abilities {
-            base_cache: below.base.info().write_cache,
-            base_flush: below.base.supports(IoKind::Flush),
-            spare_flush: below.spare.supports(IoKind::Flush),
-            base_unmap: below.base.supports(IoKind::Unmap),
-            spare_unmap: below.spare.supports(IoKind::Unmap),
-            base_zeroes: below.base.supports(IoKind::WriteZeroes),
-            spare_zeroes: below.spare.supports(IoKind::WriteZeroes),
-            base_reset: below.base.supports(IoKind::Reset),
-            spare_reset: below.spare.supports(IoKind::Reset),
-            base_abort: below.base.supports(IoKind::Abort),
-            spare_abort: below.spare.supports(IoKind::Abort),
+            base_cache: base_desc.info().write_cache,
+            base: takes(&base_desc),
+            spares: PerSlot::only(slot, takes(&spare_desc)),
         };
         let (table, counters) = (Arc::clone(engine.table()), Arc::clone(engine.counters()));
-        let (data_start, data_blocks) = (engine.layout().data_start.0, engine.layout().data_blocks.into());
+        let layout = engine.layout();
+        let data = DataArea { start: layout.data_start.0, blocks: layout.data_blocks.into() };
+        let data = PerSlot::only(slot, data);
         let owned = Bound::new(Owned { engine, spare })?;
         Some(Remap {
             table,
-            data_start,
-            data_blocks,
+            data,
             abilities,
             any_error: AtomicBool::new(remap_on == RemapOn::Any),
             resetting: Arc::default(),
@@ -106,15 +122,21 @@ impl Remap {
             names,
             owned,
             closed: Mutex::default(),
-            below: Mutex::new(Some(below)),
+            below: Mutex::new(Some(Below { base: base_desc, spares: PerSlot::only(slot, Some(spare_desc)) })),
             end: Mutex::default(),
         })
     }
 
-    /// LBA, on the spare, of a block of its data area.
-    #[inline]
-    pub fn spare_lba(&self, index: SpareIndex) -> u64 {
-        self.data_start + u64::from(index.get())
+    /// The device behind a place, and the LBA there. None if it is in a slot without a spare, which does not occur.
+    #[inline(always)]
+    pub fn reach<'a>(&self, channel: &'a Channel, at: At) -> Option<(&'a Endpoint, u64)> {
+        match at {
+            At::Base(lba) => Some((&channel.base, lba.0)),
+            At::Spare(block) => {
+                let spare = channel.spares[block.slot()].as_ref()?;
+                Some((spare, self.data[block.slot()].start + u64::from(block.index())))
+            }
+        }
     }
 
     /// Which errors count as media errors.
@@ -142,11 +164,11 @@ impl Remap {
         lock(&self.end).failure.take()
     }
 
-    /// The channel of the current thread to both devices.
+    /// The channel of the current thread to all devices.
     pub fn channel(&self) -> Result<Channel, Errno> {
         let below = lock(&self.below);
-        let Below { base, spare } = below.as_ref().ok_or(Errno::NODEV)?;
-        Channel::new(base, spare, lock(&self.closed).clone(), &self.resetting)
+        let Below { base, spares } = below.as_ref().ok_or(Errno::NODEV)?;
+        Channel::new(base, spares, lock(&self.closed).clone(), &self.resetting)
     }
 
     /// From now on the gates of new channels are closed for `range`, too.
@@ -159,10 +181,13 @@ impl Remap {
         lock(&self.closed).retain(|closed| *closed != range);
     }
 
-    /// Those that both devices take: what comes in one is passed on as it is.
+    /// Those that all devices take: what comes in one is passed on as it is.
     pub fn memory_domains(&self) -> Vec<MemoryDomain> {
         let below = lock(&self.below);
-        below.as_ref().map_or_else(Vec::new, |below| MemoryDomain::common_to(&[&below.base, &below.spare]))
+        let Some(Below { base, spares }) = below.as_ref() else { return Vec::new() };
+        let spares = spares.iter().filter_map(|(_, spare)| spare.as_ref());
+        let all: Vec<_> = [base].into_iter().chain(spares).collect();
+        MemoryDomain::common_to(&all)
     }
 
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
@@ -183,10 +208,11 @@ impl Remap {
     pub fn describe(&self) -> Value {
         let Names { name, base_bdev, spare_bdev } = &self.names;
         let status = self.engine().map(|engine| engine.status());
+        let spare_flush = self.engine().map(|engine| self.abilities.spares[engine.slot()].flush);
         let mut all = json!({
             "name": name, "state": status.as_ref().map(|status| status.state),
             "base_bdev": base_bdev, "spare_bdev": spare_bdev, "remap_on": self.remap_on(),
-            "flush": { "base": self.abilities.base_flush, "spare": self.abilities.spare_flush },
+            "flush": { "base": self.abilities.base.flush, "spare": spare_flush },
         });
         if let (Some(all), Ok(Value::Object(status))) = (all.as_object_mut(), serde_json::to_value(status)) {
             all.extend(status);

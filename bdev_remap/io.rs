@@ -5,7 +5,7 @@
 
 use std::{num::NonZeroU8, rc::Rc};
 
-use remap_core::{AfterError, At, BaseLba, Devices, Extent, Request, Route, Side, after_error, route};
+use remap_core::{AfterError, BaseLba, Devices, Extent, Request, Route, Side, after_error, route};
 use smallvec::SmallVec;
 use spdk::{
     Child, Endpoint, Flush, Incoming, Io, OnChild, OnFan, OnFree, Part, Ranged, Read, Sent, Status, Unmap, Window,
@@ -92,8 +92,11 @@ impl Asks for Flush {
 
     fn to_all(device: &Remap, channel: &Channel, io: Io<Remap, Flush>, devices: Devices) {
         let base = devices.base.then_some((&channel.base, io.lba(), io.blocks()));
-        let spare = devices.spare.then_some((&channel.spare, device.data_start, device.data_blocks));
-        let targets: SmallVec<[_; 2]> = base.into_iter().chain(spare).collect();
+        let spares = channel.spares_in(devices.spares).map(|(slot, spare)| {
+            let data = device.data[slot];
+            (spare, data.start, data.blocks)
+        });
+        let targets: SmallVec<[_; 3]> = base.into_iter().chain(spares).collect();
         io.broadcast::<Back>(&targets);
     }
 }
@@ -109,8 +112,10 @@ fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
     let Some(side) = entered else { return wait_outside(io, range) };
     io.stamp(stamp(side));
     match route(K::REQUEST, range, &device.table, &device.abilities) {
-        Route::Whole(At::Base(lba)) => io.forward::<Back>(&channel.base, lba.0),
-        Route::Whole(At::Spare(index)) => io.forward::<Back>(&channel.spare, device.spare_lba(index)),
+        Route::Whole(at) => match device.reach(channel, at) {
+            Some((to, lba)) => io.forward::<Back>(to, lba),
+            None => io.complete(Err(Status::Failed)),
+        },
         other => carry_out(device, channel, io, 0, other),
     }
 }
@@ -161,21 +166,22 @@ fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64
 #[inline(never)]
 fn carry_out<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64, route: Route) {
     let child = |part: &remap_core::Part| {
-        let (to, lba) = match part.at {
-            At::Base(lba) => (&channel.base, lba.0),
-            At::Spare(index) => (&channel.spare, device.spare_lba(index)),
-        };
-        Part { to, lba, offset: from + part.offset, blocks: part.blocks }
+        let (to, lba) = device.reach(channel, part.at)?;
+        Some(Part { to, lba, offset: from + part.offset, blocks: part.blocks })
+    };
+    let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
+        let parts: Option<SmallVec<[Part; 8]>> = parts.iter().map(child).collect();
+        match parts {
+            Some(parts) => io.fan_out::<Back>(&parts, next),
+            None => io.complete(Err(Status::Failed)),
+        }
     };
     match route {
         Route::Whole(at) => {
             let (part, next) = (remap_core::Part { at, offset: 0, blocks: io.blocks() - from }, io.blocks());
-            io.fan_out::<Back>(&[child(&part)], next);
+            send(io, &[part], next);
         }
-        Route::Split(split) => {
-            let parts: SmallVec<[Part; 8]> = split.parts.iter().map(child).collect();
-            io.fan_out::<Back>(&parts, from + split.blocks);
-        }
+        Route::Split(split) => send(io, &split.parts, from + split.blocks),
         Route::Done => io.complete(Ok(())),
         Route::Fail(status) => io.complete(Err(to_spdk(status))),
         Route::Rescue(_) => K::rescue(io),

@@ -2,7 +2,7 @@
 
 use std::{future::Future, rc::Rc};
 
-use remap_core::{BaseLba, Committed, Engine, Move, Owner, Refused, SpareIndex, Target};
+use remap_core::{BaseLba, Committed, Engine, Move, Owner, Refused, SpareBlock, Target};
 use spdk::thread::Bound;
 
 use crate::{runtime::Threads, spare::Spare};
@@ -45,16 +45,16 @@ impl Owner for OwnerThread {
         self.call(|engine| async move { engine.commit(moves).await }).await.unwrap_or(Err(Refused::Closed))
     }
 
-    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
+    async fn replace(&self, lba: BaseLba, bad: SpareBlock) -> Result<Target, Refused> {
         self.call(move |engine| async move { engine.replace(lba, bad).await }).await.unwrap_or(Err(Refused::Closed))
     }
 
-    async fn release(&self, reserved: Vec<SpareIndex>) {
+    async fn release(&self, reserved: Vec<SpareBlock>) {
         // Nobody there to give them back to: then they are free anyway.
         let _ = self.call(|engine| async move { engine.release(reserved).await }).await;
     }
 
-    async fn condemn(&self, blocks: Vec<SpareIndex>) {
+    async fn condemn(&self, blocks: Vec<SpareBlock>) {
         // Nobody there to record them: then the next open finds out anew.
         let _ = self.call(|engine| async move { engine.condemn(blocks).await }).await;
     }

@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use remap_core::{At, BaseLba, Extent, HostIo, HostOp, IoStatus, rescue};
-use spdk::{Held, Io, Ranged, Read, Status, Write, WriteZeroes, thread};
+use remap_core::{At, BaseLba, Extent, HostIo, HostOp, IoStatus, Slot, rescue};
+use spdk::{Endpoint, Held, Io, Ranged, Read, Status, Write, WriteZeroes, thread};
 
 use crate::{
     device::Remap,
@@ -16,9 +16,15 @@ pub trait Rescued: Ranged + Sized {
     /// What it is to `remap-core`.
     const OP: HostOp;
 
-    /// Does a part of the I/O on the spare.
-    async fn on_spare(held: &Rc<Held<Remap, Self>>, offset: u64, blocks: u64, lba: u64) -> Result<(), Status> {
-        held.channel().spare.part_of(held, offset, blocks, lba).await
+    /// Does a part of the I/O on the spare in this slot.
+    async fn on_spare(
+        held: &Rc<Held<Remap, Self>>,
+        _slot: Slot,
+        (spare, lba): (&Endpoint, u64),
+        offset: u64,
+        blocks: u64,
+    ) -> Result<(), Status> {
+        spare.part_of(held, offset, blocks, lba).await
     }
 }
 
@@ -33,9 +39,14 @@ impl Rescued for Write {
 impl Rescued for WriteZeroes {
     const OP: HostOp = HostOp::WriteZeroes;
 
-    async fn on_spare(held: &Rc<Held<Remap, Self>>, offset: u64, blocks: u64, lba: u64) -> Result<(), Status> {
-        let spare = &held.channel().spare;
-        match held.bdev().abilities.spare_zeroes {
+    async fn on_spare(
+        held: &Rc<Held<Remap, Self>>,
+        slot: Slot,
+        (spare, lba): (&Endpoint, u64),
+        offset: u64,
+        blocks: u64,
+    ) -> Result<(), Status> {
+        match held.bdev().abilities.spares[slot].zeroes {
             true => spare.part_of(held, offset, blocks, lba).await,
             false => spare.write_zeros_for(held, blocks, lba).await,
         }
@@ -81,9 +92,11 @@ impl<K: Rescued> HostIo for InRescue<K> {
     }
 
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
+        let held = &self.0;
+        let Some((to, lba)) = held.bdev().reach(held.channel(), at) else { return Err(IoStatus::Failed) };
         let done = match at {
-            At::Base(lba) => self.0.channel().base.part_of(&self.0, offset, blocks, lba.0).await,
-            At::Spare(index) => K::on_spare(&self.0, offset, blocks, self.0.bdev().spare_lba(index)).await,
+            At::Base(_) => to.part_of(held, offset, blocks, lba).await,
+            At::Spare(block) => K::on_spare(held, block.slot(), (to, lba), offset, blocks).await,
         };
         done.map_err(to_core)
     }

@@ -84,7 +84,7 @@ fn check(executor: &Executor, spare: &Disk, layout: &Layout, host: Vbdev) {
     let engine = Rc::clone(&host.engine);
     let held = mappings(&engine);
     let places: Vec<_> = held.iter().filter_map(|(_, mapping)| mapping.spare()).collect();
-    assert!(places.iter().all(|spare| spare.get() < layout.data_blocks), "outside the data area");
+    assert!(places.iter().all(|spare| spare.index() < layout.data_blocks), "outside the data area");
     assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), places.len(), "two blocks share a spare block");
     let usage = engine.status().spare;
     assert!(usage.used + usage.free + usage.bad == usage.total && usage.used == places.len() as u64);

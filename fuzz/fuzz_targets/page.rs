@@ -2,9 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use remap_core::Slot;
 use remap_core::format::page::{PAGE_HEADER_SIZE, PAGE_MAGIC};
 use remap_core::format::{
-    Area, Copy, PageAt, PageContent, PageOwner, Record, Slot, decode_page, encode_page, records_per_page,
+    Area, Copy, PageAt, PageContent, PageOwner, Record, decode_page, encode_page, records_per_page,
 };
 use remap_fuzz::{PAGE, fix_crc};
 use uuid::Uuid;

@@ -77,6 +77,7 @@ pub fn valid_image() -> Medium {
 fn make_image() -> Medium {
     let (executor, spare, host) = open(Medium::new(PAGE as u32, SPARE_BLOCKS), params());
     let host = host.expect("an empty spare is formatted");
+    let disk = spare.clone();
     executor.block_on(async move {
         for lba in [1, 2, 3, 10, 12] {
             host.write(lba, vec![lba as u8; PAGE]).await.expect("it is relocated");
@@ -84,7 +85,7 @@ fn make_image() -> Medium {
         host.read(200, 3).await.expect_err("it is bad");
         host.engine.save().await.expect("it is saved");
         let bad = host.engine.layout().data_start.0 + 1;
-        host.spare.fail(Fault::new(Verb::Write, bad..bad + 1, IoStatus::WRITE_FAULT).times(1));
+        disk.fail(Fault::new(Verb::Write, bad..bad + 1, IoStatus::WRITE_FAULT).times(1));
         host.write(2, vec![22; PAGE]).await.expect("it moves on");
         host.write(20, vec![20; PAGE]).await.expect("it is relocated");
     });

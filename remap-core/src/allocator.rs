@@ -16,33 +16,36 @@ use std::collections::{HashMap, HashSet};
 use fixedbitset::FixedBitSet;
 
 use crate::mutation::{Mutation, active};
-use crate::units::SpareIndex;
+use crate::slot::{Slot, SpareBlock};
 
 /// A spare block that is reserved for a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reservation {
     /// The bad spare block whose data it takes over, if it does.
-    pub(crate) replaces: Option<SpareIndex>,
+    pub(crate) replaces: Option<SpareBlock>,
 }
 
+/// The blocks of one spare. Those of another are no business of it.
 pub(crate) struct Allocator {
+    slot: Slot,
     free: FixedBitSet,
     bad: FixedBitSet,
-    reserved: HashMap<SpareIndex, Reservation>,
-    in_doubt: Vec<SpareIndex>,
+    reserved: HashMap<SpareBlock, Reservation>,
+    in_doubt: Vec<SpareBlock>,
     /// Blocks that hold nothing any more, while I/O to them may still be under way.
-    held: HashSet<SpareIndex>,
+    held: HashSet<SpareBlock>,
     free_count: u32,
     /// Where the search for a free block begins: behind the last one given out.
     hint: usize,
 }
 
 impl Allocator {
-    /// `total` spare blocks, all free.
-    pub(crate) fn new(total: u32) -> Allocator {
+    /// `total` blocks of the spare in `slot`, all free.
+    pub(crate) fn new(slot: Slot, total: u32) -> Allocator {
         let mut free = FixedBitSet::with_capacity(total as usize);
         free.insert_range(..);
         Allocator {
+            slot,
             free,
             bad: FixedBitSet::with_capacity(total as usize),
             reserved: HashMap::new(),
@@ -68,27 +71,29 @@ impl Allocator {
     }
 
     /// The bad blocks, ascending.
-    pub(crate) fn bad(&self) -> impl Iterator<Item = SpareIndex> + '_ {
-        self.bad.ones().filter_map(|index| SpareIndex::new(u32::try_from(index).ok()?))
+    pub(crate) fn bad(&self) -> impl Iterator<Item = SpareBlock> + '_ {
+        self.bad.ones().filter_map(|index| SpareBlock::new(self.slot, u32::try_from(index).ok()?))
     }
 
-    pub(crate) fn is_bad(&self, index: SpareIndex) -> bool {
-        self.bad.contains(index.get() as usize)
+    /// Where `block` is in the sets, if it is of this spare.
+    fn place(&self, block: SpareBlock) -> Option<usize> {
+        let at = block.index() as usize;
+        (block.slot() == self.slot && at < self.free.len()).then_some(at)
     }
 
-    pub(crate) fn reservation(&self, index: SpareIndex) -> Option<Reservation> {
-        self.reserved.get(&index).copied()
+    pub(crate) fn reservation(&self, block: SpareBlock) -> Option<Reservation> {
+        self.reserved.get(&block).copied()
     }
 
     /// Reserves `count` blocks, consecutive ones where it can; none if there are not as many.
-    pub(crate) fn reserve(&mut self, count: usize) -> Option<Vec<SpareIndex>> {
+    pub(crate) fn reserve(&mut self, count: usize) -> Option<Vec<SpareBlock>> {
         if count > self.free_count as usize {
             return None;
         }
         let mut found = Vec::with_capacity(count);
         for _ in 0..count {
             let index = self.next_free(self.hint).or_else(|| self.next_free(0))?;
-            let spare = SpareIndex::new(u32::try_from(index).ok()?)?;
+            let spare = SpareBlock::new(self.slot, u32::try_from(index).ok()?)?;
             self.take(spare);
             self.hint = index + 1;
             self.reserved.insert(spare, Reservation { replaces: None });
@@ -98,63 +103,63 @@ impl Allocator {
     }
 
     /// Reserves a block that takes over the data of `bad`.
-    pub(crate) fn reserve_instead(&mut self, bad: SpareIndex) -> Option<SpareIndex> {
+    pub(crate) fn reserve_instead(&mut self, bad: SpareBlock) -> Option<SpareBlock> {
         let spare = self.reserve(1)?.pop()?;
         self.reserved.insert(spare, Reservation { replaces: Some(bad) });
         Some(spare)
     }
 
     /// Gives a reservation back. Anything else than a reservation is ignored.
-    pub(crate) fn release(&mut self, index: SpareIndex) {
-        if self.reserved.remove(&index).is_some() {
-            self.put_back(index);
+    pub(crate) fn release(&mut self, block: SpareBlock) {
+        if self.reserved.remove(&block).is_some() {
+            self.put_back(block);
         }
     }
 
     /// The block holds data from now on, whatever it was.
-    pub(crate) fn set_used(&mut self, index: SpareIndex) {
-        self.reserved.remove(&index);
-        self.held.remove(&index);
-        self.take(index);
+    pub(crate) fn set_used(&mut self, block: SpareBlock) {
+        self.reserved.remove(&block);
+        self.held.remove(&block);
+        self.take(block);
     }
 
     /// The block is out of use for good.
-    pub(crate) fn set_bad(&mut self, index: SpareIndex) {
-        self.reserved.remove(&index);
-        self.take(index);
-        if (index.get() as usize) < self.bad.len() {
-            self.bad.insert(index.get() as usize);
+    pub(crate) fn set_bad(&mut self, block: SpareBlock) {
+        self.reserved.remove(&block);
+        self.take(block);
+        if let Some(at) = self.place(block) {
+            self.bad.insert(at);
         }
     }
 
     /// Nobody knows whether the log says that the reserved block is used.
-    pub(crate) fn set_in_doubt(&mut self, index: SpareIndex) {
-        if self.reserved.remove(&index).is_some() {
+    pub(crate) fn set_in_doubt(&mut self, block: SpareBlock) {
+        if self.reserved.remove(&block).is_some() {
             if active(Mutation::ReuseSpareTooEarly) {
-                self.put_back(index);
-                self.hint = index.get() as usize;
+                self.put_back(block);
+                self.hint = block.index() as usize;
                 return;
             }
-            self.in_doubt.push(index);
+            self.in_doubt.push(block);
         }
     }
 
     /// The log is known again, and the blocks in doubt are not in it.
     pub(crate) fn settle_in_doubt(&mut self) {
-        for index in std::mem::take(&mut self.in_doubt) {
-            self.put_back(index);
+        for block in std::mem::take(&mut self.in_doubt) {
+            self.put_back(block);
         }
     }
 
     /// The block holds nothing any more, but I/O to it may be under way.
-    pub(crate) fn hold(&mut self, index: SpareIndex) {
-        self.held.insert(index);
+    pub(crate) fn hold(&mut self, block: SpareBlock) {
+        self.held.insert(block);
     }
 
     /// No I/O to the block is under way any more: it is free, unless it came into use again, or is bad.
-    pub(crate) fn set_drained(&mut self, index: SpareIndex) {
-        if self.held.remove(&index) {
-            self.put_back(index);
+    pub(crate) fn set_drained(&mut self, block: SpareBlock) {
+        if self.held.remove(&block) {
+            self.put_back(block);
         }
     }
 
@@ -164,17 +169,20 @@ impl Allocator {
         self.in_doubt.clear();
     }
 
-    fn take(&mut self, index: SpareIndex) {
-        let index = index.get() as usize;
-        if self.free.contains(index) {
-            self.free.remove(index);
+    fn take(&mut self, block: SpareBlock) {
+        if let Some(at) = self.place(block)
+            && self.free.contains(at)
+        {
+            self.free.remove(at);
             self.free_count -= 1;
         }
     }
 
-    fn put_back(&mut self, index: SpareIndex) {
-        let at = index.get() as usize;
-        if at < self.free.len() && !self.free.contains(at) && !self.is_bad(index) {
+    fn put_back(&mut self, block: SpareBlock) {
+        if let Some(at) = self.place(block)
+            && !self.free.contains(at)
+            && !self.bad.contains(at)
+        {
             self.free.insert(at);
             self.free_count += 1;
         }
@@ -198,13 +206,13 @@ impl Allocator {
 mod tests {
     use super::*;
 
-    fn spare(index: u32) -> SpareIndex {
-        SpareIndex::new(index).unwrap()
+    fn spare(index: u32) -> SpareBlock {
+        SpareBlock::new(Slot::FIRST, index).unwrap()
     }
 
     #[test]
     fn consecutive_requests_get_consecutive_blocks() {
-        let mut allocator = Allocator::new(200);
+        let mut allocator = Allocator::new(Slot::FIRST, 200);
         assert_eq!(allocator.reserve(2).unwrap(), [spare(0), spare(1)]);
         let next: Vec<_> = (2..150).map(spare).collect();
         assert_eq!(allocator.reserve(148).unwrap(), next);
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn every_block_is_given_out_once_and_then_none() {
-        let mut allocator = Allocator::new(130);
+        let mut allocator = Allocator::new(Slot::FIRST, 130);
         assert_eq!(allocator.reserve(131), None);
         assert_eq!(allocator.free_count(), 130);
         assert_eq!(allocator.reserve(130).unwrap().len(), 130);
@@ -228,7 +236,7 @@ mod tests {
 
     #[test]
     fn bad_used_and_doubtful_blocks_are_not_given_out() {
-        let mut allocator = Allocator::new(6);
+        let mut allocator = Allocator::new(Slot::FIRST, 6);
         let got = allocator.reserve(4).unwrap();
         allocator.set_used(got[0]);
         allocator.set_bad(got[1]);
@@ -246,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_block_that_holds_nothing_any_more_is_free_when_it_is_drained_and_not_in_use_again() {
-        let mut allocator = Allocator::new(3);
+        let mut allocator = Allocator::new(Slot::FIRST, 3);
         for index in allocator.reserve(3).unwrap() {
             allocator.set_used(index);
             allocator.hold(index);
@@ -262,8 +270,25 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_another_spare_are_left_alone() {
+        let mut allocator = Allocator::new(Slot::FIRST.other(), 8);
+        let mine = allocator.reserve(2).unwrap();
+        assert!(mine.iter().all(|block| block.slot() == Slot::FIRST.other()));
+        for index in 0..8 {
+            let other = spare(index);
+            allocator.release(other);
+            allocator.set_used(other);
+            allocator.hold(other);
+            allocator.set_drained(other);
+            allocator.set_bad(other);
+        }
+        assert_eq!((allocator.free_count(), allocator.bad_count()), (6, 0));
+        assert!(mine.iter().all(|block| allocator.reservation(*block).is_some()));
+    }
+
+    #[test]
     fn a_replacement_knows_what_it_replaces() {
-        let mut allocator = Allocator::new(4);
+        let mut allocator = Allocator::new(Slot::FIRST, 4);
         let bad = spare(3);
         allocator.set_used(bad);
         let new = allocator.reserve_instead(bad).unwrap();

@@ -284,8 +284,24 @@ pub enum Error {
         /// Remapped and lost blocks.
         blocks: u64,
     },
-    /// The set was wiped.
-    #[error("the set was wiped, nothing can be done with it any more; delete it")]
+    /// A job that this one cannot run beside.
+    #[error(
+        "{running} runs already; {wanted} was not begun, nothing was changed; wait until {running} has ended, or cancel it"
+    )]
+    JobRuns {
+        /// What was asked for.
+        wanted: &'static str,
+        /// What runs.
+        running: &'static str,
+    },
+    /// There is nothing to be cancelled.
+    #[error("{kind} does not run; nothing was cancelled")]
+    NoJob {
+        /// What was to be cancelled.
+        kind: &'static str,
+    },
+    /// The set is being closed, or was wiped.
+    #[error("the set is being closed, or was wiped; nothing was begun, as nothing can be done with it any more")]
     Closed,
 }
 
@@ -309,6 +325,7 @@ impl Error {
             | Error::SetDiffers { .. }
             | Error::NoSuchState { .. } => libc::EINVAL,
             Error::Empty | Error::Closed => libc::ENODEV,
+            Error::NoJob { .. } => libc::ENOENT,
             Error::Foreign { .. } | Error::MixedSuperblocks { .. } | Error::Erased { .. } => libc::EEXIST,
             Error::Version { .. } => libc::ENOTSUP,
             Error::NotActive { .. } => libc::ESTALE,
@@ -318,7 +335,7 @@ impl Error {
             | Error::NoCheckpoint
             | Error::EpochLost { .. }
             | Error::PagesLost { .. } => libc::EUCLEAN,
-            Error::StillRemapped { .. } | Error::OtherHost { .. } => libc::EBUSY,
+            Error::StillRemapped { .. } | Error::OtherHost { .. } | Error::JobRuns { .. } => libc::EBUSY,
         }
     }
 }

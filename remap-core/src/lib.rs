@@ -2,7 +2,7 @@
 //!
 //! A *base* device has bad blocks; a *spare* device takes them over. This crate holds the remap table that every I/O
 //! looks at ([`table`]), the format of the spare ([`format`](mod@format)), the log that makes mappings durable, its recovery, and the
-//! [`Engine`] that owns all of it on one thread ([`engine`]); and, on any thread, where each I/O goes
+//! [`Engine`] that owns all of it on one thread ([`engine`]), with the jobs that go on beside the I/O ([`jobs`]); and, on any thread, where each I/O goes
 //! ([`route`](mod@route)), and what is done after a media error ([`rescue`](mod@rescue)). The world comes in through [`Device`], [`Env`], [`HostIo`] and [`Owner`]; nothing here uses a clock, a
 //! thread or randomness of its own.
 
@@ -15,6 +15,7 @@ pub mod engine;
 mod error;
 pub mod format;
 mod gate;
+pub mod jobs;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 #[cfg(not(feature = "mutations"))]
@@ -25,10 +26,12 @@ mod recovery;
 mod remap_log;
 pub mod rescue;
 pub mod route;
+mod slot;
 mod spare;
 mod status;
 mod sync;
 pub mod table;
+mod tasks;
 mod units;
 
 pub use counters::{Counters, CountersSnapshot};
@@ -39,10 +42,12 @@ pub use engine::{
 };
 pub use error::Error;
 pub use gate::{Gate, Side};
+pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};
-pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, after_error, route};
+pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, route};
+pub use slot::{PerSlot, Slot, SpareBlock};
 pub use status::{IoStatus, RemapOn};
 pub use table::{Change, Counts, Mapping, Place, Retired, Segment, Table, TableWriter};
-pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareIndex, SpareLba};
+pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareLba};

@@ -7,23 +7,24 @@ use std::future::Future;
 
 use thiserror::Error;
 
-use crate::units::{BaseLba, SpareIndex};
+use crate::slot::SpareBlock;
+use crate::units::BaseLba;
 
 /// Where the data of a block that is to be relocated has to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// To this spare block, newly reserved; then commit, or release it.
-    New(SpareIndex),
+    New(SpareBlock),
     /// The block lives on this spare block already: write it there, nothing to commit.
-    Existing(SpareIndex),
+    Existing(SpareBlock),
     /// The block is lost, and this is its spare block: write it there, then commit. Nothing to release.
-    Fill(SpareIndex),
+    Fill(SpareBlock),
 }
 
 impl Target {
     /// The spare block.
     #[must_use]
-    pub fn spare(self) -> SpareIndex {
+    pub fn spare(self) -> SpareBlock {
         match self {
             Target::New(at) | Target::Existing(at) | Target::Fill(at) => at,
         }
@@ -36,7 +37,7 @@ pub struct Move {
     /// The block of the base.
     pub lba: BaseLba,
     /// Where its data is now.
-    pub to: SpareIndex,
+    pub to: SpareBlock,
 }
 
 /// What became of a [`Move`].
@@ -46,7 +47,7 @@ pub enum Committed {
     Done,
     /// The block got another spare block meanwhile; the reservation is given back. Ask [`Owner::reserve`] anew, and write
     /// the data where the block lives now.
-    Elsewhere(SpareIndex),
+    Elsewhere(SpareBlock),
 }
 
 /// Why the owner thread did not do it. The mapping of the blocks is as before.
@@ -86,14 +87,14 @@ pub trait Owner {
     ///
     /// # Errors
     /// As [`Owner::reserve`]. If `bad` was a reservation, it is used up in any case.
-    fn replace(&self, lba: BaseLba, bad: SpareIndex) -> impl Future<Output = Result<Target, Refused>>;
+    fn replace(&self, lba: BaseLba, bad: SpareBlock) -> impl Future<Output = Result<Target, Refused>>;
 
     /// Gives reservations back that were not passed to [`Owner::commit`] or [`Owner::replace`]: their blocks are good.
-    fn release(&self, reserved: Vec<SpareIndex>) -> impl Future<Output = ()>;
+    fn release(&self, reserved: Vec<SpareBlock>) -> impl Future<Output = ()>;
 
     /// Takes reservations out of use that turned out to be bad and are not replaced, and records that. Of `blocks`, those
     /// that are not reserved are left as they are.
-    fn condemn(&self, blocks: Vec<SpareIndex>) -> impl Future<Output = ()>;
+    fn condemn(&self, blocks: Vec<SpareBlock>) -> impl Future<Output = ()>;
 
     /// Makes those of `blocks` pending, durably, that are neither remapped nor pending.
     ///

@@ -9,9 +9,10 @@ use smallvec::SmallVec;
 
 use crate::mutation::{self, Mutation};
 use crate::rescue::HostOp;
+use crate::slot::{PerSlot, SpareBlock};
 use crate::status::{IoStatus, RemapOn};
 use crate::table::{Place, Table};
-use crate::units::{BaseLba, Extent, SpareIndex};
+use crate::units::{BaseLba, Extent};
 
 #[cfg(test)]
 mod tests;
@@ -43,48 +44,48 @@ impl Request {
     }
 }
 
-/// What the base and the spare take, and whether the base has to be flushed. Never changes while the set is open.
+/// What a device takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// FLUSH.
+    pub flush: bool,
+    /// UNMAP.
+    pub unmap: bool,
+    /// write_zeroes.
+    pub zeroes: bool,
+    /// RESET.
+    pub reset: bool,
+    /// ABORT.
+    pub abort: bool,
+}
+
+impl Takes {
+    /// All of it.
+    pub const ALL: Takes = Takes { flush: true, unmap: true, zeroes: true, reset: true, abort: true };
+    /// Nothing of it, as where there is no device.
+    pub const NONE: Takes = Takes { flush: false, unmap: false, zeroes: false, reset: false, abort: false };
+}
+
+/// What the base and the spares take, and whether the base has to be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// The base holds written data in a volatile cache.
     pub base_cache: bool,
-    /// The base takes FLUSH.
-    pub base_flush: bool,
-    /// The spare takes FLUSH.
-    pub spare_flush: bool,
-    /// The base takes UNMAP.
-    pub base_unmap: bool,
-    /// The spare takes UNMAP.
-    pub spare_unmap: bool,
-    /// The base takes write_zeroes. If not, the vbdev takes none either, and gets writes.
-    pub base_zeroes: bool,
-    /// The spare takes write_zeroes.
-    pub spare_zeroes: bool,
-    /// The base takes RESET.
-    pub base_reset: bool,
-    /// The spare takes RESET.
-    pub spare_reset: bool,
-    /// The base takes ABORT.
-    pub base_abort: bool,
-    /// The spare takes ABORT.
-    pub spare_abort: bool,
+    /// The base. If it takes no write_zeroes, the vbdev takes none either, and gets writes.
+    pub base: Takes,
+    /// The spare in each slot; nothing where there is none.
+    pub spares: PerSlot<Takes>,
 }
 
 impl Abilities {
-    /// Two devices that take everything, with volatile caches.
-    pub const ALL: Abilities = Abilities {
-        base_cache: true,
-        base_flush: true,
-        spare_flush: true,
-        base_unmap: true,
-        spare_unmap: true,
-        base_zeroes: true,
-        spare_zeroes: true,
-        base_reset: true,
-        spare_reset: true,
-        base_abort: true,
-        spare_abort: true,
-    };
+    /// A base, and a spare in the first slot, that take everything, with volatile caches.
+    pub const ALL: Abilities =
+        Abilities { base_cache: true, base: Takes::ALL, spares: PerSlot([Takes::ALL, Takes::NONE]) };
+
+    /// The slots whose spare takes this.
+    fn spares_that(&self, take: impl Fn(&Takes) -> bool) -> PerSlot<bool> {
+        PerSlot::each(|slot| take(&self.spares[slot]))
+    }
 }
 
 /// Where a run of blocks of a host's I/O goes.
@@ -93,7 +94,7 @@ pub enum At {
     /// To the base, from this block on.
     Base(BaseLba),
     /// To the spare, from this block on.
-    Spare(SpareIndex),
+    Spare(SpareBlock),
 }
 
 impl At {
@@ -103,7 +104,7 @@ impl At {
     pub fn plus(self, blocks: u64) -> Option<At> {
         match self {
             At::Base(lba) => Some(At::Base(lba.plus(blocks))),
-            At::Spare(index) => index.plus(blocks).map(At::Spare),
+            At::Spare(block) => block.plus(blocks).map(At::Spare),
         }
     }
 }
@@ -139,8 +140,15 @@ pub struct Split {
 pub struct Devices {
     /// To the base.
     pub base: bool,
-    /// To the spare: all of its data area.
-    pub spare: bool,
+    /// To the spare in each slot: all of its data area.
+    pub spares: PerSlot<bool>,
+}
+
+impl Devices {
+    /// These, if there are any.
+    fn some(base: bool, spares: PerSlot<bool>) -> Option<Devices> {
+        (base || spares != PerSlot::NONE).then_some(Devices { base, spares })
+    }
 }
 
 /// Where an I/O goes.
@@ -247,12 +255,16 @@ fn to_place(request: Request, place: Place, abilities: &Abilities) -> Route {
         (Request::Write, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::Write),
         (Request::WriteZeroes, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::WriteZeroes),
         // The bdev layer would write zeros instead, and hide why that fails.
-        (Request::WriteZeroes, Place::Spare(_)) if !abilities.spare_zeroes => Route::Rescue(HostOp::WriteZeroes),
+        (Request::WriteZeroes, Place::Spare(block)) if !abilities.spares[block.slot()].zeroes => {
+            Route::Rescue(HostOp::WriteZeroes)
+        }
         // A device that takes no advice just keeps its data.
-        (Request::Unmap, Place::Base(_) | Place::Pending(_)) if !abilities.base_unmap => Route::Done,
-        (Request::Unmap, Place::Spare(_) | Place::Lost(_)) if !abilities.spare_unmap => Route::Done,
+        (Request::Unmap, Place::Base(_) | Place::Pending(_)) if !abilities.base.unmap => Route::Done,
+        (Request::Unmap, Place::Spare(block) | Place::Lost(block)) if !abilities.spares[block.slot()].unmap => {
+            Route::Done
+        }
         (_, Place::Base(lba) | Place::Pending(lba)) => Route::Whole(At::Base(lba)),
-        (_, Place::Spare(index) | Place::Lost(index)) => Route::Whole(At::Spare(index)),
+        (_, Place::Spare(block) | Place::Lost(block)) => Route::Whole(At::Spare(block)),
     }
 }
 
@@ -305,30 +317,27 @@ fn add(parts: &mut Parts, part: Part) -> bool {
 /// To every device that may hold written data in a cache. What the base cannot be made to write out is not durable, and
 /// success would be a lie.
 fn flush(table: &Table, abilities: &Abilities) -> Route {
-    if abilities.base_cache && !abilities.base_flush {
+    if abilities.base_cache && !abilities.base.flush {
         return Route::Fail(IoStatus::Failed);
     }
-    let spare = abilities.spare_flush && table.was_used() && !mutation::active(Mutation::FlushLeavesSpareOut);
-    match (abilities.base_flush, spare) {
-        (false, false) => Route::Done,
-        (base, spare) => Route::AllOf(Devices { base, spare }),
-    }
+    let used = table.was_used() && !mutation::active(Mutation::FlushLeavesSpareOut);
+    let spares = abilities.spares_that(|takes| takes.flush && used);
+    Devices::some(abilities.base.flush, spares).map_or(Route::Done, Route::AllOf)
 }
 
 /// To every device: on the spare, the metadata's I/O is under way also while nothing is remapped. A base that takes none leaves
 /// its I/O under way: that is no reset.
 fn reset(abilities: &Abilities) -> Route {
-    if !abilities.base_reset {
+    if !abilities.base.reset {
         return Route::Fail(IoStatus::Failed);
     }
-    Route::AllOf(Devices { base: true, spare: abilities.spare_reset })
+    Route::AllOf(Devices { base: true, spares: abilities.spares_that(|takes| takes.reset) })
 }
 
-/// To both devices, as nobody has written down which of them has the I/O. At once: what the I/O is called may by the time at which
+/// To all devices, as nobody has written down which of them has the I/O. At once: what the I/O is called may by the time at which
 /// the first has answered be the name of another. That none can abort it is a normal outcome.
 fn abort(table: &Table, abilities: &Abilities) -> Route {
-    match (abilities.base_abort, abilities.spare_abort && table.was_used()) {
-        (false, false) => Route::Fail(IoStatus::Failed),
-        (base, spare) => Route::AnyOf(Devices { base, spare }),
-    }
+    let used = table.was_used();
+    let spares = abilities.spares_that(|takes| takes.abort && used);
+    Devices::some(abilities.base.abort, spares).map_or(Route::Fail(IoStatus::Failed), Route::AnyOf)
 }

@@ -19,6 +19,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::mutation::{Mutation, active};
 use crate::status::{IoStatus, RemapOn};
+use crate::tasks::Tasks;
 use crate::units::SpareLba;
 
 /// How long an operation may take before it counts as failed.
@@ -36,6 +37,8 @@ const TIMED_OUT: IoStatus = IoStatus::Other(-libc::ETIMEDOUT);
 pub(crate) struct Spare<D: Device, E: Env> {
     device: Rc<D>,
     env: Rc<E>,
+    /// What goes on beside those that use this. It touches the device, so that who gives the device up waits for it.
+    tasks: Tasks<E>,
     under_way: Rc<UnderWay>,
     /// Dropped with this: the task that looks at the clock ends then, as nobody waits for anything any more.
     watch: Cell<Option<oneshot::Sender<()>>>,
@@ -43,7 +46,13 @@ pub(crate) struct Spare<D: Device, E: Env> {
 
 impl<D: Device, E: Env> Spare<D, E> {
     pub(crate) fn new(device: D, env: Rc<E>) -> Spare<D, E> {
-        Spare { device: Rc::new(device), env, under_way: Rc::default(), watch: Cell::default() }
+        Spare {
+            device: Rc::new(device),
+            tasks: Tasks::new(&env),
+            env,
+            under_way: Rc::default(),
+            watch: Cell::default(),
+        }
     }
 
     pub(crate) fn geometry(&self) -> crate::device::Geometry {
@@ -52,6 +61,11 @@ impl<D: Device, E: Env> Spare<D, E> {
 
     pub(crate) fn env(&self) -> &Rc<E> {
         &self.env
+    }
+
+    /// The tasks that use the device.
+    pub(crate) fn tasks(&self) -> &Tasks<E> {
+        &self.tasks
     }
 
     /// A zeroed buffer of `blocks` blocks.
@@ -155,15 +169,15 @@ impl<D: Device, E: Env> Spare<D, E> {
         let (late, is_late) = oneshot::channel();
         let id = self.under_way.begin(range, self.env.now() + LIMIT, late);
         self.watch();
-        let (under_way, env) = (Rc::clone(&self.under_way), Rc::clone(&self.env));
-        let running = Running { operation: Some(Box::pin(operation)), under_way, id, env };
+        let (under_way, tasks) = (Rc::clone(&self.under_way), self.tasks.clone());
+        let running = Running { operation: Some(Box::pin(operation)), under_way, id, tasks };
         match select(running, is_late).await {
             Either::Left((done, _)) => Some(done),
             Either::Right(_) => None,
         }
     }
 
-    /// Sees to it that somebody looks at the clock while an operation is under way.
+    /// Sees to it that somebody looks at the clock while an operation is under way. That task ends with this at the latest.
     fn watch(&self) {
         if self.under_way.watched.replace(true) {
             return;
@@ -171,7 +185,7 @@ impl<D: Device, E: Env> Spare<D, E> {
         let (under_way, env) = (Rc::clone(&self.under_way), Rc::clone(&self.env));
         let (watch, mut gone) = oneshot::channel();
         self.watch.set(Some(watch));
-        self.env.spawn(async move {
+        self.tasks.spawn(async move {
             while under_way.tell_late(env.now()) {
                 if let Either::Left(_) = select(&mut gone, Box::pin(env.sleep(LIMIT / 2))).await {
                     break;
@@ -189,7 +203,7 @@ struct Running<F: Future + 'static, E: Env> {
     operation: Option<Pin<Box<F>>>,
     under_way: Rc<UnderWay>,
     id: u64,
-    env: Rc<E>,
+    tasks: Tasks<E>,
 }
 
 impl<F: Future + 'static, E: Env> Future for Running<F, E> {
@@ -210,7 +224,7 @@ impl<F: Future + 'static, E: Env> Drop for Running<F, E> {
     fn drop(&mut self) {
         let Some(operation) = self.operation.take() else { return };
         let (under_way, id) = (Rc::clone(&self.under_way), self.id);
-        self.env.spawn(async move {
+        self.tasks.spawn(async move {
             operation.await;
             under_way.end(id);
         });

@@ -25,40 +25,7 @@ impl BaseLba {
     }
 }
 
-/// A spare block: index into the data area of the spare, always below [`MAX_SPARE_BLOCKS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpareIndex(u32);
-
-impl SpareIndex {
-    /// `index` as a spare block, or `None` if it is [`MAX_SPARE_BLOCKS`] or more.
-    #[inline]
-    #[must_use]
-    pub fn new(index: u32) -> Option<SpareIndex> {
-        (index < MAX_SPARE_BLOCKS).then_some(SpareIndex(index))
-    }
-
-    /// The index, in blocks from the start of the data area.
-    #[inline]
-    #[must_use]
-    pub fn get(self) -> u32 {
-        self.0
-    }
-
-    /// The spare block `blocks` further on, if there can be such a one.
-    #[inline]
-    #[must_use]
-    pub fn plus(self, blocks: u64) -> Option<SpareIndex> {
-        u32::try_from(u64::from(self.0).checked_add(blocks)?).ok().and_then(SpareIndex::new)
-    }
-
-    /// The index that the low bits of a table value hold.
-    #[inline]
-    pub(crate) fn masked(value: u32) -> SpareIndex {
-        SpareIndex(value & (MAX_SPARE_BLOCKS - 1))
-    }
-}
-
-/// A block address on the spare device, in blocks; not to be mixed up with a [`SpareIndex`].
+/// A block address on the spare device, in blocks; not to be mixed up with a [`crate::SpareBlock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpareLba(pub u64);
 

@@ -43,6 +43,7 @@ struct Inner {
     tears: RefCell<Box<Tears>>,
     writes: Cell<u64>,
     commands: Cell<u64>,
+    hangs_until: Cell<Duration>,
     /// How everything fails, while it has no power.
     gone: Cell<Option<IoStatus>>,
 }
@@ -66,6 +67,7 @@ impl Disk {
             tears: RefCell::new(Box::new(|_| None)),
             writes: Cell::new(0),
             commands: Cell::new(0),
+            hangs_until: Cell::default(),
             gone: Cell::new(None),
         }))
     }
@@ -81,6 +83,11 @@ impl Disk {
     pub fn set_timing(&self, random: &Random, slowness: u64) {
         *self.0.random.borrow_mut() = random.clone();
         self.0.slowness.set(slowness);
+    }
+
+    /// No operation ends before that time on its clock.
+    pub fn hang_until(&self, time: Duration) {
+        self.0.hangs_until.set(time);
     }
 
     /// Says which blocks a crash, or a write that fails, may tear, and into pieces of how many bytes.
@@ -200,7 +207,8 @@ impl Disk {
         // Now and then something takes very long.
         let longest = if slowness > 1 && random.chance(1, 64) { slowness * 40 } else { slowness };
         let time = Duration::from_micros(random.below(longest));
-        let asleep = self.0.executor.borrow().sleep(time);
+        let hangs = self.0.hangs_until.get().saturating_sub(self.0.executor.borrow().now());
+        let asleep = self.0.executor.borrow().sleep(time.max(hangs));
         asleep.await;
         if self.0.store.borrow().dead {
             self.0.executor.borrow().halt();

@@ -146,6 +146,12 @@ impl Executor {
         false
     }
 
+    /// Tasks that have not ended.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.0.tasks.borrow().iter().flatten().count()
+    }
+
     /// Polls of tasks so far.
     #[must_use]
     pub fn polls(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! the base.
 
 use futures_util::future::join_all;
-use remap_core::{BaseLba, Device, Extent, Move, Owner, Place, Target};
+use remap_core::{At, BaseLba, Device, Extent, Move, Owner, Place, Target};
 
 use super::hosts::Process;
 
@@ -75,10 +75,10 @@ impl Process {
                     // What could not be read is not moved.
                     None => false,
                     Some(data) => {
-                        let at = vbdev.engine.layout().data(to).0;
+                        let Some((spare, at)) = vbdev.reach(At::Spare(to)) else { return };
                         // A spare block that never held anything holds zeros.
-                        let fresh = data.iter().all(|byte| *byte == 0) && vbdev.spare.is_zero(at);
-                        fresh || vbdev.spare.write(at, data).await.1.is_ok()
+                        let fresh = data.iter().all(|byte| *byte == 0) && spare.is_zero(at);
+                        fresh || spare.write(at, data).await.1.is_ok()
                     }
                 };
                 if copied { moves.push(Move { lba: BaseLba(*lba), to }) } else { unused.push(to) }

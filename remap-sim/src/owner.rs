@@ -1,6 +1,6 @@
 //! The engine of a simulated vbdev, called from another thread, to which calls take a while.
 
-use remap_core::{BaseLba, Committed, Device, Move, Owner, Refused, SpareIndex, Status, Target};
+use remap_core::{BaseLba, Committed, Device, Move, Owner, Refused, SpareBlock, Status, Target};
 
 use super::vbdev::{SimEngine, SimIo, Vbdev};
 
@@ -62,7 +62,7 @@ impl Owner for OwnerThread<'_> {
         answer
     }
 
-    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
+    async fn replace(&self, lba: BaseLba, bad: SpareBlock) -> Result<Target, Refused> {
         self.vbdev.threads.hop(self.vbdev.reactor).await;
         let before = self.engine().status();
         let answer = self.note(self.engine().replace(lba, bad).await, &before, 1);
@@ -71,13 +71,13 @@ impl Owner for OwnerThread<'_> {
         answer
     }
 
-    async fn release(&self, reserved: Vec<SpareIndex>) {
+    async fn release(&self, reserved: Vec<SpareBlock>) {
         self.vbdev.threads.hop(self.vbdev.reactor).await;
         self.engine().release(reserved).await;
         self.vbdev.threads.hop(self.vbdev.reactor).await;
     }
 
-    async fn condemn(&self, blocks: Vec<SpareIndex>) {
+    async fn condemn(&self, blocks: Vec<SpareBlock>) {
         self.vbdev.threads.hop(self.vbdev.reactor).await;
         self.engine().condemn(blocks).await;
         self.vbdev.threads.hop(self.vbdev.reactor).await;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use remap_core::{
     Abilities, AfterError, At, BaseLba, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp, IoStatus,
-    OpenParams, Part, Place, Refused, RemapOn, Request, Route, SpareIndex, after_error, rescue, route,
+    OpenParams, Part, PerSlot, Place, Refused, RemapOn, Request, Route, SpareBlock, after_error, rescue, route,
 };
 
 use uuid::Uuid;
@@ -52,7 +52,7 @@ pub struct Story {
     /// Whether it had to wait for a structure.
     pub waited: bool,
     /// Spare blocks that it was given although a write of them had failed before they were in use.
-    pub given_again: Vec<SpareIndex>,
+    pub given_again: Vec<SpareBlock>,
 }
 
 /// An I/O of a host.
@@ -85,10 +85,7 @@ impl HostIo for SimIo {
     }
 
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
-        let (disk, lba) = match at {
-            At::Base(lba) => (&self.vbdev.base, lba.0),
-            At::Spare(index) => (&self.vbdev.spare, self.vbdev.engine.layout().data(index).0),
-        };
+        let Some((disk, lba)) = self.vbdev.reach(at) else { return Err(IoStatus::Failed) };
         let size = u64::from(disk.geometry().block_size);
         let bytes = (offset * size) as usize..((offset + blocks) * size) as usize;
         let verb = match self.op {
@@ -121,7 +118,7 @@ impl HostIo for SimIo {
 
 impl SimIo {
     /// A spare block failed that was to take a block over: nobody may get it any more.
-    fn remember(&self, at: SpareIndex, block: BaseLba, status: IoStatus) {
+    fn remember(&self, at: SpareBlock, block: BaseLba, status: IoStatus) {
         let lives_there = matches!(self.vbdev.engine.table().lookup(block), Place::Spare(_) | Place::Lost(_));
         if self.op != HostOp::Read && !lives_there && status.is_media_error(self.vbdev.remap_on) {
             self.vbdev.failed.borrow_mut().insert(at);
@@ -136,8 +133,8 @@ pub struct Vbdev {
     pub engine: Rc<SimEngine>,
     /// The base.
     pub base: Disk,
-    /// The spare.
-    pub spare: Disk,
+    /// The spare in each slot where there is one.
+    pub spares: PerSlot<Option<Disk>>,
     /// Which errors start a rescue.
     pub remap_on: RemapOn,
     /// What the devices take.
@@ -149,7 +146,7 @@ pub struct Vbdev {
     /// How often the bdev was reset.
     pub(crate) resets: Rc<Cell<u64>>,
     /// Spare blocks whose writes failed before they were in use.
-    pub(crate) failed: Rc<RefCell<BTreeSet<SpareIndex>>>,
+    pub(crate) failed: Rc<RefCell<BTreeSet<SpareBlock>>>,
 }
 
 impl Vbdev {
@@ -159,10 +156,11 @@ impl Vbdev {
     /// Those of [`Engine::open`].
     pub async fn open(base: &Disk, spare: &Disk, threads: &Threads, params: OpenParams) -> Result<Vbdev, Error> {
         let engine = Engine::open(spare.clone(), threads.clone(), params).await?;
-        let (base, spare, threads) = (base.clone(), spare.clone(), threads.clone());
+        let spares = PerSlot::only(engine.slot(), Some(spare.clone()));
+        let (base, threads) = (base.clone(), threads.clone());
         let (remap_on, abilities) = (RemapOn::Media, Abilities::ALL);
         let (resets, failed) = (Rc::default(), Rc::default());
-        Ok(Vbdev { engine, base, spare, remap_on, abilities, threads, reactor: 0, resets, failed })
+        Ok(Vbdev { engine, base, spares, remap_on, abilities, threads, reactor: 0, resets, failed })
     }
 
     /// Reads `blocks` blocks from block `lba` on.
@@ -263,6 +261,19 @@ impl Vbdev {
         rescue(io, self.engine.table(), &owner, self.remap_on, self.engine.counters()).await
     }
 
+    /// The disk behind a place, and the LBA there. None if it is in a slot without a spare.
+    pub(crate) fn reach(&self, at: At) -> Option<(&Disk, u64)> {
+        match at {
+            At::Base(lba) => Some((&self.base, lba.0)),
+            At::Spare(block) => Some((self.spares[block.slot()].as_ref()?, self.engine.layout().data(block).0)),
+        }
+    }
+
+    /// The spares in these slots.
+    fn spares_in(&self, slots: PerSlot<bool>) -> impl Iterator<Item = &Disk> {
+        self.spares.iter().filter(move |(slot, _)| slots[*slot]).filter_map(|(_, spare)| spare.as_ref())
+    }
+
     fn route(&self, request: Request, range: Extent) -> Route {
         route(request, range, self.engine.table(), &self.abilities)
     }
@@ -299,10 +310,7 @@ impl Vbdev {
     }
 
     async fn advise(&self, at: At, blocks: u64) -> Result<(), IoStatus> {
-        let (disk, lba) = match at {
-            At::Base(lba) => (&self.base, lba.0),
-            At::Spare(index) => (&self.spare, self.engine.layout().data(index).0),
-        };
+        let Some((disk, lba)) = self.reach(at) else { return Err(IoStatus::Failed) };
         let access = Access { verb: Verb::Unmap, lba, blocks };
         disk.transfer(access, &mut []).await.map_err(|struck| struck.status)
     }
@@ -318,11 +326,11 @@ impl Vbdev {
                 self.resets.set(self.resets.get() + 1);
                 self.threads.stir();
                 let base = devices.base && self.base.abort(true);
-                Ok((devices.spare && self.spare.abort(true)) | base)
+                Ok(self.spares_in(devices.spares).fold(base, |any, spare| spare.abort(true) | any))
             }
             Route::AnyOf(devices) => {
                 let base = devices.base && self.base.abort(false);
-                Ok((devices.spare && self.spare.abort(false)) | base)
+                Ok(self.spares_in(devices.spares).fold(base, |any, spare| spare.abort(false) | any))
             }
             Route::Fail(status) => Err(status),
             Route::Whole(_) | Route::Split(_) | Route::Done | Route::Rescue(_) => Err(IoStatus::Failed),
@@ -336,8 +344,8 @@ impl Vbdev {
     pub async fn flush(&self) -> Result<(), IoStatus> {
         match self.route(Request::Flush, Extent::new(BaseLba(0), self.base.geometry().blocks)) {
             Route::AllOf(devices) => {
-                let disks = [(devices.base, &self.base), (devices.spare, &self.spare)];
-                first_error(disks.into_iter().filter(|(wanted, _)| *wanted).map(|(_, disk)| Device::flush(disk))).await
+                let base = devices.base.then_some(&self.base);
+                first_error(base.into_iter().chain(self.spares_in(devices.spares)).map(Device::flush)).await
             }
             Route::Done => Ok(()),
             Route::Fail(status) => Err(status),

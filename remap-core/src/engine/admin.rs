@@ -57,19 +57,28 @@ impl<D: Device, E: Env> Engine<D, E> {
         self.with_range_locked(all, restore).await
     }
 
-    /// Erases the superblocks and what shows the log, so that the spare is empty. Afterwards nothing can be committed any more.
+    /// Erases the superblocks and what shows the log, so that the spare is empty, and ends all jobs. Afterwards nothing can be
+    /// committed any more.
     ///
     /// # Errors
     /// [`Error::StillRemapped`] unless `force`; [`Error::Io`], and the set is closed all the same; [`Error::Closed`].
     pub async fn wipe(&self, force: bool) -> Result<(), Error> {
-        self.ask(|answer| Request::Wipe { force, answer }).await.unwrap_or(Err(Error::Closed))
+        let wiped = self.ask(|answer| Request::Wipe { force, answer }).await.unwrap_or(Err(Error::Closed));
+        // Unless that was refused.
+        if self.shared.closed.get() {
+            self.jobs.close().await;
+        }
+        wiped
     }
 
-    /// The clean end: what waits is committed, and the superblocks note how far the log goes. Afterwards nothing can be
-    /// committed any more.
+    /// The clean end: all jobs end, what waits is committed, and the superblocks note how far the log goes. Afterwards nothing
+    /// can be committed any more, no task of the engine is left, and nothing of it is under way to any device. So this waits for
+    /// a device that hangs: what that still has may come true at any time, and hit whoever has the device then.
     pub async fn close(&self) {
+        self.jobs.close().await;
         // A committer that is gone has closed already.
         let _ = self.ask(Request::Close).await;
+        self.shared.tasks.join().await;
     }
 
     /// Gives blocks back to the base, and frees their spare blocks. The caller has copied the data to the base, made it
@@ -120,6 +129,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             last_save_at: times.saved,
             storm_limit: state.storm.limit(),
             counters: shared.counters.snapshot(),
+            jobs: self.jobs.status(),
         }
     }
 

@@ -9,15 +9,16 @@ use super::Shared;
 use crate::device::Env;
 use crate::format::Record;
 use crate::owner::{Committed, Move, Refused};
+use crate::slot::SpareBlock;
 use crate::table::Mapping;
-use crate::units::{BaseLba, SpareIndex};
+use crate::units::BaseLba;
 
 /// A change of the mapping that is asked for.
 pub(super) enum Asked {
     Commit(Vec<Move>),
     Pending(Vec<BaseLba>),
     /// The spare blocks are bad, and hold nothing.
-    Bad(Vec<SpareIndex>),
+    Bad(Vec<SpareBlock>),
     /// The blocks are simply on the base again: it holds their data, durably, and they are not written meanwhile.
     Clear(Vec<BaseLba>),
 }
@@ -42,9 +43,9 @@ pub(super) struct Page {
     /// What blocks become with it.
     pub(super) changes: Vec<(BaseLba, Option<Mapping>)>,
     /// Spare blocks that go out of use with it.
-    pub(super) bad: Vec<SpareIndex>,
+    pub(super) bad: Vec<SpareBlock>,
     /// Spare blocks that hold nothing any more with it.
-    pub(super) freed: Vec<SpareIndex>,
+    pub(super) freed: Vec<SpareBlock>,
 }
 
 /// What a batch of requests comes to.

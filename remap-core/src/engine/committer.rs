@@ -91,7 +91,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
     }
 
-    /// Serves until the engine is gone.
+    /// Serves until the engine is closed, or gone.
     pub(super) async fn run(mut self) {
         while let Some(wake) = self.wake().await {
             match wake {
@@ -102,7 +102,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
     }
 
-    /// The next request, or that something may be due; `None` when the engine is gone.
+    /// The next request, or that something may be due; `None` when no request can come any more.
     async fn wake(&mut self) -> Option<Wake> {
         if let Some(request) = self.ahead.take() {
             return Some(Wake::Asked(request));
@@ -134,6 +134,8 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
             Request::Close(answer) => {
                 self.close().await;
+                // What waits behind this is still answered: by a refusal.
+                self.requests.close();
                 let _ = answer.send(());
             }
         }
@@ -212,8 +214,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         if active(Mutation::PublishBeforeCommit) {
             self.take_effect(page);
         }
-        let slot = self.log.superblock().slot;
-        let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode(slot)).collect();
+        let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
         let appended = if active(Mutation::SecondPageNotWritten) && number == 1 {
             Ok(())
         } else {
@@ -295,7 +296,7 @@ impl<D: Device, E: Env> Committer<D, E> {
     /// Writes a checkpoint of what is true, and settles what was in doubt.
     pub(super) async fn checkpoint(&mut self) -> Result<Saved, Error> {
         let bad = self.shared.state.borrow().allocator.bad().collect();
-        let none = Records::new(self.log.superblock().slot, self.log.page_capacity());
+        let none = Records::new(self.log.page_capacity());
         let records = checkpoint_records(none, &self.shared.table, &self.in_doubt, bad).await;
         let saved = self.log.checkpoint(&records).await;
         records.free().await;

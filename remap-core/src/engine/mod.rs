@@ -41,13 +41,16 @@ use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::Layout;
+use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::recovery::Recovered;
 use crate::remap_log::LogView;
+use crate::slot::{Slot, SpareBlock};
 use crate::spare::Spare;
 use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
-use crate::units::{BaseLba, SpareIndex};
+use crate::tasks::Tasks;
+use crate::units::BaseLba;
 
 /// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
 const PUBLISHED_AT_ONCE: usize = 8192;
@@ -56,16 +59,21 @@ const PUBLISHED_AT_ONCE: usize = 8192;
 pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
     requests: UnboundedSender<Request>,
+    jobs: JobScope<E>,
     device: std::marker::PhantomData<D>,
 }
 
 /// What the engine and its committer share.
 struct Shared<E: Env> {
     env: Rc<E>,
+    /// All that runs on for the engine: the committer, what uses the spare, and what waits until something can be freed.
+    tasks: Tasks<E>,
     table: Arc<Table>,
     counters: Arc<Counters>,
     name: String,
     set_uuid: Uuid,
+    /// Where the spare is in the set, and what is where on it.
+    slot: Slot,
     layout: Layout,
     state: RefCell<State>,
     /// The log as the committer last saw it.
@@ -100,19 +108,23 @@ impl<D: Device, E: Env> Engine<D, E> {
     pub async fn open(spare: D, env: E, params: OpenParams) -> Result<Rc<Self>, Error> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
+        let tasks = spare.tasks().clone();
         let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
         let unsettled = recovered.unsettled;
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
-        let allocator = Allocator::new(superblock.layout.data_blocks);
+        let allocator = Allocator::new(superblock.slot, superblock.layout.data_blocks);
+        let jobs = JobScope::new(&env);
         let shared = Rc::new(Shared {
+            tasks,
             env,
             table: Arc::clone(writer.table()),
             counters,
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
+            slot: superblock.slot,
             layout: superblock.layout,
             log: Cell::new(log.view()),
             times: Cell::default(),
@@ -130,13 +142,23 @@ impl<D: Device, E: Env> Engine<D, E> {
         if unfinished && !active(Mutation::FoundDamageNotHealed) {
             committer.heal_what_was_found(unsettled).await?;
         }
-        shared.env.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, device: std::marker::PhantomData }))
+        shared.tasks.spawn(committer.run());
+        Ok(Rc::new(Engine { shared, requests, jobs, device: std::marker::PhantomData }))
+    }
+
+    /// The jobs of the set.
+    pub fn jobs(&self) -> &JobScope<E> {
+        &self.jobs
     }
 
     /// The remap table, to be shared with all threads.
     pub fn table(&self) -> &Arc<Table> {
         &self.shared.table
+    }
+
+    /// The slot of the spare: all spare blocks that there are are in it.
+    pub fn slot(&self) -> Slot {
+        self.shared.slot
     }
 
     /// The layout of the spare.
@@ -199,18 +221,18 @@ impl<E: Env> Shared<E> {
     fn publish(&self, changes: Vec<Change>) {
         let retired = self.state.borrow_mut().writer.publish(changes);
         if !retired.is_empty() {
-            self.env.spawn(reclaim(Rc::clone(&self.env), retired));
+            self.tasks.spawn(reclaim(Rc::clone(&self.env), retired));
         }
     }
 
     /// Gives spare blocks free that were taken out of the table, when no I/O can be under way to them any more.
-    fn free_when_drained(self: &Rc<Self>, freed: Vec<SpareIndex>) {
+    fn free_when_drained(self: &Rc<Self>, freed: Vec<SpareBlock>) {
         if freed.is_empty() {
             return;
         }
         freed.iter().for_each(|index| self.state.borrow_mut().allocator.hold(*index));
         let shared = Rc::clone(self);
-        self.env.spawn(async move {
+        self.tasks.spawn(async move {
             if !active(Mutation::FreedSpareNotDrained) {
                 shared.env.drain().await;
             }

@@ -12,10 +12,11 @@ use crate::error::Error;
 use crate::format::layout::{page_geometry, superblock_b};
 use crate::format::page::used_by;
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
-use crate::format::{Copy, Layout, PerArea, PerCopy, Slot, SpareState, Superblock, SuperblockContent};
+use crate::format::{Copy, Layout, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
 use crate::mutation::{Mutation, active};
 use crate::recovery::{Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
+use crate::slot::Slot;
 use crate::spare::Spare;
 use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
 
@@ -304,7 +305,7 @@ async fn format<D: Device, E: Env>(
     // No copy of anything is good yet, so superblock B is written first.
     let health = Health { log: PerCopy::NONE, superblock: PerCopy::NONE, dirty: PerArea::default() };
     let mut log = Log::new(spare, counters, superblock, Position::START, health);
-    let empty = Records::new(Slot::FIRST, log.page_capacity()).finish();
+    let empty = Records::new(log.page_capacity()).finish();
     log.checkpoint(&empty).await?;
     log::info!("{}: spare formatted, {} blocks for data", params.name, layout.data_blocks);
     Ok((log, Recovered::empty()))

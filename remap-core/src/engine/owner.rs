@@ -5,8 +5,9 @@ use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::mutation::{Mutation, active};
 use crate::owner::{Committed, Move, Owner, Refused, Target};
+use crate::slot::SpareBlock;
 use crate::table::Mapping;
-use crate::units::{BaseLba, SpareIndex};
+use crate::units::BaseLba;
 
 impl<D: Device, E: Env> Owner for Engine<D, E> {
     async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
@@ -17,7 +18,7 @@ impl<D: Device, E: Env> Owner for Engine<D, E> {
         self.change(Asked::Commit(moves)).await
     }
 
-    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
+    async fn replace(&self, lba: BaseLba, bad: SpareBlock) -> Result<Target, Refused> {
         let (target, held_nothing) = self.shared.replace_now(lba, bad);
         if held_nothing {
             self.record_bad(vec![bad]).await;
@@ -25,12 +26,12 @@ impl<D: Device, E: Env> Owner for Engine<D, E> {
         target
     }
 
-    async fn release(&self, reserved: Vec<SpareIndex>) {
+    async fn release(&self, reserved: Vec<SpareBlock>) {
         let allocator = &mut self.shared.state.borrow_mut().allocator;
         reserved.into_iter().for_each(|index| allocator.release(index));
     }
 
-    async fn condemn(&self, mut blocks: Vec<SpareIndex>) {
+    async fn condemn(&self, mut blocks: Vec<SpareBlock>) {
         {
             let allocator = &mut self.shared.state.borrow_mut().allocator;
             if active(Mutation::BadReservationReleased) {
@@ -51,9 +52,9 @@ impl<D: Device, E: Env> Owner for Engine<D, E> {
 impl<D: Device, E: Env> Engine<D, E> {
     /// Has it recorded that these spare blocks, which hold nothing, are bad. If that fails they are still bad in memory, and
     /// the next checkpoint says so.
-    async fn record_bad(&self, blocks: Vec<SpareIndex>) {
+    async fn record_bad(&self, blocks: Vec<SpareBlock>) {
         if !blocks.is_empty() {
-            log::debug!("{}: {} spare blocks are bad, from {} on", self.shared.name, blocks.len(), blocks[0].get());
+            log::debug!("{}: {} spare blocks are bad, from {} on", self.shared.name, blocks.len(), blocks[0].index());
             let _ = self.change(Asked::Bad(blocks)).await;
         }
     }
@@ -83,7 +84,7 @@ impl<E: Env> Shared<E> {
     }
 
     /// What [`Owner::replace`] answers, and whether `bad` is bad but held nothing, so that this has to be recorded.
-    fn replace_now(&self, lba: BaseLba, bad: SpareIndex) -> (Result<Target, Refused>, bool) {
+    fn replace_now(&self, lba: BaseLba, bad: SpareBlock) -> (Result<Target, Refused>, bool) {
         if self.closed.get() || !self.on_base(lba) {
             return (Err(Refused::Closed), false);
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::counters::CountersSnapshot;
+use crate::jobs::JobStatus;
 use crate::recovery::StatedEnd;
 use crate::units::{BaseLba, Epoch, Sequence, SpareLba};
 
@@ -130,6 +131,9 @@ pub struct Status {
     pub storm_limit: u64,
     /// What happened since the set was opened.
     pub counters: CountersSnapshot,
+    /// The jobs that run, and the last one of each kind that has ended since the set was opened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobStatus>,
 }
 
 /// A checkpoint that became durable.

@@ -9,7 +9,8 @@
 use super::page::records_per_page;
 use super::place::{Area, Copy, PerCopy};
 use crate::error::Error;
-use crate::units::{MAX_SPARE_BLOCKS, SpareIndex, SpareLba};
+use crate::slot::SpareBlock;
+use crate::units::{MAX_SPARE_BLOCKS, SpareLba};
 
 /// The least size of a page in bytes.
 const MIN_PAGE_BYTES: u32 = 4096;
@@ -140,10 +141,10 @@ impl Layout {
         }
     }
 
-    /// The block of the spare where the data of `index` is.
+    /// The block of the spare where the data of `block` is.
     #[must_use]
-    pub fn data(&self, index: SpareIndex) -> SpareLba {
-        self.data_start.plus(u64::from(index.get()))
+    pub fn data(&self, block: SpareBlock) -> SpareLba {
+        self.data_start.plus(u64::from(block.index()))
     }
 
     /// How many blocks may be pending at one time.

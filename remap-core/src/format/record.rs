@@ -5,8 +5,8 @@
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::superblock::Slot;
-use crate::units::{BaseLba, MAX_BASE_BLOCKS, SpareIndex};
+use crate::slot::{Slot, SpareBlock};
+use crate::units::{BaseLba, MAX_BASE_BLOCKS};
 
 /// A record as it is on the spare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -53,7 +53,7 @@ pub enum Record {
         /// First block on the base.
         lba: BaseLba,
         /// First spare block.
-        spare: SpareIndex,
+        spare: SpareBlock,
         /// Length in blocks.
         count: u32,
     },
@@ -69,7 +69,7 @@ pub enum Record {
         /// First block on the base.
         lba: BaseLba,
         /// First spare block.
-        spare: SpareIndex,
+        spare: SpareBlock,
         /// Length in blocks.
         count: u32,
     },
@@ -83,7 +83,7 @@ pub enum Record {
     /// The spare blocks are bad.
     BadSpare {
         /// First spare block.
-        spare: SpareIndex,
+        spare: SpareBlock,
         /// Length in blocks.
         count: u32,
     },
@@ -97,29 +97,29 @@ fn slot_field(kind: u8, slot: Slot) -> u8 {
 }
 
 impl Record {
-    /// The record as it is on the spare, whose blocks are on the spare in `slot`.
+    /// The record as it is on the spare.
     #[must_use]
-    pub fn encode(self, slot: Slot) -> RawRecord {
-        let raw = |kind, lba: BaseLba, spare: u32, count: u32| RawRecord {
+    pub fn encode(self) -> RawRecord {
+        let raw = |kind, lba: BaseLba, spare: Option<SpareBlock>, count: u32| RawRecord {
             // Cut to the 48 bits that there are; an LBA of the base is below that.
             lba_low: U32::new(lba.0 as u32),
             lba_high: U16::new((lba.0 >> 32) as u16),
             kind,
-            slot: slot_field(kind, slot),
-            spare: U32::new(spare),
+            slot: spare.map_or(0, |spare| spare.slot().get()),
+            spare: U32::new(spare.map_or(0, SpareBlock::index)),
             count: U32::new(count),
         };
         match self {
-            Record::Remap { lba, spare, count } => raw(kind::REMAP, lba, spare.get(), count),
-            Record::Pending { lba, count } => raw(kind::PENDING, lba, 0, count),
-            Record::Lost { lba, spare, count } => raw(kind::LOST, lba, spare.get(), count),
-            Record::Clear { lba, count } => raw(kind::CLEAR, lba, 0, count),
-            Record::BadSpare { spare, count } => raw(kind::BAD_SPARE, BaseLba(0), spare.get(), count),
-            Record::EndOfCheckpoint => raw(kind::END_OF_CHECKPOINT, BaseLba(0), 0, 0),
+            Record::Remap { lba, spare, count } => raw(kind::REMAP, lba, Some(spare), count),
+            Record::Pending { lba, count } => raw(kind::PENDING, lba, None, count),
+            Record::Lost { lba, spare, count } => raw(kind::LOST, lba, Some(spare), count),
+            Record::Clear { lba, count } => raw(kind::CLEAR, lba, None, count),
+            Record::BadSpare { spare, count } => raw(kind::BAD_SPARE, BaseLba(0), Some(spare), count),
+            Record::EndOfCheckpoint => raw(kind::END_OF_CHECKPOINT, BaseLba(0), None, 0),
         }
     }
 
-    /// Decodes a record of the spare in `slot`; `None` if this version of the code cannot have written it.
+    /// Decodes a record that speaks of the spare in `slot`; `None` if this version of the code cannot have written it.
     #[must_use]
     pub fn decode(raw: &RawRecord, slot: Slot) -> Option<Record> {
         let lba = BaseLba(u64::from(raw.lba_low.get()) | u64::from(raw.lba_high.get()) << 32);
@@ -134,7 +134,7 @@ impl Record {
             return None;
         }
         // The last spare block has to be one, too.
-        let first_spare = || SpareIndex::new(spare).filter(|first| first.plus(u64::from(count) - 1).is_some());
+        let first_spare = || SpareBlock::new(slot, spare).filter(|first| first.plus(u64::from(count) - 1).is_some());
         match raw.kind {
             kind::REMAP => Some(Record::Remap { lba, spare: first_spare()?, count }),
             kind::PENDING if spare == 0 => Some(Record::Pending { lba, count }),

@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 use super::crc::{crc_without, is_zero};
 use super::layout::Layout;
 use super::place::PerCopy;
+use crate::slot::Slot;
 use crate::units::{Epoch, Sequence, SpareLba};
 
 /// The first bytes of a superblock.
@@ -109,34 +110,6 @@ pub struct RawSuperblock {
 }
 
 const _: () = assert!(size_of::<RawSuperblock>() == SUPERBLOCK_SIZE);
-
-/// The slot of a spare in its set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot(u8);
-
-impl Slot {
-    /// The slot of the first spare of a set.
-    pub const FIRST: Slot = Slot(0);
-
-    /// Slot 0 or 1.
-    #[must_use]
-    pub fn new(slot: u32) -> Option<Slot> {
-        // 0 or 1.
-        (slot < 2).then_some(Slot(slot as u8))
-    }
-
-    /// 0 or 1.
-    #[must_use]
-    pub fn get(self) -> u8 {
-        self.0
-    }
-
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Slot {
-        Slot(1 - self.0)
-    }
-}
 
 /// What a spare is to its set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

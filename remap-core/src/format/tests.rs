@@ -12,7 +12,8 @@ use super::record::{RECORD_SIZE, RawRecord, kind};
 use super::superblock::{Kept, NAME_MAX, RawSuperblock, SUPERBLOCK_SIZE};
 use super::*;
 use crate::error::Error;
-use crate::units::{BaseLba, Epoch, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareIndex, SpareLba};
+use crate::slot::{Slot, SpareBlock};
+use crate::units::{BaseLba, Epoch, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareLba};
 
 const SET: Uuid = Uuid::from_u128(42);
 const OWNER: PageOwner = PageOwner { set_uuid: SET, spare_id: Uuid::from_u128(43) };
@@ -43,8 +44,9 @@ fn superblock() -> Superblock {
     }
 }
 
-fn spare() -> impl Strategy<Value = SpareIndex> {
-    (0..MAX_SPARE_BLOCKS - 1000).prop_map(|index| SpareIndex::new(index).unwrap())
+fn spare() -> impl Strategy<Value = SpareBlock> {
+    (0..2_u32, 0..MAX_SPARE_BLOCKS - 1000)
+        .prop_map(|(slot, index)| SpareBlock::new(Slot::new(slot).unwrap(), index).unwrap())
 }
 
 fn record() -> impl Strategy<Value = Record> {
@@ -68,22 +70,22 @@ fn info() -> impl Strategy<Value = PageInfo> {
     })
 }
 
-fn slot() -> impl Strategy<Value = Slot> {
-    (0..2_u32).prop_map(|slot| Slot::new(slot).unwrap())
-}
-
 fn encoded(records: &[Record]) -> Vec<RawRecord> {
-    records.iter().map(|record| record.encode(Slot::FIRST)).collect()
+    records.iter().map(|record| record.encode()).collect()
 }
 
 proptest! {
     #[test]
-    fn a_record_is_decoded_as_it_was_encoded(record in record(), slot in slot()) {
-        let raw = record.encode(slot);
+    fn a_record_is_decoded_as_it_was_encoded(record in record()) {
+        let raw = record.encode();
+        let spare = match record {
+            Record::Remap { spare, .. } | Record::Lost { spare, .. } | Record::BadSpare { spare, .. } => Some(spare),
+            _ => None,
+        };
+        let slot = spare.map_or(Slot::FIRST, SpareBlock::slot);
         prop_assert_eq!(Record::decode(&raw, slot), Some(record));
         // Of another spare it is only taken if it speaks of none.
-        let on_spare = matches!(record, Record::Remap { .. } | Record::Lost { .. } | Record::BadSpare { .. });
-        prop_assert_eq!(Record::decode(&raw, slot.other()).is_none(), on_spare);
+        prop_assert_eq!(Record::decode(&raw, slot.other()).is_none(), spare.is_some());
     }
 
     #[test]
@@ -91,9 +93,9 @@ proptest! {
         let pieces: Vec<_> = record.pieces(most).collect();
         prop_assert_eq!(pieces.iter().map(|piece| u64::from(piece.count())).sum::<u64>(), u64::from(record.count()));
         prop_assert!(pieces.iter().all(|piece| piece.count() <= most));
-        prop_assert_eq!(pieces.first().map(|piece| piece.encode(Slot::FIRST).lba_low), Some(record.encode(Slot::FIRST).lba_low));
+        prop_assert_eq!(pieces.first().map(|piece| piece.encode().lba_low), Some(record.encode().lba_low));
         for pair in pieces.windows(2) {
-            let (a, b) = (pair[0].encode(Slot::FIRST), pair[1].encode(Slot::FIRST));
+            let (a, b) = (pair[0].encode(), pair[1].encode());
             prop_assert_eq!(a.kind, b.kind);
             let moved = a.kind != kind::BAD_SPARE;
             prop_assert!(!moved || (a.lba_low.get().wrapping_add(a.count.get()) == b.lba_low.get()));
@@ -109,7 +111,8 @@ proptest! {
         prop_assert_eq!(encode_page(&mut page, OWNER, AT, info, &encoded(&records)), records.len());
         let PageContent::Valid(found, raw) = decode_page(&page, OWNER, AT) else { return Err(TestCaseError::fail("not valid")) };
         prop_assert_eq!(found, info);
-        let back: Vec<_> = raw.iter().filter_map(|raw| Record::decode(raw, Slot::FIRST)).collect();
+        let slot_of = |raw: &RawRecord| Slot::new(raw.slot.into()).unwrap();
+        let back: Vec<_> = raw.iter().filter_map(|raw| Record::decode(raw, slot_of(raw))).collect();
         prop_assert_eq!(back, records);
         prop_assert_eq!(used_by(&page), Some(SET));
         // It is bad for every other owner, and in every other place.

@@ -25,9 +25,10 @@ use crate::format::{Area, Copy, PageAt, PageContent, PerArea, PerCopy, Record, S
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::remap_log::{Health, Position, hidden};
+use crate::slot::SpareBlock;
 use crate::spare::Spare;
 use crate::table::Mapping;
-use crate::units::{BaseLba, Epoch, Sequence, SpareIndex};
+use crate::units::{BaseLba, Epoch, Sequence};
 
 pub(crate) use self::scan::{PageState, Pages};
 
@@ -43,7 +44,7 @@ pub struct StatedEnd {
 /// What the log says.
 pub(crate) struct Recovered {
     pub(crate) mappings: BTreeMap<BaseLba, Mapping>,
-    pub(crate) bad: BTreeSet<SpareIndex>,
+    pub(crate) bad: BTreeSet<SpareBlock>,
     pub(crate) position: Position,
     /// Of the log; nothing is said of the superblocks.
     pub(crate) log_ok: PerCopy<bool>,

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use fixedbitset::FixedBitSet;
 
 use crate::format::Record;
+use crate::slot::SpareBlock;
 use crate::table::Mapping;
-use crate::units::{BaseLba, SpareIndex};
+use crate::units::BaseLba;
 
 /// The mapping as the log says it.
 pub(super) struct Replay {
     pub(super) mappings: BTreeMap<BaseLba, Mapping>,
-    pub(super) bad: BTreeSet<SpareIndex>,
+    pub(super) bad: BTreeSet<SpareBlock>,
     used: FixedBitSet,
     pending: u64,
     base_blocks: u64,
@@ -80,11 +81,11 @@ impl Replay {
             }),
             Record::BadSpare { spare, count } => {
                 self.check_spare(spare, count)?;
-                for index in (0..count).filter_map(|i| spare.plus(u64::from(i))) {
-                    if self.used.contains(index.get() as usize) {
+                for block in (0..count).filter_map(|i| spare.plus(u64::from(i))) {
+                    if self.used.contains(block.index() as usize) {
                         return Err("a spare block is both bad and used");
                     }
-                    self.bad.insert(index);
+                    self.bad.insert(block);
                 }
                 Ok(())
             }
@@ -107,19 +108,19 @@ impl Replay {
     fn leave(&mut self, old: Option<Mapping>) {
         match old {
             Some(Mapping::Pending) => self.pending -= 1,
-            Some(Mapping::Spare(at) | Mapping::Lost(at)) => self.used.set(at.get() as usize, false),
+            Some(Mapping::Spare(at) | Mapping::Lost(at)) => self.used.set(at.index() as usize, false),
             None => {}
         }
     }
 
-    fn place(&mut self, lba: BaseLba, spare: SpareIndex, to: Mapping, again: bool) -> Result<(), &'static str> {
+    fn place(&mut self, lba: BaseLba, spare: SpareBlock, to: Mapping, again: bool) -> Result<(), &'static str> {
         let old = self.mappings.insert(lba, to);
         if old.is_some() && !again {
             return Err("two remaps of one block");
         }
         // The block's own old place is free for it to take.
         self.leave(old);
-        if self.used.put(spare.get() as usize) {
+        if self.used.put(spare.index() as usize) {
             return Err("a spare block is used twice");
         }
         if self.bad.contains(&spare) {
@@ -131,9 +132,9 @@ impl Replay {
     fn each(
         &mut self,
         lba: BaseLba,
-        spare: SpareIndex,
+        spare: SpareBlock,
         count: u32,
-        mut f: impl FnMut(&mut Replay, BaseLba, SpareIndex) -> Result<(), &'static str>,
+        mut f: impl FnMut(&mut Replay, BaseLba, SpareBlock) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
         self.check_base(lba, count)?;
         self.check_spare(spare, count)?;
@@ -163,8 +164,8 @@ impl Replay {
         }
     }
 
-    fn check_spare(&self, spare: SpareIndex, count: u32) -> Result<(), &'static str> {
-        if u64::from(spare.get()) + u64::from(count) <= u64::from(self.data_blocks) {
+    fn check_spare(&self, spare: SpareBlock, count: u32) -> Result<(), &'static str> {
+        if u64::from(spare.index()) + u64::from(count) <= u64::from(self.data_blocks) {
             Ok(())
         } else {
             Err("an address behind the end of the data area")

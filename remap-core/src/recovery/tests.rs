@@ -5,9 +5,10 @@ use super::choose::{Chosen, Known, candidates, choose, choose_stated};
 use super::replay::Replay;
 use super::scan::{PageState, Pages};
 use crate::error::Error;
-use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Record, Slot};
+use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Record};
+use crate::slot::{Slot, SpareBlock};
 use crate::table::Mapping;
-use crate::units::{BaseLba, Epoch, Sequence, SpareIndex};
+use crate::units::{BaseLba, Epoch, Sequence};
 
 /// Pages of an area in these tests.
 const PAGES: usize = 8;
@@ -263,8 +264,8 @@ fn an_attempt_that_was_given_up_does_not_come_back() {
     assert_eq!(with_attempt(Area::Zero, 503).unwrap().epoch, epoch(9));
 }
 
-fn spare(index: u32) -> SpareIndex {
-    SpareIndex::new(index).unwrap()
+fn spare(index: u32) -> SpareBlock {
+    SpareBlock::new(Slot::FIRST, index).unwrap()
 }
 
 fn remap(lba: u64, at: u32, count: u32) -> Record {
@@ -344,7 +345,7 @@ fn records_that_contradict_each_other_are_refused() {
     for (checkpoint, log, what) in cases {
         assert_eq!(replay(checkpoint, log).err(), Some(what), "{checkpoint:?} {log:?}");
     }
-    let mut unknown = remap(1, 1, 1).encode(Slot::FIRST);
+    let mut unknown = remap(1, 1, 1).encode();
     unknown.kind = 99;
     assert_eq!(Record::decode(&unknown, Slot::FIRST), None);
 }

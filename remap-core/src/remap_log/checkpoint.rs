@@ -9,11 +9,12 @@ use super::{Log, Position, Sealed};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
-use crate::format::{Area, Copy, PageAt, PageInfo, PerCopy, Record, Slot, encode_page};
+use crate::format::{Area, Copy, PageAt, PageInfo, PerCopy, Record, encode_page};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
+use crate::slot::SpareBlock;
 use crate::table::{Mapping, Table};
-use crate::units::{BaseLba, Epoch, SpareIndex};
+use crate::units::{BaseLba, Epoch};
 
 /// Pages that are written at once.
 const CHUNK_PAGES: usize = 32;
@@ -30,7 +31,6 @@ pub(crate) struct Saved {
 
 /// The records of a checkpoint: as many together as are written at once, so that nothing large is copied or freed at once.
 pub(crate) struct Records {
-    slot: Slot,
     /// Records that are written at once.
     chunk: usize,
     chunks: Vec<Vec<RawRecord>>,
@@ -40,8 +40,8 @@ pub(crate) struct Records {
 
 impl Records {
     /// None yet, with `capacity` in a page.
-    pub(crate) fn new(slot: Slot, capacity: usize) -> Records {
-        Records { slot, chunk: capacity.max(1) * CHUNK_PAGES, chunks: Vec::new(), last: None }
+    pub(crate) fn new(capacity: usize) -> Records {
+        Records { chunk: capacity.max(1) * CHUNK_PAGES, chunks: Vec::new(), last: None }
     }
 
     fn add(&mut self, record: Record) {
@@ -55,8 +55,8 @@ impl Records {
 
     fn push(&mut self, record: Record) {
         match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < self.chunk => chunk.push(record.encode(self.slot)),
-            _ => self.chunks.push(vec![record.encode(self.slot)]),
+            Some(chunk) if chunk.len() < self.chunk => chunk.push(record.encode()),
+            _ => self.chunks.push(vec![record.encode()]),
         }
     }
 
@@ -88,7 +88,7 @@ pub(crate) async fn checkpoint_records(
     mut records: Records,
     table: &Table,
     instead: &BTreeMap<BaseLba, Option<Mapping>>,
-    bad: Vec<SpareIndex>,
+    bad: Vec<SpareBlock>,
 ) -> Records {
     let visited = table.visit_in_steps(|lba, held| match instead.get(&lba).copied().unwrap_or(Some(held)) {
         Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),

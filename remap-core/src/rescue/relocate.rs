@@ -11,8 +11,8 @@ use futures_util::stream::{self, StreamExt};
 use super::parts::Part;
 use super::{At, Errors, Failed, HostIo, Rescue};
 use crate::owner::{Committed, Move, Owner, Refused, Target};
+use crate::slot::SpareBlock;
 use crate::status::IoStatus;
-use crate::units::SpareIndex;
 
 /// How often a block may turn out to be elsewhere, or its new spare block to be bad, before the rescue gives up.
 const ROUNDS: usize = 16;
@@ -21,7 +21,7 @@ const REPLACED_AT_ONCE: usize = 8;
 
 impl Failed {
     /// The spare block on which it failed.
-    fn bad_spare(&self) -> Option<SpareIndex> {
+    fn bad_spare(&self) -> Option<SpareBlock> {
         match self.part.at {
             Some(At::Spare(at)) => Some(at),
             Some(At::Base(_)) | None => None,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::slot::Slot;
 use crate::units::MAX_BASE_BLOCKS;
 
 /// Blocks below one node of height 1, and of height 2.
@@ -44,7 +45,7 @@ fn one_by_one(table: &Table, range: Extent, longest: u64) -> Vec<Segment> {
 
 fn mapping() -> impl Strategy<Value = Option<Mapping>> {
     prop_oneof![
-        2 => (0..200_u32).prop_map(|index| SpareIndex::new(index).map(Mapping::Spare)),
+        2 => (0..200_u32).prop_map(|index| SpareBlock::new(Slot::FIRST, index).map(Mapping::Spare)),
         1 => Just(Some(Mapping::Pending)),
         2 => Just(None),
     ]

@@ -7,6 +7,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering as LoomOrdering};
 use loom::thread;
 
 use super::*;
+use crate::slot::Slot;
 
 /// What `Env::drain` promises: the writer hears from each reader when the I/O that it had begun has ended.
 #[test]
@@ -15,7 +16,7 @@ fn a_spare_block_is_used_again_only_when_no_io_is_under_way_to_it() {
     model.preemption_bound = Some(3);
     model.check(|| {
         let mut writer = TableWriter::new(LEAF_BLOCKS);
-        let spare = SpareIndex::new(7).unwrap();
+        let spare = SpareBlock::new(Slot::FIRST, 7).unwrap();
         assert!(writer.publish(vec![Change { lba: BaseLba(1), to: Some(Mapping::Spare(spare)) }]).is_empty());
         let block = Arc::new(loom::cell::UnsafeCell::new(1_u64));
         let drained = Arc::new(AtomicUsize::new(0));
@@ -55,7 +56,7 @@ fn readers_never_see_freed_or_half_made_leaves() {
     model.preemption_bound = Some(3);
     model.check(|| {
         let mut writer = TableWriter::new(LEAF_BLOCKS);
-        let first = Change { lba: BaseLba(1), to: SpareIndex::new(7).map(Mapping::Spare) };
+        let first = Change { lba: BaseLba(1), to: SpareBlock::new(Slot::FIRST, 7).map(Mapping::Spare) };
         assert!(writer.publish(vec![first]).is_empty());
         let done = Arc::new(AtomicUsize::new(0));
         let readers: Vec<_> = (0..2)
@@ -63,7 +64,7 @@ fn readers_never_see_freed_or_half_made_leaves() {
                 let (table, done) = (std::sync::Arc::clone(writer.table()), Arc::clone(&done));
                 thread::spawn(move || {
                     let place = table.lookup(BaseLba(1));
-                    assert!(place == Place::Spare(SpareIndex::masked(7)) || place == Place::Base(BaseLba(1)));
+                    assert!(place == Place::Spare(SpareBlock::of_bits(7)) || place == Place::Base(BaseLba(1)));
                     // Release: what was read before comes before the freeing.
                     done.fetch_add(1, LoomOrdering::Release);
                 })
@@ -90,7 +91,7 @@ fn readers_never_see_freed_or_half_made_nodes() {
         // With two slots a node, leaves 0 and 1 are below one node, 2 and 3 below another.
         let mut writer = TableWriter::new(4 * LEAF_BLOCKS);
         let [old, new] = [BaseLba(1), BaseLba(2 * LEAF_BLOCKS)];
-        let to = |index| SpareIndex::new(index).map(Mapping::Spare);
+        let to = |index| SpareBlock::new(Slot::FIRST, index).map(Mapping::Spare);
         assert!(writer.publish(vec![Change { lba: old, to: to(7) }]).is_empty());
         let done = Arc::new(AtomicUsize::new(0));
         let readers: Vec<_> = (0..2)
@@ -99,7 +100,7 @@ fn readers_never_see_freed_or_half_made_nodes() {
                 thread::spawn(move || {
                     let (lba, index) = [(old, 7), (new, 8)][reader];
                     let place = table.lookup(lba);
-                    assert!(place == Place::Spare(SpareIndex::masked(index)) || place == Place::Base(lba));
+                    assert!(place == Place::Spare(SpareBlock::of_bits(index)) || place == Place::Base(lba));
                     done.fetch_add(1, LoomOrdering::Release);
                 })
             })

@@ -26,8 +26,9 @@ use std::ops::ControlFlow;
 use self::directory::Directory;
 pub(crate) use self::leaf::LEAF_BLOCKS;
 use crate::pace::Pace;
+use crate::slot::SpareBlock;
 use crate::sync::{AtomicBool, Ordering};
-use crate::units::{BaseLba, Extent, SpareIndex};
+use crate::units::{BaseLba, Extent};
 
 pub use self::reclaim::Retired;
 pub(crate) use self::reclaim::reclaim;
@@ -37,11 +38,11 @@ pub use self::writer::{Change, Counts, TableWriter};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapping {
     /// The block lives on this spare block.
-    Spare(SpareIndex),
+    Spare(SpareBlock),
     /// Known unreadable on the base, not rewritten yet.
     Pending,
     /// Remapped to this spare block, which does not hold its data: reads fail until the block is written.
-    Lost(SpareIndex),
+    Lost(SpareBlock),
 }
 
 const PENDING: u32 = u32::MAX;
@@ -50,9 +51,9 @@ const LOST: u32 = 1 << 31;
 impl Mapping {
     fn encode(self) -> u32 {
         match self {
-            Mapping::Spare(index) => index.get(),
+            Mapping::Spare(block) => block.to_bits(),
             Mapping::Pending => PENDING,
-            Mapping::Lost(index) => index.get() | LOST,
+            Mapping::Lost(block) => block.to_bits() | LOST,
         }
     }
 
@@ -61,17 +62,17 @@ impl Mapping {
         if value == PENDING {
             Mapping::Pending
         } else if value & LOST != 0 {
-            Mapping::Lost(SpareIndex::masked(value))
+            Mapping::Lost(SpareBlock::of_bits(value))
         } else {
-            Mapping::Spare(SpareIndex::masked(value))
+            Mapping::Spare(SpareBlock::of_bits(value))
         }
     }
 
     /// The spare block that belongs to the mapping, if one does.
     #[must_use]
-    pub fn spare(self) -> Option<SpareIndex> {
+    pub fn spare(self) -> Option<SpareBlock> {
         match self {
-            Mapping::Spare(index) | Mapping::Lost(index) => Some(index),
+            Mapping::Spare(block) | Mapping::Lost(block) => Some(block),
             Mapping::Pending => None,
         }
     }
@@ -83,11 +84,11 @@ pub enum Place {
     /// On the base, in its own place.
     Base(BaseLba),
     /// On the spare.
-    Spare(SpareIndex),
+    Spare(SpareBlock),
     /// On the base, but known unreadable there: reads still ask the base, writes are relocated.
     Pending(BaseLba),
     /// On the spare, but its data is lost: reads fail, a write heals it.
-    Lost(SpareIndex),
+    Lost(SpareBlock),
 }
 
 impl Place {
@@ -96,9 +97,9 @@ impl Place {
     #[must_use]
     pub fn new(lba: BaseLba, mapping: Mapping) -> Place {
         match mapping {
-            Mapping::Spare(index) => Place::Spare(index),
+            Mapping::Spare(block) => Place::Spare(block),
             Mapping::Pending => Place::Pending(lba),
-            Mapping::Lost(index) => Place::Lost(index),
+            Mapping::Lost(block) => Place::Lost(block),
         }
     }
 
@@ -109,8 +110,8 @@ impl Place {
         match self {
             Place::Base(lba) => Some(Place::Base(lba.plus(blocks))),
             Place::Pending(lba) => Some(Place::Pending(lba.plus(blocks))),
-            Place::Spare(index) => index.plus(blocks).map(Place::Spare),
-            Place::Lost(index) => index.plus(blocks).map(Place::Lost),
+            Place::Spare(block) => block.plus(blocks).map(Place::Spare),
+            Place::Lost(block) => block.plus(blocks).map(Place::Lost),
         }
     }
 }

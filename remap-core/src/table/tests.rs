@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::slot::Slot;
 
 /// A little more than three leaves.
 const BLOCKS: u64 = 3 * LEAF_BLOCKS + 1000;
 
-fn spare(index: u32) -> SpareIndex {
-    SpareIndex::new(index).unwrap()
+fn spare(index: u32) -> SpareBlock {
+    SpareBlock::new(Slot::FIRST, index).unwrap()
 }
 
 fn change(lba: u64, to: Option<Mapping>) -> Change {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
-use remap_core::{At, Committed, Extent, HostIo, HostOp, Move, Owner, Refused, RemapOn, SpareIndex, Target, rescue};
+use remap_core::{At, Committed, Extent, HostIo, HostOp, Move, Owner, Refused, RemapOn, SpareBlock, Target, rescue};
 
 /// 1 GiB of 4 KiB blocks.
 const GIB: u64 = 262_144;
@@ -70,7 +70,7 @@ impl HostIo for Io {
         self.under_way.set((now - 1, most));
         let bad = match at {
             At::Base(lba) => self.bad.range(lba.0..lba.0 + blocks).next().is_some(),
-            At::Spare(index) => self.bad_spare.range(index.get()..index.get() + blocks as u32).next().is_some(),
+            At::Spare(index) => self.bad_spare.range(index.index()..index.index() + blocks as u32).next().is_some(),
         };
         if bad {
             return Err(if self.op == HostOp::Read { READ_ERROR } else { WRITE_FAULT });
@@ -122,15 +122,15 @@ impl Owner for Asked {
         self.note(moves, |moves| self.engine.commit(moves)).await
     }
 
-    async fn replace(&self, lba: BaseLba, bad: SpareIndex) -> Result<Target, Refused> {
+    async fn replace(&self, lba: BaseLba, bad: SpareBlock) -> Result<Target, Refused> {
         self.engine.replace(lba, bad).await
     }
 
-    async fn release(&self, reserved: Vec<SpareIndex>) {
+    async fn release(&self, reserved: Vec<SpareBlock>) {
         self.note(reserved, |reserved| self.engine.release(reserved)).await;
     }
 
-    async fn condemn(&self, blocks: Vec<SpareIndex>) {
+    async fn condemn(&self, blocks: Vec<SpareBlock>) {
         self.note(blocks, |blocks| self.engine.condemn(blocks)).await;
     }
 
@@ -273,7 +273,7 @@ fn a_bad_spare_block_under_a_run_is_found_by_halving() {
     relocate(&world, &owner, 0..256);
     let Place::Spare(index) = owner.engine.table().lookup(lba(99)) else { panic!() };
     let mut io = Io::new(HostOp::Write, 0..256, 0..256);
-    io.bad_spare.insert(index.get());
+    io.bad_spare.insert(index.index());
     run(&world, &owner, &io).unwrap();
     assert!(io.count() < 29, "{}", io.count());
     let status = owner.engine.status();
@@ -359,7 +359,7 @@ proptest! {
         let mut io = Io::new(op, first..first + matters.len() as u64, bad.iter().copied());
         io.bad_spare = bad_spare;
         let bad_below = |at: u64| {
-            owner.engine.table().mapping(lba(at)).and_then(Mapping::spare).is_some_and(|index| io.bad_spare.contains(&index.get()))
+            owner.engine.table().mapping(lba(at)).and_then(Mapping::spare).is_some_and(|index| io.bad_spare.contains(&index.index()))
         };
         let unreadable = !bad.is_empty() || !which(&[Matter::Lost]).is_empty()
             || which(&[Matter::Remapped]).into_iter().any(bad_below);

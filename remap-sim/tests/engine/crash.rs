@@ -71,9 +71,9 @@ async fn history(host: Vbdev, model: Model) {
     model.write(&host, 30, 130).await;
     host.engine.save().await.unwrap();
     // Its spare block is bad for one write: it moves on.
-    let Place::Spare(index) = host.engine.table().lookup(lba(11)) else { panic!("11 is remapped") };
-    let bad = host.engine.layout().data_start.0 + u64::from(index.get());
-    host.spare.fail(Fault::new(Verb::Write, bad..bad + 1, WRITE_FAULT).times(1));
+    let Place::Spare(block) = host.engine.table().lookup(lba(11)) else { panic!("11 is remapped") };
+    let bad = host.engine.layout().data(block).0;
+    spare_of(&host).fail(Fault::new(Verb::Write, bad..bad + 1, WRITE_FAULT).times(1));
     model.write(&host, 11, 211).await;
     host.engine.save().await.unwrap();
     model.write(&host, 13, 113).await;

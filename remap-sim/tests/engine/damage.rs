@@ -69,7 +69,7 @@ fn an_attempt_that_was_given_up_and_comes_back_in_one_copy_is_no_loss() {
         let owner = PageOwner { set_uuid: host.engine.set_uuid(), spare_id: params().fresh_spare_id };
         let info = PageInfo { epoch: epoch(1 << 32), sequence: sequence(3), checkpoint_pages: 1 };
         let mut block = vec![0; BLOCK as usize];
-        let end = Record::EndOfCheckpoint.encode(Slot::FIRST);
+        let end = Record::EndOfCheckpoint.encode();
         encode_page(&mut block, owner, PageAt { copy: Copy::A, area, index: 0 }, info, &[end]);
         medium.set_block(host.engine.layout().log_page(Copy::A, area, 0).0, &block);
         let again = world.after_crash(medium);

@@ -182,7 +182,8 @@ fn images() -> Vec<(&'static str, &'static str, Medium)> {
     }
     let lost = changed(|medium, engine| {
         // As a migration that could not read a block writes it.
-        let record = Record::Lost { lba: lba(60), spare: remap_core::SpareIndex::new(40).unwrap(), count: 2 };
+        let record =
+            Record::Lost { lba: lba(60), spare: remap_core::SpareBlock::new(Slot::FIRST, 40).unwrap(), count: 2 };
         change_page(medium, engine, Area::One, 1, |records| records.iter().copied().chain([record]).collect());
     });
     let torn = changed(|medium, engine| {

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod faults;
 mod golden;
+mod jobs;
 mod open;
 mod pace;
 mod random;
@@ -22,9 +23,9 @@ use uuid::Uuid;
 
 use remap_core::engine::*;
 use remap_core::format::{
-    Area, Copy, PageAt, PageContent, PageOwner, Record, Slot, Superblock, SuperblockContent, decode_page, encode_page,
+    Area, Copy, PageAt, PageContent, PageOwner, Record, Superblock, SuperblockContent, decode_page, encode_page,
 };
-use remap_core::{BaseLba, Epoch, Error, Extent, IoStatus, Mapping, Place, Sequence};
+use remap_core::{BaseLba, Epoch, Error, Extent, IoStatus, Mapping, Place, Sequence, Slot};
 use remap_sim::{Disk, Effect, Executor, Fault, Medium, Random, SimEngine, Threads, Vbdev, Verb, open_params};
 
 pub(crate) const BLOCK: u32 = 4096;
@@ -168,6 +169,11 @@ pub(crate) fn world() -> (World, Vbdev) {
     (world, host)
 }
 
+/// The spare under it.
+pub(crate) fn spare_of(host: &Vbdev) -> &Disk {
+    host.spares[host.engine.slot()].as_ref().unwrap()
+}
+
 /// All pages of this copy of the log fail.
 pub(crate) fn log_fault(host: &Vbdev, copy: Copy, verb: Verb) -> Fault {
     let layout = host.engine.layout();
@@ -207,7 +213,7 @@ pub(crate) fn change_page(
         let at = PageAt { copy, area, index: page };
         let PageContent::Valid(info, raw) = decode_page(&block, owner, at) else { panic!("page {page} is valid") };
         let records: Vec<_> = raw.iter().map(|raw| Record::decode(raw, Slot::FIRST).unwrap()).collect();
-        let records: Vec<_> = change(&records).iter().map(|record| record.encode(Slot::FIRST)).collect();
+        let records: Vec<_> = change(&records).iter().map(|record| record.encode()).collect();
         assert_eq!(encode_page(&mut block, owner, at, info, &records), records.len());
         medium.set_block(lba, &block);
     }

@@ -43,7 +43,7 @@ async fn sabotage(host: Vbdev, random: Random) {
         let effect = random.pick(&[Effect::Nothing, Effect::Some, Effect::Everything]);
         let fail = |first, blocks| {
             let fault = Fault::new(Verb::Write, first..first + blocks, WRITE_FAULT);
-            host.spare.fail(fault.times(1).with_effect(effect));
+            spare_of(&host).fail(fault.times(1).with_effect(effect));
         };
         let fail_log = |copy| fail(layout.log_page(copy, Area::Zero, 0).0, both);
         match random.below(6) {
@@ -51,7 +51,7 @@ async fn sabotage(host: Vbdev, random: Random) {
             1 => fail_log(Copy::B),
             2 => Copy::BOTH.into_iter().for_each(fail_log),
             3 => fail(layout.superblock(random.pick(&Copy::BOTH)).0, 1),
-            4 => host.spare.fail(Fault::of_flush(WRITE_FAULT).times(1)),
+            4 => spare_of(&host).fail(Fault::of_flush(WRITE_FAULT).times(1)),
             _ => fail(layout.data_start.0 + random.below(138), 1),
         }
     }

@@ -142,9 +142,7 @@ fn wait_outside<K: Asks>(io: Io<Remap, K>, range: Extent) {
         let (gate, holder) = (Rc::clone(&channel.gate), channel.holder.clone());
         let hold = holder.hold(io.id());
         thread::spawn(async move {
-            while gate.is_closed_for(range) && !hold.is_given_up() {
-                gate.wait().await;
-            }
+            gate.wait_outside(range, || hold.is_given_up()).await;
             match holder.let_go(io.id()) {
                 true => io.complete(Err(Status::Aborted)),
                 false => io.take_up(start),

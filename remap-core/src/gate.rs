@@ -6,11 +6,9 @@
 //! that has come in stays inside until it is completed, whatever becomes of it meanwhile: rescues, and several rounds of parts.
 
 use std::cell::{Cell, RefCell};
-use std::mem::take;
-
-use futures_channel::oneshot;
 
 use crate::mutation::{Mutation, active};
+use crate::tasks::Waiters;
 use crate::units::Extent;
 
 /// One of two sets of I/O behind a gate: those that came in before the last drain began, and those after.
@@ -31,7 +29,6 @@ impl Side {
 }
 
 /// The gate of one channel.
-#[derive(Debug)]
 pub struct Gate {
     /// Where newcomers are counted.
     side: Cell<Side>,
@@ -39,10 +36,12 @@ pub struct Gate {
     is_closed: Cell<bool>,
     inside: [Cell<u64>; 2],
     closed: RefCell<Vec<Extent>>,
-    /// Who waits until a side is empty.
-    emptied: [RefCell<Vec<oneshot::Sender<()>>>; 2],
+    /// How often a side by which nobody comes in was emptied.
+    rounds: [Cell<u64>; 2],
+    /// Who waits for that.
+    emptied: Waiters,
     /// Who waits to come in.
-    outside: RefCell<Vec<oneshot::Sender<()>>>,
+    outside: Waiters,
 }
 
 impl Gate {
@@ -54,8 +53,9 @@ impl Gate {
             is_closed: Cell::new(!closed.is_empty()),
             inside: Default::default(),
             closed: RefCell::new(closed),
-            emptied: Default::default(),
-            outside: RefCell::default(),
+            rounds: Default::default(),
+            emptied: Waiters::default(),
+            outside: Waiters::default(),
         }
     }
 
@@ -93,7 +93,8 @@ impl Gate {
     /// A side is empty by which nobody comes in.
     #[cold]
     fn empty(&self, side: Side) {
-        wake(&self.emptied[side as usize]);
+        self.rounds[side as usize].set(self.rounds[side as usize].get() + 1);
+        self.emptied.wake();
     }
 
     /// Waits until all I/O is over that is inside now; what comes in meanwhile is not waited for.
@@ -102,21 +103,16 @@ impl Gate {
             return;
         }
         // An earlier drain has this side for newcomers until its own one is empty.
-        while self.inside[self.side.get().other() as usize].get() > 0 {
-            self.until_empty(self.side.get().other()).await;
-        }
+        self.emptied.until(|| self.is_empty(self.side.get().other())).await;
         let before = self.side.get();
         self.side.set(before.other());
-        if self.inside[before as usize].get() > 0 {
-            self.until_empty(before).await;
-        }
+        // Once it was empty, it may be the side for newcomers again before this has looked.
+        let (rounds, round) = (&self.rounds[before as usize], self.rounds[before as usize].get());
+        self.emptied.until(|| self.is_empty(before) || rounds.get() != round).await;
     }
 
-    async fn until_empty(&self, side: Side) {
-        let (sender, emptied) = oneshot::channel();
-        self.emptied[side as usize].borrow_mut().push(sender);
-        // An error means that the gate has gone, and with it all that was inside.
-        let _ = emptied.await;
+    fn is_empty(&self, side: Side) -> bool {
+        self.inside[side as usize].get() == 0
     }
 
     /// Nobody comes in any more to change these blocks; who is inside goes on: see [`Gate::drain`].
@@ -144,23 +140,15 @@ impl Gate {
         !active(Mutation::GateLeftOpen) && self.closed.borrow().iter().any(|closed| closed.overlaps(range))
     }
 
-    /// Waits until it was opened for some blocks, or stirred: then the I/O tries again.
-    pub async fn wait(&self) {
-        let (sender, stirred) = oneshot::channel();
-        self.outside.borrow_mut().push(sender);
-        // An error means that the gate has gone.
-        let _ = stirred.await;
+    /// Waits until it is open for these blocks, or the I/O is given up, which is looked at when the gate is stirred.
+    pub async fn wait_outside(&self, range: Extent, given_up: impl Fn() -> bool) {
+        self.outside.until(|| !self.is_closed_for(range) || given_up()).await;
     }
 
     /// Lets all that wait look again, as some of them may be given up.
     pub fn stir(&self) {
-        wake(&self.outside);
+        self.outside.wake();
     }
-}
-
-fn wake(waiting: &RefCell<Vec<oneshot::Sender<()>>>) {
-    // An error means that nobody waits any more.
-    take(&mut *waiting.borrow_mut()).into_iter().for_each(|waiter| _ = waiter.send(()));
 }
 
 #[cfg(test)]
@@ -218,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_that_is_over_does_not_wait_for_those_that_come_before_it_looks() {
+        let gate = Gate::new(Vec::new());
+        let first = gate.enter();
+        let (mut one, mut two) = (pin!(gate.drain()), pin!(gate.drain()));
+        assert!(!is_over(&mut one) && !is_over(&mut two));
+        gate.leave(first);
+        assert!(is_over(&mut two), "nobody is inside");
+        let later = gate.enter();
+        assert!(is_over(&mut one));
+        gate.leave(later);
+    }
+
+    #[test]
     fn a_gate_that_is_closed_for_blocks_lets_in_what_does_not_change_them() {
         let gate = Gate::new(vec![blocks(10, 10)]);
         gate.close(blocks(30, 1));
@@ -229,8 +230,11 @@ mod tests {
         }
         assert_eq!(gate.enter_to_change(blocks(0, 100)), None);
         _ = gate.enter();
-        let mut waiting = pin!(gate.wait());
+        let mut waiting = pin!(gate.wait_outside(blocks(9, 2), || false));
         assert!(!is_over(&mut waiting));
+        gate.open(blocks(30, 1));
+        assert!(!is_over(&mut waiting), "that was of others");
+        gate.close(blocks(30, 1));
         gate.open(blocks(10, 10));
         assert!(is_over(&mut waiting));
         assert!(gate.enter_to_change(blocks(9, 2)).is_some());
@@ -238,10 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_outside_is_stirred() {
+    fn who_is_given_up_outside_waits_no_longer() {
         let gate = Gate::new(vec![blocks(0, 1)]);
-        let mut waiting = pin!(gate.wait());
+        let given_up = Cell::new(false);
+        let mut waiting = pin!(gate.wait_outside(blocks(0, 1), || given_up.get()));
         assert!(!is_over(&mut waiting));
+        gate.stir();
+        assert!(!is_over(&mut waiting), "not yet");
+        given_up.set(true);
         gate.stir();
         assert!(is_over(&mut waiting));
     }

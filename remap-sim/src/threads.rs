@@ -72,14 +72,19 @@ impl Threads {
     ) -> Option<Inside> {
         let (gates, reactor) = (Rc::clone(&self.gates), reactor % 2);
         let gate = &self.gates[reactor];
-        loop {
-            let entered = changes.map_or_else(|| Some(gate.enter()), |range| gate.enter_to_change(range));
-            match entered {
-                Some(side) => return Some(Inside { gates, reactor, side }),
-                None if given_up() => return None,
-                None => gate.wait().await,
-            }
-        }
+        let side = match changes {
+            None => gate.enter(),
+            Some(range) => loop {
+                if let Some(side) = gate.enter_to_change(range) {
+                    break side;
+                }
+                gate.wait_outside(range, &given_up).await;
+                if given_up() {
+                    return None;
+                }
+            },
+        };
+        Some(Inside { gates, reactor, side })
     }
 
     /// Lets all that wait outside look again.

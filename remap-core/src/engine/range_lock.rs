@@ -1,19 +1,17 @@
 //! Blocks that are moved without a host's write: what hosts change in them is held back meanwhile, and only one mover has them.
 
 use std::cell::RefCell;
-use std::mem::take;
-
-use futures_channel::oneshot;
 
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
+use crate::tasks::Waiters;
 use crate::units::Extent;
 
 /// The ranges that are locked, and who waits for one.
 #[derive(Default)]
 pub(super) struct RangeLocks {
     held: RefCell<Vec<Extent>>,
-    waiting: RefCell<Vec<oneshot::Sender<()>>>,
+    given_back: Waiters,
 }
 
 impl<D: Device, E: Env> Engine<D, E> {
@@ -34,21 +32,13 @@ impl<D: Device, E: Env> Engine<D, E> {
 
 impl RangeLocks {
     async fn take(&self, range: Extent) {
-        while self.held.borrow().iter().any(|other| other.overlaps(range)) {
-            let (waiter, given_back) = oneshot::channel();
-            self.waiting.borrow_mut().push(waiter);
-            // An error does not occur: the locks have the sender, and live.
-            let _ = given_back.await;
-        }
+        self.given_back.until(|| !self.held.borrow().iter().any(|other| other.overlaps(range))).await;
         self.held.borrow_mut().push(range);
     }
 
     fn give_back(&self, range: Extent) {
-        let held = &mut *self.held.borrow_mut();
-        if let Some(at) = held.iter().position(|other| *other == range) {
-            held.swap_remove(at);
-        }
-        // An error means that who waited has gone.
-        take(&mut *self.waiting.borrow_mut()).into_iter().for_each(|waiter| _ = waiter.send(()));
+        // Ranges that are held do not overlap, so that none is there twice.
+        self.held.borrow_mut().retain(|other| *other != range);
+        self.given_back.wake();
     }
 }

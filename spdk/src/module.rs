@@ -8,11 +8,10 @@ use std::{
     sync::Once,
 };
 
-use futures_channel::oneshot;
 use serde_json::{Value, json};
 use spdk_sys as sys;
 
-use crate::{BdevInfo, Errno, abi, desc::info_of, io_ref::DriverCtx, json, thread};
+use crate::{BdevInfo, Errno, abi, callback, desc::info_of, io_ref::DriverCtx, json, thread};
 
 /// What a module does over its life.
 pub trait BdevModule: 'static {
@@ -113,19 +112,17 @@ unsafe extern "C" fn config_json<M: BdevModule>(w: *mut sys::spdk_json_write_ctx
 /// Waits until no module examines a bdev any more. Not to be called while examining: that would wait for itself. App thread.
 pub async fn wait_for_examine() -> Result<(), Errno> {
     /// # Safety
-    /// SPDK calls it once, with the sender that was leaked below.
+    /// SPDK calls it once, with the argument made below.
     unsafe extern "C" fn examined(arg: *mut c_void) {
-        // SAFETY: the caller vouches for the sender.
-        let answer = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<()>>()) };
-        let _ = answer.send(());
+        // SAFETY: the caller vouches for the argument.
+        unsafe { callback::answer(arg, ()) };
     }
-    let (answer, answered) = oneshot::channel::<()>();
-    let arg = Box::into_raw(Box::new(answer));
+    let (arg, answered) = callback::argument::<()>();
     // SAFETY: the function fits the argument; when it is refused it is never called.
-    let rc = unsafe { sys::spdk_bdev_wait_for_examine(Some(examined), arg.cast()) };
+    let rc = unsafe { sys::spdk_bdev_wait_for_examine(Some(examined), arg) };
     if let Err(errno) = Errno::check(rc) {
-        // SAFETY: refused, so that the sender is ours again.
-        drop(unsafe { Box::from_raw(arg) });
+        // SAFETY: refused, so that the argument is ours again.
+        unsafe { callback::take_back::<()>(arg) };
         return Err(errno);
     }
     // An error means that the sender has gone, as it does with SPDK itself.

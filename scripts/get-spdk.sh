@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/get-spdk.sh
+# Usage: scripts/get-spdk.sh [--tsan]
 #
 # Downloads and builds SPDK 26.01 once, into the cache (~/.cache/bdev-remap); does nothing when it is there.
 #
@@ -8,13 +8,17 @@
 # file and package lists of its own: the system's apt configuration is not touched.
 #
 # With SPDK_DIR set, nothing is downloaded: that tree is checked and used.
+#
+# With --tsan it is a second SPDK, beside the first one, for scripts/tsan.sh: SPDK and DPDK under ThreadSanitizer.
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
-case "${1:-}" in -h | --help) usage; exit 0 ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
+name=spdk
+case "${1:-}" in -h | --help) usage; exit 0 ;; --tsan) name="spdk-tsan" ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
 
 CONFIGURE=(--with-shared --disable-unit-tests --disable-tests --with-uring --without-crypto
 	--without-nvme-cuse)
+[ "$name" = spdk ] || CONFIGURE+=(--enable-tsan)
 RECIPE=3 # raise it when the steps below change, so that an old tree is not taken for a new one
 OLDEST_SPDK=26.01 # whose structures the code was written for; 25.09 has other members
 INNER=src/nvmeof/gateway/spdk
@@ -29,25 +33,25 @@ check_tree() {
 	[ "$version" -ge "${OLDEST_SPDK/./}" ] || die "$dir is SPDK ${version%??}.${version#??}; bdev_remap needs $OLDEST_SPDK or newer"
 }
 
-if [ -n "${SPDK_DIR:-}" ]; then
+if [ "$name" = spdk ] && [ -n "${SPDK_DIR:-}" ]; then
 	check_tree "$SPDK_DIR"
 	say "SPDK: $SPDK_DIR (from SPDK_DIR)"
 	exit 0
 fi
 
 mkdir -p "$CACHE"
-exec 9>"$CACHE/lock"
+exec 9>"$CACHE/$name.lock"
 flock -n 9 || { say "another set-up is building SPDK; waiting for it"; flock 9; }
 
 key=$(printf '%s\n' "$RECIPE" "${CONFIGURE[@]}" | sha256sum | cut -c1-8)
-if [ -e "$CACHE/spdk/.built-$key" ]; then
-	say "SPDK: $(cd "$CACHE/spdk" && pwd -P) (built before)"
+if [ -e "$CACHE/$name/.built-$key" ]; then
+	say "SPDK: $(cd "$CACHE/$name" && pwd -P) (built before)"
 	exit 0
 fi
 
 # apt's own folder: only here, only for the source package.
-apt_dir=$CACHE/apt
-log=$CACHE/build-spdk.log
+apt_dir=$CACHE/apt-$name
+log=$CACHE/build-$name.log
 : >"$log"
 mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
 uri=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list /etc/apt/sources.list 2>/dev/null |
@@ -77,7 +81,7 @@ tarball=$(find "$work" -name 'ceph_*.orig.tar.*' | head -n 1)
 [ -n "$tarball" ] || die "apt-get downloaded no ceph_*.orig.tar file; see $log"
 
 # The tree is built in its final place, as its libraries remember it; only the stamp, written last, makes it good.
-dest=$CACHE/spdk-26.01-ceph-${version%%[+-]*}-$key
+dest=$CACHE/$name-26.01-ceph-${version%%[+-]*}-$key
 rm -rf "$dest"
 mkdir -p "$dest"
 unpack() {
@@ -96,6 +100,20 @@ if [ -f "$resrv" ] && ! grep -q 'SPDK_LOG_REGISTER_COMPONENT(reservation)' "$res
 	printf '\nSPDK_LOG_REGISTER_COMPONENT(reservation)\n' >>"$resrv"
 fi
 
+# What ThreadSanitizer needs to see how threads of SPDK hand on what they have, and to run at all.
+if [ "$name" = spdk-tsan ]; then
+	# Of atomics it sees only the compiler's, and not DPDK's own assembly.
+	sed -i '/^#define _RTE_CONFIG_H_/a #define RTE_FORCE_INTRINSICS 1\n#define RTE_USE_C11_MEM_MODEL 1' "$dest/dpdk/config/rte_config.h"
+	# Of two threads that put something into a ring, the second one publishes for both: the language asks it to acquire for that.
+	sed -i 's/rte_memory_order_relaxed/rte_memory_order_acquire/' "$dest/dpdk/lib/ring/rte_ring_c11_pvt.h"
+	# Objects change threads in DPDK's mempools, too.
+	sed -i '/^DPDK_CFLAGS += -fPIC/a DPDK_OPTS += -Db_sanitize=thread' "$dest/dpdkbuild/Makefile"
+	# The sanitizer has its own memory where SPDK would have DPDK's.
+	sed -i '/_DEFAULT_BASE_VIRTADDR/s/0x200000000000/0x1000000000/' "$dest/lib/event/app.c" "$dest/lib/env_dpdk/init.c"
+	# What the loader calls to choose among clones runs before the sanitizer is there.
+	sed -i '/^__attribute__((target_clones/d' "$dest/lib/util/math.c"
+fi
+
 # Debian's own python3 has the modules that the build needs; another one earlier in PATH may not.
 export PATH=/usr/bin:$PATH
 configure() { cd "$dest" && ./configure "${CONFIGURE[@]}"; }
@@ -104,7 +122,7 @@ run_logged "building SPDK" "$log" make -C "$dest" -j"$(nproc)"
 run_logged "building bdevio" "$log" make -C "$dest/test/bdev/bdevio"
 check_tree "$dest"
 
-ln -sfn "$dest" "$CACHE/spdk"
+ln -sfn "$dest" "$CACHE/$name"
 touch "$dest/.built-$key"
 rm -rf "$apt_dir"
 say "SPDK: $dest"

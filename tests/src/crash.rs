@@ -11,7 +11,7 @@ use crate::{
     load::{self, Habits, Shared},
     model::{Flag, Model},
     nvme_tcp::Host,
-    random::Random,
+    random::{Random, number},
     scene::{Scene, Stack, fault, stack_on_two_reactors, stack_with_caches},
 };
 
@@ -142,7 +142,7 @@ impl Mortal {
                 }));
             }
             let mut faults_left = BAD_A_ROUND;
-            let deadline = Instant::now() + Duration::from_millis(random.below(120));
+            let deadline = Instant::now() + Duration::from_millis(random.below(number("E2E_LIFE_MS", 120)));
             while faults_left > 0 || Instant::now() < deadline {
                 // A writer that ends now has found something wrong: its panic comes up at the end of the scope.
                 if threads.iter().any(thread::ScopedJoinHandle::is_finished) {

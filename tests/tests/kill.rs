@@ -1,7 +1,8 @@
 //! Sudden death under load, at random moments, again and again: what was acknowledged (with volatile caches: flushed) is there
 //! afterwards, and nothing that was never written.
 //!
-//! `E2E_KILL_ROUNDS` and `E2E_POWER_ROUNDS` say how many rounds, `E2E_SEED` which ones; the seed of each run is printed.
+//! `E2E_KILL_ROUNDS` and `E2E_POWER_ROUNDS` say how many rounds, `E2E_SEED` which ones, `E2E_LIFE_MS` how long a target lives under
+//! load at most; the seed of each run is printed.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},

@@ -83,6 +83,7 @@ impl Gate {
     #[inline(always)]
     pub fn leave(&self, side: Side) {
         let inside = &self.inside[side as usize];
+        debug_assert!(inside.get() > 0, "who leaves has come in, once");
         let left = inside.get().saturating_sub(1);
         inside.set(left);
         if left == 0 && side != self.side.get() {

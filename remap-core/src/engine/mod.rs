@@ -13,6 +13,7 @@ mod admin;
 mod batch;
 mod committer;
 mod inspect;
+mod moves;
 mod open;
 mod owner;
 mod range_lock;
@@ -28,6 +29,7 @@ use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
+pub use self::moves::{AddReport, RemoveReport};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
@@ -60,7 +62,7 @@ pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
     requests: UnboundedSender<Request>,
     jobs: JobScope<E>,
-    device: std::marker::PhantomData<D>,
+    spare: Rc<Spare<D, E>>,
 }
 
 /// What the engine and its committer share.
@@ -109,7 +111,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
         let tasks = spare.tasks().clone();
-        let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
+        let (log, recovered) = open::open(Rc::clone(&spare), Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
         let unsettled = recovered.unsettled;
@@ -143,7 +145,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, device: std::marker::PhantomData }))
+        Ok(Rc::new(Engine { shared, requests, jobs, spare }))
     }
 
     /// The jobs of the set.

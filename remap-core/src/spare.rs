@@ -60,7 +60,7 @@ impl<D: Device, E: Env> Spare<D, E> {
     }
 
     /// The device itself, for data: what fails there, a move handles.
-    pub(crate) fn device(&self) -> &D {
+    pub(crate) fn device(&self) -> &Rc<D> {
         &self.device
     }
 

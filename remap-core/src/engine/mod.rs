@@ -62,7 +62,8 @@ pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
     requests: UnboundedSender<Request>,
     jobs: JobScope<E>,
-    spare: Rc<Spare<D, E>>,
+    /// The spare as it is, for data that is moved. What looks after its I/O ends with the committer.
+    device: Rc<D>,
 }
 
 /// What the engine and its committer share.
@@ -110,8 +111,8 @@ impl<D: Device, E: Env> Engine<D, E> {
     pub async fn open(spare: D, env: E, params: OpenParams) -> Result<Rc<Self>, Error> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
-        let tasks = spare.tasks().clone();
-        let (log, recovered) = open::open(Rc::clone(&spare), Arc::clone(&counters), &params).await?;
+        let (tasks, device) = (spare.tasks().clone(), Rc::clone(spare.device()));
+        let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
         let unsettled = recovered.unsettled;
@@ -145,7 +146,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, spare }))
+        Ok(Rc::new(Engine { shared, requests, jobs, device }))
     }
 
     /// The jobs of the set.

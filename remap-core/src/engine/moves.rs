@@ -188,20 +188,20 @@ impl<D: Device, E: Env> Engine<D, E> {
 
     /// The range in windows.
     fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
-        let size = u64::from(self.spare.geometry().block_size.max(1));
+        let size = u64::from(self.device.geometry().block_size.max(1));
         let step = (WINDOW_BYTES / size).max(1);
         let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))
     }
 
     fn hand<'a, B: Device>(&'a self, base: &'a B, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
-        let block_size = self.spare.geometry().block_size as usize;
+        let block_size = self.device.geometry().block_size as usize;
         Hand {
             range: window,
             block_size,
             data: RefCell::new(vec![0; window.blocks as usize * block_size]),
             base,
-            spare: self.spare.device(),
+            spare: &*self.device,
             layout: &self.shared.layout,
             job,
         }

@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use crate::{
     device::{Names, Remap},
+    disk::Disk,
     members,
     options::options,
     registry::{self, Begun},
     runtime::Threads,
     set::{Identity, Member, Tag},
-    spare::Spare,
     status::to_rpc,
     waiting,
 };
@@ -211,7 +211,8 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         stated_end: None,
     };
     let on_spare = format!("spare_bdev {}", spare.name);
-    let device = Spare::new(&spare_desc, spare).map_err(failed(&on_spare))?;
+    let base_disk = Disk::new(&base_desc, base).map_err(failed("base_bdev"))?;
+    let device = Disk::new(&spare_desc, spare).map_err(failed(&on_spare))?;
     let threads = Threads::default();
     let engine = Engine::open(device.clone(), threads.clone(), params).await;
     let engine = engine.map_err(|error| to_rpc(&on_spare, &error))?;
@@ -227,7 +228,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
     let names = Names { name: name.clone(), base_bdev: base.name.clone(), spare_bdev: spare.name.clone() };
     let remap_on = creation.remap_on.unwrap_or(RemapOn::Media);
     let opened = Rc::clone(&engine);
-    let remap = Remap::new(names, engine, device, (base_desc.clone(), spare_desc.clone()), remap_on);
+    let remap = Remap::new(names, engine, (base_disk, device), (base_desc.clone(), spare_desc.clone()), remap_on);
     let remap = remap.ok_or_else(|| Error::new(Errno::INVAL, "not on an SPDK thread"))?;
     let handle = match BdevHandle::register(remap, properties, &[&base_desc, &spare_desc]) {
         Ok(handle) => handle,

@@ -14,8 +14,8 @@ use spdk::{Desc, Endpoint, Errno, IoKind, MemoryDomain, thread::Bound};
 
 use crate::{
     channel::Channel,
+    disk::Disk,
     owner::{Owned, OwnerThread, RemapEngine},
-    spare::Spare,
 };
 
 /// A Remap bdev. The first members are those that every I/O reads; they are never written but for `any_error`.
@@ -96,7 +96,7 @@ impl Remap {
     pub fn new(
         names: Names,
         engine: Rc<RemapEngine>,
-        spare: Spare,
+        (base, spare): (Disk, Disk),
         (base_desc, spare_desc): (Desc, Desc),
         remap_on: RemapOn,
     ) -> Option<Remap> {
@@ -110,7 +110,7 @@ impl Remap {
         let layout = engine.layout();
         let data = DataArea { start: layout.data_start.0, blocks: layout.data_blocks.into() };
         let data = PerSlot::only(slot, data);
-        let owned = Bound::new(Owned { engine, spare })?;
+        let owned = Bound::new(Owned { engine, base, spare })?;
         Some(Remap {
             table,
             data,
@@ -154,6 +154,11 @@ impl Remap {
         self.owned.get().map(|owned| &owned.engine)
     }
 
+    /// What moves need, on the owner thread only.
+    pub fn for_moves(&self) -> Option<(Rc<RemapEngine>, Disk)> {
+        self.owned.get().map(|owned| (Rc::clone(&owned.engine), owned.base.clone()))
+    }
+
     /// Asks for the superblocks to be erased when the bdev has gone, or takes that back.
     pub fn wipe_at_end(&self, force: Option<bool>) {
         lock(&self.end).wipe = force;
@@ -193,12 +198,13 @@ impl Remap {
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
     pub async fn give_up(&self) {
         let wipe = lock(&self.end).wipe;
-        if let Some(Owned { engine, spare }) = self.owned.get() {
+        if let Some(Owned { engine, base, spare }) = self.owned.get() {
             if let Some(force) = wipe {
                 let failure = engine.wipe(force).await.err();
                 lock(&self.end).failure = failure;
             }
             engine.close().await;
+            base.close();
             spare.close();
         }
         lock(&self.below).take();

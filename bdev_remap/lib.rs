@@ -9,6 +9,7 @@
 //! assembly    sets that are found or expected
 //! delete      a set is deleted, and its spare wiped
 //! restore     the table is loaded again
+//! moves       blocks are relocated, or given back to the base
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
 //! waiting     what stands between a set and its coming online
@@ -24,7 +25,7 @@
 //! channel     what one thread has
 //! held        the I/O that a channel holds
 //! owner       the thread that has the engine
-//! spare       the spare for remap-core
+//! disk        base and spare for remap-core
 //! runtime     threads and time for remap-core
 //! status      errors of SPDK and of remap-core in each other's words
 //! module      the module as SPDK knows it
@@ -40,11 +41,13 @@ mod control;
 mod create;
 mod delete;
 mod device;
+mod disk;
 mod held;
 mod io;
 mod lifecycle;
 mod members;
 mod module;
+mod moves;
 mod options;
 mod owner;
 mod registry;
@@ -53,7 +56,6 @@ mod restore;
 mod rpc;
 mod runtime;
 mod set;
-mod spare;
 mod status;
 mod waiting;
 

@@ -6,10 +6,10 @@ use remap_core::format::Superblock;
 use spdk::{BdevInfo, Desc, Errno, Event, rpc::Error, thread};
 
 use crate::{
+    disk::Disk,
     module::MODULE,
     runtime::Threads,
     set::{Member, Tag},
-    spare::Spare,
     status::to_rpc,
 };
 
@@ -89,7 +89,7 @@ pub async fn claim_in_the_end(member: Member, desc: &Desc) -> Result<(), Error> 
 
 /// The superblock that counts on this spare, if there is one.
 pub async fn identify(desc: &Desc, info: &BdevInfo) -> Result<Option<Superblock>, Error> {
-    let spare = Spare::new(desc, info).map_err(|errno| cannot_open(Member::Spare, &info.name, errno))?;
+    let spare = Disk::new(desc, info).map_err(|errno| cannot_open(Member::Spare, &info.name, errno))?;
     let found = remap_core::engine::identify(spare, Threads::default()).await;
     found.map_err(|error| to_rpc(format_args!("spare_bdev {}", info.name), &error))
 }

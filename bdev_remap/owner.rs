@@ -5,17 +5,19 @@ use std::{future::Future, rc::Rc};
 use remap_core::{BaseLba, Committed, Engine, Move, Owner, Refused, SpareBlock, Target};
 use spdk::thread::Bound;
 
-use crate::{runtime::Threads, spare::Spare};
+use crate::{disk::Disk, runtime::Threads};
 
 /// The engine of a Remap bdev: its table, log and allocator on the real spare.
-pub type RemapEngine = Engine<Spare, Threads>;
+pub type RemapEngine = Engine<Disk, Threads>;
 
 /// What lives on the owner thread.
 pub struct Owned {
     /// The engine.
     pub engine: Rc<RemapEngine>,
+    /// The base, for what is moved.
+    pub base: Disk,
     /// Its spare.
-    pub spare: Spare,
+    pub spare: Disk,
 }
 
 /// The engine, called from any thread.

@@ -2,7 +2,7 @@
 
 use std::{ffi::CStr, rc::Rc, time::Instant};
 
-use remap_core::{BaseLba, Epoch, FormatPolicy, ListedExtent, RemapOn, RestoreReport};
+use remap_core::{AddReport, BaseLba, Epoch, FormatPolicy, ListedExtent, RemapOn, RemoveReport, RestoreReport};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spdk::{
@@ -16,7 +16,7 @@ use crate::{
     create::{By, Creation, create},
     delete::delete,
     device::{Names, Remap},
-    options,
+    moves, options,
     owner::RemapEngine,
     registry,
     restore::restore,
@@ -38,6 +38,8 @@ pub fn register() {
     rpc::register::<List>();
     rpc::register::<Save>();
     rpc::register::<Restore>();
+    rpc::register::<Add>();
+    rpc::register::<Remove>();
     rpc::register::<SetOptions>();
     rpc::register::<Expect>();
     rpc::register::<Forget>();
@@ -247,6 +249,38 @@ impl Method for Restore {
 
     async fn call(params: RestoreParams) -> Result<RestoreReport, Error> {
         restore(&params.name, params.dry_run).await
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeParams {
+    name: String,
+    lba: u64,
+    num_blocks: u64,
+}
+
+struct Add;
+
+impl Method for Add {
+    const NAME: &'static CStr = c"bdev_remap_add";
+    type Params = RangeParams;
+    type Reply = AddReport;
+
+    async fn call(params: RangeParams) -> Result<AddReport, Error> {
+        moves::add(&params.name, params.lba, params.num_blocks).await
+    }
+}
+
+struct Remove;
+
+impl Method for Remove {
+    const NAME: &'static CStr = c"bdev_remap_remove";
+    type Params = RangeParams;
+    type Reply = RemoveReport;
+
+    async fn call(params: RangeParams) -> Result<RemoveReport, Error> {
+        moves::remove(&params.name, params.lba, params.num_blocks).await
     }
 }
 

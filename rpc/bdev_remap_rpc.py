@@ -72,6 +72,10 @@ def _one_of(*arguments):
 
 
 NAME = _argument("name", help="Name of the Remap bdev")
+RANGE = (
+    _argument("lba", type=_number, help="First LBA (block) of the range"),
+    _argument("num_blocks", type=_number, help="Length of the range in blocks"),
+)
 FAULT_NAME = _argument("name", help="Name of the fault bdev")
 
 METHODS = (
@@ -114,6 +118,9 @@ METHODS = (
         # Not --dry-run: that is an option of rpc.py itself, which then sends nothing.
         _switch("--check", parameter="dry_run", help="Only compare; change nothing (dry_run)"),
     )),
+    ("bdev_remap_add", "Relocate blocks before they fail, with their data; those that cannot be read become pending",
+     (NAME, *RANGE)),
+    ("bdev_remap_remove", "Give remapped blocks back to the base, where it holds their data again", (NAME, *RANGE)),
     ("bdev_remap_set_options", "Change options of a Remap bdev; prints those in force", (
         NAME,
         _argument("--remap-on", choices=["media", "any"], help="Errors that count as bad blocks"),
@@ -147,8 +154,7 @@ METHODS = (
     ("bdev_fault_delete", "Delete a fault bdev", (FAULT_NAME,)),
     ("bdev_fault_inject", "Make I/O to a range of blocks fail", (
         FAULT_NAME,
-        _argument("lba", type=_number, help="First LBA (block) of the range"),
-        _argument("num_blocks", type=_number, help="Length of the range in blocks"),
+        *RANGE,
         _argument("op", choices=["read", "write", "all"], help="I/O that fails"),
         _argument("error", choices=["write_fault", "read_error", "path", "io", "aio_enodata"],
                   help="""How it fails: NVMe write fault (2/80h), NVMe unrecovered read error (2/81h), NVMe path error (3/00h),

@@ -284,6 +284,34 @@ pub enum Error {
         /// Remapped and lost blocks.
         blocks: u64,
     },
+    /// The base failed while blocks were moved.
+    #[error(
+        "cannot {what} the base at block {lba}: {status:?}; what was not moved yet stays where it is; check the base bdev, then try again",
+        lba = lba.0
+    )]
+    BaseIo {
+        /// "read", "write" or "flush".
+        what: &'static str,
+        /// Where.
+        lba: BaseLba,
+        /// How it failed.
+        status: IoStatus,
+    },
+    /// The spare is full.
+    #[error(
+        "no spare block is left; what was not relocated yet stays where it is; give a larger spare, or remove blocks that the base takes back"
+    )]
+    NoSpare,
+    /// The storm brake is on.
+    #[error(
+        "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
+    )]
+    Tripped,
+    /// The log cannot be written.
+    #[error(
+        "the remap log cannot be written on any copy; what was not moved yet stays where it is; check the spare bdev, or migrate to another spare"
+    )]
+    LogFailed,
     /// A job that this one cannot run beside.
     #[error(
         "{running} runs already; {wanted} was not begun, nothing was changed; wait until {running} has ended, or cancel it"
@@ -310,9 +338,9 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
-            Error::Io { .. } | Error::CheckpointFailed => libc::EIO,
+            Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
-            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } => libc::ENOSPC,
+            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }
@@ -335,7 +363,9 @@ impl Error {
             | Error::NoCheckpoint
             | Error::EpochLost { .. }
             | Error::PagesLost { .. } => libc::EUCLEAN,
-            Error::StillRemapped { .. } | Error::OtherHost { .. } | Error::JobRuns { .. } => libc::EBUSY,
+            Error::StillRemapped { .. } | Error::OtherHost { .. } | Error::JobRuns { .. } | Error::Tripped => {
+                libc::EBUSY
+            }
         }
     }
 }

@@ -37,8 +37,8 @@ mod units;
 pub use counters::{Counters, CountersSnapshot};
 pub use device::{Device, Env, Geometry};
 pub use engine::{
-    CopyHealth, Engine, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams, RestoreReport, SaveReport,
-    SetState, SpareUsage, Status,
+    AddReport, CopyHealth, Engine, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams, RemoveReport,
+    RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 pub use error::Error;
 pub use gate::{Gate, Side};

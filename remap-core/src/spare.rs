@@ -59,6 +59,11 @@ impl<D: Device, E: Env> Spare<D, E> {
         self.device.geometry()
     }
 
+    /// The device itself, for data: what fails there, a move handles.
+    pub(crate) fn device(&self) -> &Rc<D> {
+        &self.device
+    }
+
     pub(crate) fn env(&self) -> &Rc<E> {
         &self.env
     }

@@ -112,6 +112,7 @@ pub struct Extent {
     /// The first block.
     pub lba: BaseLba,
     /// The length in blocks.
+    #[serde(rename = "num_blocks")]
     pub blocks: u64,
 }
 

@@ -52,6 +52,7 @@ pub const KINDS: &[&str] = &[
     "event: compared with the spare",
     "event: flush acknowledged",
     "event: given back to the base",
+    "event: relocated by an operator",
     "event: log in doubt",
     "event: no spare block left",
     "event: read failed as it may",

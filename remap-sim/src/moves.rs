@@ -1,60 +1,89 @@
 //! Blocks that change their place without a host's write, under the range lock: relocated before they fail, or given back to
 //! the base.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use futures_util::future::join_all;
-use remap_core::{At, BaseLba, Device, Extent, Move, Owner, Place, Target};
+use remap_core::{
+    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Stopped, Target,
+};
 
 use super::hosts::Process;
 
 /// Records in a page of 4096 bytes.
 const PAGE: usize = 251;
+/// Blocks that are few.
+const FEW: u64 = 64;
 /// Pages of a checkpoint that are written at once.
 const PAGES_AT_ONCE: usize = 32;
 
 impl Process {
-    /// Copies blocks from the spare to the base, makes them durable, reads them back, and gives their spare blocks free.
+    /// Gives the remapped blocks of the range back to the base.
     pub(crate) async fn remove(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
-        self.vbdev.engine.with_range_locked(range, self.move_back(range)).await;
-    }
-
-    async fn move_back(&self, range: Extent) {
-        let (vbdev, world) = (&self.vbdev, &self.world);
-        let mut copied = Vec::new();
-        for lba in range.lba.0..range.end().0 {
-            if !matches!(vbdev.engine.table().lookup(BaseLba(lba)), Place::Spare(_)) {
-                continue;
-            }
-            let Ok(data) = vbdev.read(lba, 1).await else { continue };
-            if vbdev.base.write(lba, data.clone()).await.1.is_ok() {
-                copied.push((lba, data));
-            }
-        }
-        if copied.is_empty() || Device::flush(&vbdev.base).await.is_err() {
-            return;
-        }
-        let mut blocks = Vec::new();
-        for (lba, data) in copied {
-            let (found, result) = vbdev.base.read(lba, vec![0; data.len()]).await;
-            if result.is_ok() && found == data {
-                blocks.push(BaseLba(lba));
-            }
-        }
-        let cleared = vbdev.engine.clear(blocks.clone()).await;
-        world.note(|| format!("remove of {blocks:?}: {cleared:?}"));
-        match cleared {
-            Ok(()) if !blocks.is_empty() => world.count("event: given back to the base"),
-            Err(_) if !self.log_may_fail() => {
-                world.fail(|| format!("blocks were not given back for no reason: {cleared:?}"))
-            }
-            _ => {}
+        let (engine, base, on) = (Rc::clone(&self.vbdev.engine), self.vbdev.base.clone(), self.vbdev.remap_on);
+        let removed = Rc::new(Cell::new(0));
+        let told = Rc::clone(&removed);
+        let outcome = self.job(JobKind::Remove, move |job| async move {
+            let report = engine.remove(&base, range, on, &job).await?;
+            told.set(report.removed);
+            Ok(())
+        });
+        self.judge("remove", range, outcome.await);
+        if removed.get() > 0 {
+            self.world.count("event: given back to the base");
         }
     }
 
-    /// Relocates every second block of the range that is in its own place and can be read, in one commit.
+    /// Relocates the blocks of the range.
+    async fn add(&self, range: Extent) {
+        let (engine, base, on) = (Rc::clone(&self.vbdev.engine), self.vbdev.base.clone(), self.vbdev.remap_on);
+        let added = Rc::new(Cell::new(0));
+        let told = Rc::clone(&added);
+        let outcome = self.job(JobKind::Add, move |job| async move {
+            let report = engine.add(&base, range, on, &job).await?;
+            told.set(report.added);
+            Ok(())
+        });
+        self.judge("add", range, outcome.await);
+        if added.get() > 0 {
+            self.world.count("event: relocated by an operator");
+        }
+    }
+
+    /// Runs a job to its end.
+    async fn job<F: Future<Output = JobOutcome> + 'static>(
+        &self,
+        kind: JobKind,
+        work: impl FnOnce(Job) -> F,
+    ) -> Result<(), Stopped> {
+        self.vbdev.engine.jobs().begin(kind, work)?.join().await
+    }
+
+    /// A job may fail only for a reason.
+    fn judge(&self, what: &str, range: Extent, outcome: JobOutcome) {
+        self.world.note(|| format!("{what} of {range:?}: {outcome:?}"));
+        match outcome {
+            Ok(()) | Err(Stopped::Cancelled) => {}
+            Err(Stopped::Failed(
+                Error::JobRuns { .. } | Error::BaseIo { .. } | Error::NoSpare | Error::Tripped | Error::Closed,
+            )) => {}
+            // A reset came between.
+            Err(Stopped::Failed(Error::Io { status: IoStatus::Aborted, .. })) => {}
+            Err(_) if self.log_may_fail() => {}
+            Err(why) => self.world.fail(|| format!("{what} failed for no reason: {why}")),
+        }
+    }
+
+    /// Relocates a few blocks as an operator does, or, of many, every second one that is in its own place and can be read, in one
+    /// commit.
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
-        self.vbdev.engine.with_range_locked(range, self.relocate(range)).await;
+        match range.blocks {
+            0..=FEW => self.add(range).await,
+            _ => self.vbdev.engine.with_range_locked(range, self.relocate(range)).await,
+        }
     }
 
     async fn relocate(&self, range: Extent) {

@@ -17,6 +17,8 @@ impl Errno {
     pub const NODEV: Errno = Errno(libc::ENODEV);
     /// It exists already.
     pub const EXIST: Errno = Errno(libc::EEXIST);
+    /// It was cancelled.
+    pub const CANCELED: Errno = Errno(libc::ECANCELED);
     /// In use.
     pub const BUSY: Errno = Errno(libc::EBUSY);
 

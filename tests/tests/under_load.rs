@@ -86,6 +86,38 @@ fn acknowledged_writes_survive_delete_under_load() {
     });
 }
 
+/// Blocks go to the spare and back again and again, while they are written; those that the base does not take stay.
+#[test]
+fn acknowledged_writes_survive_add_and_remove_under_load() {
+    survive("add and remove", |scene, shared| {
+        let end = Instant::now() + Duration::from_secs(3);
+        let (mut added, mut removed, mut kept) = (0, 0, 0);
+        while Instant::now() < end || added == 0 || removed == 0 {
+            for writer in 0..WRITERS {
+                let range = json!({ "name": "Remap0", "lba": writer * OWNED, "num_blocks": 300 });
+                let report = scene.target.rpc("bdev_remap_add", range.clone());
+                let number = |field: &str| report[field].as_u64().unwrap_or_else(|| panic!("{report}"));
+                assert_eq!((number("added") + number("already"), number("pending")), (300, 0), "{report}");
+                added += number("added");
+                let report = scene.target.rpc("bdev_remap_remove", range);
+                let number = |field: &str| report[field].as_u64().unwrap_or_else(|| panic!("{report}"));
+                removed += number("removed");
+                kept += number("kept");
+                for extent in report["kept_extents"].as_array().unwrap() {
+                    let first = extent["lba"].as_u64().unwrap();
+                    let end = first + extent["num_blocks"].as_u64().unwrap();
+                    (first..end).for_each(|lba| assert_eq!(lba % 100, 7, "the base takes block {lba}: {report}"));
+                }
+            }
+        }
+        announce(&format!("{added} blocks added, {removed} removed, {kept} times one was kept"));
+        assert!(kept > 0, "there are blocks that the base does not take");
+        let status = scene.status();
+        assert_eq!((&status["state"], &status["pending"], &status["lost"]), (&json!("online"), &json!(0), &json!(0)));
+        shared.dying.set();
+    });
+}
+
 /// A subsystem that is paused, and saves and options that change, disturb no I/O.
 #[test]
 fn acknowledged_writes_survive_administration_under_load() {

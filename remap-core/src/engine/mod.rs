@@ -13,6 +13,7 @@ mod admin;
 mod batch;
 mod committer;
 mod inspect;
+mod moves;
 mod open;
 mod owner;
 mod range_lock;
@@ -28,6 +29,7 @@ use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
+pub use self::moves::{AddReport, RemoveReport};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
@@ -60,7 +62,8 @@ pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
     requests: UnboundedSender<Request>,
     jobs: JobScope<E>,
-    device: std::marker::PhantomData<D>,
+    /// The spare as it is, for data that is moved. What looks after its I/O ends with the committer.
+    device: Rc<D>,
 }
 
 /// What the engine and its committer share.
@@ -108,7 +111,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     pub async fn open(spare: D, env: E, params: OpenParams) -> Result<Rc<Self>, Error> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
-        let tasks = spare.tasks().clone();
+        let (tasks, device) = (spare.tasks().clone(), Rc::clone(spare.device()));
         let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
@@ -143,7 +146,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, device: std::marker::PhantomData }))
+        Ok(Rc::new(Engine { shared, requests, jobs, device }))
     }
 
     /// The jobs of the set.

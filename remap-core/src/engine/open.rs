@@ -111,7 +111,7 @@ pub(super) async fn read_superblocks<D: Device, E: Env>(spare: &Spare<D, E>) -> 
     };
     let read = async |lba| {
         let page = spare.read(lba, page_blocks as u64).await?;
-        Ok(page.map_or(Found::Unreadable, |page| Found::Read(Superblock::decode(page.as_ref()))))
+        Ok::<_, Error>(page.map_or(Found::Unreadable, |page| Found::Read(Superblock::decode(page.as_ref()))))
     };
     Ok(PerCopy([read(SpareLba(0)).await?, read(superblock_b).await?]))
 }

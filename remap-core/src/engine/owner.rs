@@ -11,7 +11,7 @@ use crate::units::BaseLba;
 
 impl<D: Device, E: Env> Owner for Engine<D, E> {
     async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
-        self.shared.reserve_now(&blocks)
+        self.shared.reserve_now(&blocks, true)
     }
 
     async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
@@ -49,6 +49,35 @@ impl<D: Device, E: Env> Owner for Engine<D, E> {
     }
 }
 
+/// The owner of what an operator asks for.
+pub(super) struct Operator<'a, D: Device, E: Env>(pub(super) &'a Engine<D, E>);
+
+impl<D: Device, E: Env> Owner for Operator<'_, D, E> {
+    async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
+        self.0.shared.reserve_now(&blocks, false)
+    }
+
+    async fn commit(&self, moves: Vec<Move>) -> Result<Vec<Committed>, Refused> {
+        self.0.commit(moves).await
+    }
+
+    async fn replace(&self, lba: BaseLba, bad: SpareBlock) -> Result<Target, Refused> {
+        self.0.replace(lba, bad).await
+    }
+
+    async fn release(&self, reserved: Vec<SpareBlock>) {
+        self.0.release(reserved).await;
+    }
+
+    async fn condemn(&self, blocks: Vec<SpareBlock>) {
+        self.0.condemn(blocks).await;
+    }
+
+    async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
+        self.0.set_pending(blocks).await
+    }
+}
+
 impl<D: Device, E: Env> Engine<D, E> {
     /// Has it recorded that these spare blocks, which hold nothing, are bad. If that fails they are still bad in memory, and
     /// the next checkpoint says so.
@@ -61,7 +90,8 @@ impl<D: Device, E: Env> Engine<D, E> {
 }
 
 impl<E: Env> Shared<E> {
-    fn reserve_now(&self, blocks: &[BaseLba]) -> Result<Vec<Target>, Refused> {
+    /// What [`Owner::reserve`] answers. Blocks that an operator names are no storm, but wait while there is one.
+    fn reserve_now(&self, blocks: &[BaseLba], of_hosts: bool) -> Result<Vec<Target>, Refused> {
         if self.closed.get() || !blocks.iter().all(|lba| self.on_base(*lba)) {
             return Err(Refused::Closed);
         }
@@ -71,7 +101,12 @@ impl<E: Env> Shared<E> {
         if new > state.allocator.free_count() as usize {
             return Err(Refused::NoSpare);
         }
-        if new > 0 && !state.storm.admit(self.env.now(), new as u64) {
+        let admitted = match of_hosts {
+            _ if new == 0 => true,
+            true => state.storm.admit(self.env.now(), new as u64),
+            false => !state.storm.tripped(),
+        };
+        if !admitted {
             return Err(Refused::Tripped);
         }
         let mut fresh = state.allocator.reserve(new).ok_or(Refused::NoSpare)?.into_iter();

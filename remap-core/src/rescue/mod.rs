@@ -5,6 +5,7 @@
 //! asks of the [`Owner`], and it looks a part up again whenever that may have changed. It holds no lock, and waits for no
 //! other I/O. The memory that it takes is bounded, however large the I/O is.
 
+pub(crate) mod moves;
 mod parts;
 mod read;
 mod relocate;
@@ -63,7 +64,7 @@ pub async fn rescue<H: HostIo, O: Owner>(
     on: RemapOn,
     counters: &Counters,
 ) -> Result<(), IoStatus> {
-    let rescue = Rescue { io, table, owner, on, counters };
+    let rescue = Rescue::new(io, table, owner, on, counters);
     match io.op() {
         HostOp::Read => rescue.read().await,
         HostOp::Write | HostOp::WriteZeroes => rescue.write().await,
@@ -80,25 +81,29 @@ struct Failed {
 
 /// The errors of an I/O: what the host gets is that of the first block.
 #[derive(Default)]
-struct Errors(Option<Failed>);
+struct Errors {
+    first: Option<Failed>,
+    /// Why the owner did not do something.
+    refused: Option<Refused>,
+}
 
 impl Errors {
     fn add(&mut self, failed: Failed) {
-        if self.0.is_none_or(|first| failed.part.offset < first.part.offset) {
-            self.0 = Some(failed);
+        if self.first.is_none_or(|first| failed.part.offset < first.part.offset) {
+            self.first = Some(failed);
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.first.is_none()
     }
 
     fn into_result(self) -> Result<(), IoStatus> {
-        self.0.map_or(Ok(()), |failed| Err(failed.status))
+        self.first.map_or(Ok(()), |failed| Err(failed.status))
     }
 }
 
-struct Rescue<'a, H, O> {
+pub(crate) struct Rescue<'a, H, O> {
     io: &'a H,
     table: &'a Table,
     owner: &'a O,
@@ -106,7 +111,17 @@ struct Rescue<'a, H, O> {
     counters: &'a Counters,
 }
 
-impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
+impl<'a, H: HostIo, O: Owner> Rescue<'a, H, O> {
+    pub(crate) fn new(
+        io: &'a H,
+        table: &'a Table,
+        owner: &'a O,
+        on: RemapOn,
+        counters: &'a Counters,
+    ) -> Rescue<'a, H, O> {
+        Rescue { io, table, owner, on, counters }
+    }
+
     fn count_media_error(&self, at: At) {
         match self.io.op() {
             HostOp::Read => &self.counters.media_errors_read,
@@ -121,6 +136,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
 
     fn refuse(&self, refused: Refused, failed: Failed, errors: &mut Errors) {
         self.counters.refused(refused);
+        errors.refused = Some(refused);
         errors.add(failed);
     }
 

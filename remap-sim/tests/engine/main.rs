@@ -9,6 +9,7 @@ mod damage;
 mod faults;
 mod golden;
 mod jobs;
+mod moves;
 mod open;
 mod pace;
 mod random;

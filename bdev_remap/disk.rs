@@ -1,4 +1,4 @@
-//! The spare as `remap-core` sees it: the device of its metadata.
+//! A device below as `remap-core` sees it, on the owner thread: the spare for its metadata, and both for what is moved.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -7,27 +7,27 @@ use spdk::{BdevInfo, Desc, DmaBuf, Endpoint, Errno, IoKind};
 
 use crate::status::to_core;
 
-/// The spare, on the owner thread. Clones share it.
+/// The device, on the owner thread. Clones share it.
 #[derive(Clone)]
-pub struct Spare(Rc<Inner>);
+pub struct Disk(Rc<Inner>);
 
 struct Inner {
     geometry: Geometry,
     /// Does it take FLUSH at all? What it says of its cache is not asked: a cache may be further below.
     flushes: bool,
-    /// None when the spare was closed.
+    /// None when it was closed.
     endpoint: RefCell<Option<Endpoint>>,
 }
 
-impl Spare {
-    /// The spare behind `desc`, for the current thread.
-    pub fn new(desc: &Desc, info: &BdevInfo) -> Result<Spare, Errno> {
+impl Disk {
+    /// The device behind `desc`, for the current thread.
+    pub fn new(desc: &Desc, info: &BdevInfo) -> Result<Disk, Errno> {
         let geometry = Geometry { block_size: info.block_size, blocks: info.blocks };
         let endpoint = RefCell::new(Some(Endpoint::new(desc)?));
-        Ok(Spare(Rc::new(Inner { geometry, flushes: desc.supports(IoKind::Flush), endpoint })))
+        Ok(Disk(Rc::new(Inner { geometry, flushes: desc.supports(IoKind::Flush), endpoint })))
     }
 
-    /// Gives the spare up: I/O fails from now on.
+    /// Gives it up: I/O fails from now on.
     pub fn close(&self) {
         self.0.endpoint.take();
     }
@@ -37,7 +37,7 @@ impl Spare {
     }
 }
 
-impl Device for Spare {
+impl Device for Disk {
     type Buffer = DmaBuf;
 
     fn geometry(&self) -> Geometry {

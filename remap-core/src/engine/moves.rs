@@ -1,0 +1,330 @@
+//! Blocks that change their place because an operator asks for it: relocated before they fail, or given back to the base. In
+//! windows, each under the range lock, so that a host's write waits for one window at most.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::Engine;
+use super::owner::Operator;
+use crate::device::{Device, Env};
+use crate::error::Error;
+use crate::format::Layout;
+use crate::jobs::{Job, Stopped};
+use crate::owner::{Owner, Refused};
+use crate::rescue::moves::{Missed, NotRelocated, Run, add_block};
+use crate::rescue::{HostIo, HostOp, Rescue};
+use crate::route::At;
+use crate::status::{IoStatus, RemapOn};
+use crate::table::Place;
+use crate::units::{BaseLba, Extent};
+
+/// Bytes of a window.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// Extents that a removal names, at most.
+const NAMED: usize = 1024;
+
+/// What relocating a range came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AddReport {
+    /// Blocks that were relocated.
+    pub added: u64,
+    /// Blocks that were remapped, pending or lost before.
+    pub already: u64,
+    /// Blocks that could not be read, and are pending now.
+    pub pending: u64,
+}
+
+/// What giving back a range came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RemoveReport {
+    /// Blocks that live on the base again.
+    pub removed: u64,
+    /// Blocks that stay on the spare, as the base or the spare failed.
+    pub kept: u64,
+    /// The first of those, at most 1,024 extents.
+    pub kept_extents: Vec<Extent>,
+}
+
+impl RemoveReport {
+    fn keep(&mut self, lba: BaseLba) {
+        self.kept += 1;
+        if let Some(last) = self.kept_extents.last_mut().filter(|last| last.end() == lba) {
+            last.blocks += 1;
+        } else if self.kept_extents.len() < NAMED {
+            self.kept_extents.push(Extent::new(lba, 1));
+        }
+    }
+}
+
+impl<D: Device, E: Env> Engine<D, E> {
+    /// Relocates the blocks of `range` that are on the base. Those that cannot be read become pending.
+    ///
+    /// # Errors
+    /// [`Stopped::Cancelled`]; [`Error::NoSpare`], [`Error::Tripped`], [`Error::LogFailed`], [`Error::BaseIo`]. What was
+    /// relocated by then stays so.
+    pub async fn add<B: Device>(&self, base: &B, range: Extent, on: RemapOn, job: &Job) -> Result<AddReport, Stopped> {
+        let mut report = AddReport::default();
+        job.set_total(range.blocks);
+        for window in self.windows(range) {
+            job.go_on()?;
+            self.with_range_locked(window, self.add_window(base, window, on, job, &mut report)).await?;
+            job.advance(window.blocks);
+        }
+        Ok(report)
+    }
+
+    async fn add_window<B: Device>(
+        &self,
+        base: &B,
+        window: Extent,
+        on: RemapOn,
+        job: &Job,
+        report: &mut AddReport,
+    ) -> Result<(), Stopped> {
+        let mut runs = Vec::new();
+        for offset in 0..window.blocks {
+            match self.shared.table.lookup(window.lba.plus(offset)) {
+                Place::Base(lba) => add_block(&mut runs, offset, At::Base(lba)),
+                _ => report.already += 1,
+            }
+        }
+        let hand = self.hand(base, window, job);
+        let missed = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&runs).await;
+        job.go_on()?;
+        self.only_media(&missed, window, on, "read")?;
+        if !missed.is_empty() {
+            let pending = missed.iter().map(|missed| window.lba.plus(missed.offset)).collect();
+            self.set_pending(pending).await.map_err(Error::from)?;
+            report.pending += missed.len() as u64;
+        }
+        let read = blocks_of(&runs).filter(|offset| !is_among(&missed, *offset));
+        let relocated = self.moving(&hand.io(HostOp::Write), &Operator(self), on).relocate_blocks(read).await;
+        report.added += relocated.blocks;
+        job.go_on()?;
+        match relocated.failure {
+            None => Ok(()),
+            Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
+            Some(NotRelocated::Failed(status)) => {
+                Err(Stopped::Failed(Error::Io { what: "write", lba: self.shared.layout.data_start, status }))
+            }
+        }
+    }
+
+    /// Gives the remapped blocks of `range` back to the base: their data is copied there, made durable, and read again; then their
+    /// spare blocks are free. What the base or the spare fails stays where it is.
+    ///
+    /// # Errors
+    /// [`Stopped::Cancelled`]; [`Error::LogFailed`], [`Error::BaseIo`]. What was given back by then stays so.
+    pub async fn remove<B: Device>(
+        &self,
+        base: &B,
+        range: Extent,
+        on: RemapOn,
+        job: &Job,
+    ) -> Result<RemoveReport, Stopped> {
+        let mut report = RemoveReport::default();
+        job.set_total(range.blocks);
+        let mut next = range.lba;
+        while let Some((first, _)) = self.shared.table.first_in(Extent::new(next, range.end().0 - next.0)) {
+            job.go_on()?;
+            job.advance(first.0 - next.0);
+            let Some(window) = self.windows(Extent::new(first, range.end().0 - first.0)).next() else { break };
+            self.with_range_locked(window, self.remove_window(base, window, on, job, &mut report)).await?;
+            job.advance(window.blocks);
+            next = window.end();
+        }
+        job.advance(range.end().0 - next.0);
+        Ok(report)
+    }
+
+    async fn remove_window<B: Device>(
+        &self,
+        base: &B,
+        window: Extent,
+        on: RemapOn,
+        job: &Job,
+        report: &mut RemoveReport,
+    ) -> Result<(), Stopped> {
+        let (mut there, mut here) = (Vec::new(), Vec::new());
+        let _ = self.shared.table.visit(window, |lba, mapping| {
+            if let Place::Spare(block) = Place::new(lba, mapping) {
+                add_block(&mut there, lba.0 - window.lba.0, At::Spare(block));
+                add_block(&mut here, lba.0 - window.lba.0, At::Base(lba));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        if there.is_empty() {
+            return Ok(());
+        }
+        let hand = self.hand(base, window, job);
+        // What fails in any way, at any step, is kept.
+        let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
+        kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
+        job.go_on()?;
+        let flushed = base.flush().await;
+        flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
+        let copy = self.hand(base, window, job);
+        let written = without(&here, &kept);
+        kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
+        job.go_on()?;
+        let size = hand.block_size;
+        let same = |offset: u64| {
+            let bytes = offset as usize * size..(offset as usize + 1) * size;
+            hand.data.borrow()[bytes.clone()] == copy.data.borrow()[bytes]
+        };
+        let (good, bad): (Vec<_>, Vec<_>) =
+            blocks_of(&here).partition(|offset| !is_among(&kept, *offset) && same(*offset));
+        bad.into_iter().for_each(|offset| report.keep(window.lba.plus(offset)));
+        if !good.is_empty() {
+            let good: Vec<_> = good.into_iter().map(|offset| window.lba.plus(offset)).collect();
+            let count = good.len() as u64;
+            self.clear(good).await.map_err(Error::from)?;
+            report.removed += count;
+        }
+        Ok(())
+    }
+
+    /// The range in windows.
+    fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
+        let size = u64::from(self.device.geometry().block_size.max(1));
+        let step = (WINDOW_BYTES / size).max(1);
+        let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))
+    }
+
+    fn hand<'a, B: Device>(&'a self, base: &'a B, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
+        let block_size = self.device.geometry().block_size as usize;
+        Hand {
+            range: window,
+            block_size,
+            data: RefCell::new(vec![0; window.blocks as usize * block_size]),
+            base,
+            spare: &*self.device,
+            layout: &self.shared.layout,
+            job,
+        }
+    }
+
+    fn moving<'a, H: HostIo>(
+        &'a self,
+        io: &'a H,
+        operator: &'a Operator<'a, D, E>,
+        on: RemapOn,
+    ) -> Rescue<'a, H, Operator<'a, D, E>> {
+        Rescue::new(io, &self.shared.table, operator, on, &self.shared.counters)
+    }
+
+    /// An error that is not of the medium says nothing about a block.
+    fn only_media(&self, missed: &[Missed], window: Extent, on: RemapOn, what: &'static str) -> Result<(), Error> {
+        match missed.iter().find(|missed| !missed.status.is_media_error(on)) {
+            None => Ok(()),
+            Some(Missed { offset, status }) => {
+                Err(Error::BaseIo { what, lba: window.lba.plus(*offset), status: *status })
+            }
+        }
+    }
+}
+
+/// The blocks of runs.
+fn blocks_of(runs: &[Run]) -> impl Iterator<Item = u64> + '_ {
+    runs.iter().flat_map(|run| run.offset..run.offset + run.blocks)
+}
+
+fn is_among(missed: &[Missed], offset: u64) -> bool {
+    missed.iter().any(|missed| missed.offset == offset)
+}
+
+/// Runs without these blocks.
+fn without(runs: &[Run], missed: &[Missed]) -> Vec<Run> {
+    let mut left = Vec::new();
+    for run in runs {
+        for offset in run.offset..run.offset + run.blocks {
+            if let (false, Some(at)) = (is_among(missed, offset), run.at.plus(offset - run.offset)) {
+                add_block(&mut left, offset, at);
+            }
+        }
+    }
+    left
+}
+
+/// The data of a window, in memory.
+struct Hand<'a, B, D> {
+    range: Extent,
+    block_size: usize,
+    data: RefCell<Vec<u8>>,
+    base: &'a B,
+    spare: &'a D,
+    layout: &'a Layout,
+    job: &'a Job,
+}
+
+impl<'a, B: Device, D: Device> Hand<'a, B, D> {
+    fn io(&'a self, op: HostOp) -> InHand<'a, B, D> {
+        InHand { hand: self, op }
+    }
+
+    async fn transfer<T: Device>(
+        &self,
+        op: HostOp,
+        device: &T,
+        lba: u64,
+        offset: u64,
+        blocks: u64,
+    ) -> Result<(), IoStatus> {
+        let bytes = offset as usize * self.block_size..(offset + blocks) as usize * self.block_size;
+        let mut buffer = device.alloc(blocks as usize)?;
+        match op {
+            HostOp::Read => {
+                let (buffer, result) = device.read(lba, buffer).await;
+                result?;
+                self.data.borrow_mut()[bytes].copy_from_slice(buffer.as_ref());
+                Ok(())
+            }
+            HostOp::Write | HostOp::WriteZeroes => {
+                buffer.as_mut().copy_from_slice(&self.data.borrow()[bytes]);
+                device.write(lba, buffer).await.1
+            }
+        }
+    }
+}
+
+/// The data of a window as an I/O: read into memory, or written from there.
+struct InHand<'a, B, D> {
+    hand: &'a Hand<'a, B, D>,
+    op: HostOp,
+}
+
+impl<B: Device, D: Device> HostIo for InHand<'_, B, D> {
+    fn op(&self) -> HostOp {
+        self.op
+    }
+
+    fn range(&self) -> Extent {
+        self.hand.range
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.hand.job.go_on().is_err()
+    }
+
+    async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
+        let hand = self.hand;
+        match at {
+            At::Base(lba) => hand.transfer(self.op, hand.base, lba.0, offset, blocks).await,
+            At::Spare(block) => hand.transfer(self.op, hand.spare, hand.layout.data(block).0, offset, blocks).await,
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::NoSpare => Error::NoSpare,
+            Refused::Tripped => Error::Tripped,
+            Refused::LogFailed => Error::LogFailed,
+            Refused::Closed => Error::Closed,
+        }
+    }
+}

@@ -8,6 +8,7 @@ TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/bdev-remap
 BUILD_DIR=${CARGO_TARGET_DIR:-$TOP/target}
 PROFILE=${PROFILE:-release}
+LIBRARIES=${BDEV_REMAP_LIBRARIES:-$BUILD_DIR/$PROFILE}
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -55,7 +56,7 @@ library_path() {
 
 # plugin_library NAME: the built libNAME.so.
 plugin_library() {
-	local lib=$BUILD_DIR/$PROFILE/lib$1.so
+	local lib=$LIBRARIES/lib$1.so
 	[ -f "$lib" ] || die "$lib is not built: run scripts/setup.sh"
 	printf '%s\n' "$lib"
 }

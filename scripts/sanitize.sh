@@ -25,7 +25,7 @@ test_sanitized() {
 	for test in "$@"; do which+=(--test "$test"); done
 	[ ${#which[@]} -gt 0 ] || which=(--tests)
 	variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$TRIPLE")_RUNNER
-	env "$variable=env PROFILE=release CARGO_TARGET_DIR=$BUILD_DIR/$sanitizer/$TRIPLE $run" \
+	env "$variable=env BDEV_REMAP_LIBRARIES=$BUILD_DIR/$sanitizer/$TRIPLE/release $run" \
 		cargo test --locked -p e2e "${which[@]}" --no-fail-fast || status=$?
 	if compgen -G "$REPORTS/*" >/dev/null; then
 		cat "$REPORTS"/*

@@ -5,7 +5,8 @@
 # own by SPDK_DIR), and the libraries of this project. Run it as often as you like: it does only what is not done yet.
 # The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, and ruff in the cache.
 #
-# Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug).
+# Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug); BDEV_REMAP_LIBRARIES, a folder
+# with the libraries of this project, which are not built then.
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -73,4 +74,4 @@ build() {
 install_packages
 ! $dev || install_ruff
 "$TOP/scripts/get-spdk.sh"
-build
+[ -n "${BDEV_REMAP_LIBRARIES:-}" ] || build

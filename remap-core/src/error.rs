@@ -212,6 +212,47 @@ pub enum Error {
         /// The id of the spare that takes or took part in the migration.
         other: Uuid,
     },
+    /// The spare to which all is to move belongs to a set.
+    #[error(
+        "the spare belongs to set {set} already; nothing was written; give an empty one, or wipe it if that set is not needed any more"
+    )]
+    SpareInUse {
+        /// In its superblock.
+        set: Uuid,
+    },
+    /// The spare to which all is to move is too small.
+    #[error(
+        "the spare has room for {room} blocks, {needed} are remapped; nothing was written; give a larger one, or remove blocks that the base takes back"
+    )]
+    SpareTooSmall {
+        /// Blocks of its data area.
+        room: u64,
+        /// Remapped and lost blocks.
+        needed: u64,
+    },
+    /// The spare to which all moves has become full.
+    #[error(
+        "the new spare has no block left; the old one is in force, and has everything; give a larger one"
+    )]
+    NewSpareFull,
+    /// A spare failed while all moved to another.
+    #[error(
+        "cannot {what} a spare: {status:?}; nothing was given up, the old spare is in force; check both spare bdevs, then try again"
+    )]
+    MigrationIo {
+        /// "read" the old one, or "write" the new one.
+        what: &'static str,
+        /// How it failed.
+        status: IoStatus,
+    },
+    /// The old spare of a migration may still be in force.
+    #[error(
+        "the other spare does not say that it was given up for this one ({successor}); nothing was written; use the active spare of the set"
+    )]
+    NotGivenUp {
+        /// The spare that was to be opened.
+        successor: Uuid,
+    },
     /// The remap log does not hold all that it should.
     #[error(
         "the remap log on the spare is damaged ({what}, epoch {epoch}, area {area}, page {page}); nothing was written; do not write to the base without it; restore the spare from a copy if there is one"
@@ -338,9 +379,9 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
-            Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed => libc::EIO,
+            Error::Io { .. } | Error::BaseIo { .. } | Error::MigrationIo { .. } | Error::CheckpointFailed | Error::LogFailed => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
-            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare => libc::ENOSPC,
+            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare | Error::NewSpareFull | Error::SpareTooSmall { .. } => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }
@@ -354,9 +395,9 @@ impl Error {
             | Error::NoSuchState { .. } => libc::EINVAL,
             Error::Empty | Error::Closed => libc::ENODEV,
             Error::NoJob { .. } => libc::ENOENT,
-            Error::Foreign { .. } | Error::MixedSuperblocks { .. } | Error::Erased { .. } => libc::EEXIST,
+            Error::Foreign { .. } | Error::SpareInUse { .. } | Error::MixedSuperblocks { .. } | Error::Erased { .. } => libc::EEXIST,
             Error::Version { .. } => libc::ENOTSUP,
-            Error::NotActive { .. } => libc::ESTALE,
+            Error::NotActive { .. } | Error::NotGivenUp { .. } => libc::ESTALE,
             Error::NoSuperblock { .. }
             | Error::Superblock { .. }
             | Error::LogDamaged { .. }

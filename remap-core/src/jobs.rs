@@ -138,6 +138,12 @@ impl Job {
         self.0.done.set(self.0.done.get().saturating_add(blocks));
     }
 
+    /// How many are done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.0.done.get()
+    }
+
     /// Whether it is to go on. To be asked wherever it can end without leaving anything undone or locked.
     ///
     /// # Errors

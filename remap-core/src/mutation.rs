@@ -92,6 +92,18 @@ mutations! {
     LookUpFirstBlockOnly,
     /// A FLUSH goes to the base only.
     FlushLeavesSpareOut,
+    /// What is on the other spare already is written to one only, while all moves there.
+    WriteNotMirrored,
+    /// Writes of one block to both spares are under way together.
+    MirroredWritesTogether,
+    /// A block that was copied, and moved since, is not copied again.
+    ChangeNotForgotten,
+    /// What was copied to the other spare is not made durable before that comes into force.
+    CopiesNotFlushed,
+    /// The new spare comes into force without the old one saying that it was given up.
+    OldSpareNotGivenUp,
+    /// The new spare comes into force when one superblock of the old one says that it was given up.
+    GivenUpOnOneCopy,
 }
 
 #[cfg(feature = "mutations")]

@@ -13,12 +13,16 @@ mod admin;
 mod batch;
 mod committer;
 mod inspect;
+mod migrate;
+mod mirror;
 mod moves;
 mod open;
 mod owner;
 mod range_lock;
 mod report;
+mod settle;
 mod storm;
+mod switch;
 mod upkeep;
 
 use std::cell::{Cell, RefCell};
@@ -29,13 +33,17 @@ use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
+pub use self::migrate::{MigrateParams, NewSpare};
 pub use self::moves::{AddReport, RemoveReport};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 
+pub use self::settle::give_up_for;
+
 use self::committer::{Committer, Request};
+use self::mirror::{Forget, Mirror};
 use self::range_lock::RangeLocks;
 use self::storm::StormBrake;
 use crate::allocator::Allocator;
@@ -48,7 +56,7 @@ use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::recovery::Recovered;
 use crate::remap_log::LogView;
-use crate::slot::{Slot, SpareBlock};
+use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
 use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
 use crate::tasks::Tasks;
@@ -60,10 +68,22 @@ const PUBLISHED_AT_ONCE: usize = 8192;
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
-    requests: UnboundedSender<Request>,
+    requests: UnboundedSender<Request<D, E>>,
     jobs: JobScope<E>,
-    /// The spare as it is, for data that is moved. What looks after its I/O ends with the committer.
+    /// The spares as they are, for data that is moved. What looks after their I/O ends with the committer.
+    spares: RefCell<PerSlot<Option<DataOf<D>>>>,
+}
+
+/// A spare, and where the data is on it.
+struct DataOf<D> {
     device: Rc<D>,
+    layout: Layout,
+}
+
+impl<D> Clone for DataOf<D> {
+    fn clone(&self) -> DataOf<D> {
+        DataOf { device: Rc::clone(&self.device), layout: self.layout }
+    }
 }
 
 /// What the engine and its committer share.
@@ -75,14 +95,20 @@ struct Shared<E: Env> {
     counters: Arc<Counters>,
     name: String,
     set_uuid: Uuid,
-    /// Where the spare is in the set, and what is where on it.
-    slot: Slot,
-    layout: Layout,
+    /// Where the spare in force is in the set, and what is where on it.
+    slot: Cell<Slot>,
+    layout: Cell<Layout>,
     state: RefCell<State>,
+    /// What there is of the mapping on another spare, while all moves there.
+    mirror: RefCell<Option<Rc<Mirror>>>,
+    /// The blocks that are being written to both.
+    mirror_locks: RangeLocks,
     /// The log as the committer last saw it.
     log: Cell<LogView>,
     times: Cell<Times>,
     closed: Cell<bool>,
+    /// The end has begun: nothing is tried again and again any more.
+    closing: Cell<bool>,
     range_locks: RangeLocks,
 }
 
@@ -127,8 +153,10 @@ impl<D: Device, E: Env> Engine<D, E> {
             counters,
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
-            slot: superblock.slot,
-            layout: superblock.layout,
+            slot: Cell::new(superblock.slot),
+            layout: Cell::new(superblock.layout),
+            mirror: RefCell::default(),
+            mirror_locks: RangeLocks::default(),
             log: Cell::new(log.view()),
             times: Cell::default(),
             state: RefCell::new(State {
@@ -137,6 +165,7 @@ impl<D: Device, E: Env> Engine<D, E> {
                 storm: StormBrake::new(params.name.clone(), params.storm_limit),
             }),
             closed: Cell::new(false),
+            closing: Cell::new(false),
             range_locks: RangeLocks::default(),
         });
         shared.load(recovered).await;
@@ -146,7 +175,10 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, device }))
+        let data = DataOf { device, layout: shared.layout.get() };
+        let mut spares = PerSlot::default();
+        spares[shared.slot.get()] = Some(data);
+        Ok(Rc::new(Engine { shared, requests, jobs, spares: RefCell::new(spares) }))
     }
 
     /// The jobs of the set.
@@ -159,14 +191,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         &self.shared.table
     }
 
-    /// The slot of the spare: all spare blocks that there are are in it.
+    /// The slot of the spare in force: all spare blocks of the table are in it.
     pub fn slot(&self) -> Slot {
-        self.shared.slot
+        self.shared.slot.get()
     }
 
-    /// The layout of the spare.
-    pub fn layout(&self) -> &Layout {
-        &self.shared.layout
+    /// The layout of the spare in force.
+    pub fn layout(&self) -> Layout {
+        self.shared.layout.get()
     }
 
     /// The identity of the set.
@@ -222,6 +254,7 @@ impl<E: Env> Shared<E> {
 
     /// Changes the table, and frees what that takes out of it when nobody can look at it any more.
     fn publish(&self, changes: Vec<Change>) {
+        self.forget_copies(changes.iter().map(|change| change.lba), Forget::Changed);
         let retired = self.state.borrow_mut().writer.publish(changes);
         if !retired.is_empty() {
             self.tasks.spawn(reclaim(Rc::clone(&self.env), retired));

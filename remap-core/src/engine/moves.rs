@@ -6,16 +6,16 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::Engine;
+use super::{DataOf, Engine};
 use super::owner::Operator;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Layout;
 use crate::jobs::{Job, Stopped};
 use crate::owner::{Owner, Refused};
 use crate::rescue::moves::{Missed, NotRelocated, Run, add_block};
 use crate::rescue::{HostIo, HostOp, Rescue};
 use crate::route::At;
+use crate::slot::PerSlot;
 use crate::status::{IoStatus, RemapOn};
 use crate::table::Place;
 use crate::units::{BaseLba, Extent};
@@ -90,7 +90,7 @@ impl<D: Device, E: Env> Engine<D, E> {
                 _ => report.already += 1,
             }
         }
-        let hand = self.hand(base, window, job);
+        let hand = self.hand(Some(base), window, job);
         let missed = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&runs).await;
         job.go_on()?;
         self.only_media(&missed, window, on, "read")?;
@@ -107,7 +107,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             None => Ok(()),
             Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
             Some(NotRelocated::Failed(status)) => {
-                Err(Stopped::Failed(Error::Io { what: "write", lba: self.shared.layout.data_start, status }))
+                Err(Stopped::Failed(Error::Io { what: "write", lba: self.layout().data_start, status }))
             }
         }
     }
@@ -158,14 +158,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         if there.is_empty() {
             return Ok(());
         }
-        let hand = self.hand(base, window, job);
+        let hand = self.hand(Some(base), window, job);
         // What fails in any way, at any step, is kept.
         let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
         kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
         job.go_on()?;
         let flushed = base.flush().await;
         flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
-        let copy = self.hand(base, window, job);
+        let copy = self.hand(Some(base), window, job);
         let written = without(&here, &kept);
         kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
         job.go_on()?;
@@ -187,27 +187,26 @@ impl<D: Device, E: Env> Engine<D, E> {
     }
 
     /// The range in windows.
-    fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
-        let size = u64::from(self.device.geometry().block_size.max(1));
+    pub(super) fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
+        let size = u64::from(self.layout().block_size.max(1));
         let step = (WINDOW_BYTES / size).max(1);
         let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))
     }
 
-    fn hand<'a, B: Device>(&'a self, base: &'a B, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
-        let block_size = self.device.geometry().block_size as usize;
+    pub(super) fn hand<'a, B: Device>(&'a self, base: Option<&'a B>, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
+        let block_size = self.layout().block_size as usize;
         Hand {
             range: window,
             block_size,
             data: RefCell::new(vec![0; window.blocks as usize * block_size]),
             base,
-            spare: &*self.device,
-            layout: &self.shared.layout,
+            spares: self.spares.borrow().clone(),
             job,
         }
     }
 
-    fn moving<'a, H: HostIo>(
+    pub(super) fn moving<'a, H: HostIo>(
         &'a self,
         io: &'a H,
         operator: &'a Operator<'a, D, E>,
@@ -228,11 +227,11 @@ impl<D: Device, E: Env> Engine<D, E> {
 }
 
 /// The blocks of runs.
-fn blocks_of(runs: &[Run]) -> impl Iterator<Item = u64> + '_ {
+pub(super) fn blocks_of(runs: &[Run]) -> impl Iterator<Item = u64> + '_ {
     runs.iter().flat_map(|run| run.offset..run.offset + run.blocks)
 }
 
-fn is_among(missed: &[Missed], offset: u64) -> bool {
+pub(super) fn is_among(missed: &[Missed], offset: u64) -> bool {
     missed.iter().any(|missed| missed.offset == offset)
 }
 
@@ -250,18 +249,18 @@ fn without(runs: &[Run], missed: &[Missed]) -> Vec<Run> {
 }
 
 /// The data of a window, in memory.
-struct Hand<'a, B, D> {
+pub(super) struct Hand<'a, B, D> {
     range: Extent,
     block_size: usize,
     data: RefCell<Vec<u8>>,
-    base: &'a B,
-    spare: &'a D,
-    layout: &'a Layout,
+    /// None, if it goes from spare to spare.
+    base: Option<&'a B>,
+    spares: PerSlot<Option<DataOf<D>>>,
     job: &'a Job,
 }
 
 impl<'a, B: Device, D: Device> Hand<'a, B, D> {
-    fn io(&'a self, op: HostOp) -> InHand<'a, B, D> {
+    pub(super) fn io(&'a self, op: HostOp) -> InHand<'a, B, D> {
         InHand { hand: self, op }
     }
 
@@ -291,7 +290,7 @@ impl<'a, B: Device, D: Device> Hand<'a, B, D> {
 }
 
 /// The data of a window as an I/O: read into memory, or written from there.
-struct InHand<'a, B, D> {
+pub(super) struct InHand<'a, B, D> {
     hand: &'a Hand<'a, B, D>,
     op: HostOp,
 }
@@ -312,8 +311,14 @@ impl<B: Device, D: Device> HostIo for InHand<'_, B, D> {
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
         let hand = self.hand;
         match at {
-            At::Base(lba) => hand.transfer(self.op, hand.base, lba.0, offset, blocks).await,
-            At::Spare(block) => hand.transfer(self.op, hand.spare, hand.layout.data(block).0, offset, blocks).await,
+            At::Base(lba) => match hand.base {
+                Some(base) => hand.transfer(self.op, base, lba.0, offset, blocks).await,
+                None => Err(IoStatus::Failed),
+            },
+            At::Spare(block) => match &hand.spares[block.slot()] {
+                Some(spare) => hand.transfer(self.op, &*spare.device, spare.layout.data(block).0, offset, blocks).await,
+                None => Err(IoStatus::Failed),
+            },
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Log;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Copy;
+use crate::format::{Copy, OtherSpare, PerCopy, SpareState};
 use crate::mutation::{Mutation, active};
 
 impl<D: Device, E: Env> Log<D, E> {
@@ -15,6 +15,19 @@ impl<D: Device, E: Env> Log<D, E> {
     /// Notes in the superblocks what is committed, and makes a bad one whole. Whether at least one is durable.
     pub(crate) async fn note_committed(&mut self) -> bool {
         self.write_superblocks().await
+    }
+
+    /// Has the superblocks say what this spare is to the set, and what the other one is; which of the two copies say so, durably.
+    pub(crate) async fn write_state(
+        &mut self,
+        state: SpareState,
+        other: Option<OtherSpare>,
+        generation: Option<u64>,
+    ) -> PerCopy<bool> {
+        (self.superblock.state, self.superblock.other) = (state, other);
+        self.superblock.generation = generation.unwrap_or(self.superblock.generation);
+        self.write_superblocks().await;
+        self.superblock_ok
     }
 
     /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.

@@ -31,7 +31,7 @@ use crate::sync::{AtomicBool, Ordering};
 use crate::units::{BaseLba, Extent};
 
 pub use self::reclaim::Retired;
-pub(crate) use self::reclaim::reclaim;
+pub(crate) use self::reclaim::{reclaim, reclaim_table};
 pub use self::writer::{Change, Counts, TableWriter};
 
 /// What the table holds for a block that is not simply on the base.
@@ -132,6 +132,7 @@ pub struct Table {
     directory: Directory,
     /// Set before the first leaf is published, never cleared.
     used: AtomicBool,
+    mirrored: AtomicBool,
     base_blocks: u64,
 }
 
@@ -149,6 +150,14 @@ impl Table {
     pub fn was_used(&self) -> bool {
         // Relaxed: it is set before a leaf is published with Release, and before anybody is told.
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is written to the spare goes to another one, too, as all that is on it moves there.
+    #[inline]
+    #[must_use]
+    pub fn is_mirrored(&self) -> bool {
+        // Relaxed: who sets it waits for all I/O that may not have seen it.
+        self.mirrored.load(Ordering::Relaxed)
     }
 
     /// The first block of `range` that is not simply on the base, and what the table holds for it.

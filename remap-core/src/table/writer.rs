@@ -56,7 +56,8 @@ impl TableWriter {
     /// An empty table for a base of `base_blocks` blocks.
     #[must_use]
     pub fn new(base_blocks: u64) -> TableWriter {
-        let table = Table { directory: Directory::new(base_blocks), used: AtomicBool::new(false), base_blocks };
+        let (used, mirrored) = (AtomicBool::new(false), AtomicBool::new(false));
+        let table = Table { directory: Directory::new(base_blocks), used, mirrored, base_blocks };
         TableWriter { table: Arc::new(table), counts: Counts::default() }
     }
 
@@ -70,6 +71,19 @@ impl TableWriter {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whether what is written to the spare is to go to another one, too. I/O that is under way may not have seen it.
+    pub fn set_mirrored(&self, mirrored: bool) {
+        self.table.mirrored.store(mirrored, Ordering::Relaxed);
+    }
+
+    /// Changes what the table holds for what the table of `other`, for the same base, holds, and that the other way round: readers
+    /// see all of it change at once. What is in the other one then, readers may still look at.
+    pub fn exchange(&mut self, other: &mut TableWriter) {
+        self.table.used.store(true, Ordering::Relaxed);
+        self.table.directory.exchange(&other.table.directory);
+        std::mem::swap(&mut self.counts, &mut other.counts);
     }
 
     /// Applies `changes`; of several for one block the last one counts, blocks behind the end of the base are left out.
@@ -90,6 +104,17 @@ impl TableWriter {
             unsafe { self.table.directory.set_leaf(number, leaf, &mut retired) }
         }
         retired
+    }
+
+    /// Takes out the first leaf from number `from` on; its number, and what is to be freed. For a table that is given up: the
+    /// counts are not kept.
+    pub(super) fn take_leaf(&mut self, from: u64) -> Option<(u64, Retired)> {
+        let last = self.table.base_blocks.checked_sub(1)? / LEAF_BLOCKS;
+        let (number, _) = (from <= last).then(|| self.table.directory.first_leaf(from, last)).flatten()?;
+        let mut retired = Retired::default();
+        // SAFETY: null is allowed, and there is one writer, which is borrowed mutably here.
+        unsafe { self.table.directory.set_leaf(number, std::ptr::null_mut(), &mut retired) }
+        Some((number, retired))
     }
 
     /// The entries of the leaf with this number, with `group` applied; keeps the counts.

@@ -36,6 +36,7 @@ pub fn open_params(base_blocks: u64) -> OpenParams {
         storm_limit: 4096,
         host_id: Uuid::nil(),
         take_over: false,
+        given_up: None,
         stated_end: None,
     }
 }

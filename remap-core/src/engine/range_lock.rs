@@ -31,12 +31,12 @@ impl<D: Device, E: Env> Engine<D, E> {
 }
 
 impl RangeLocks {
-    async fn take(&self, range: Extent) {
+    pub(super) async fn take(&self, range: Extent) {
         self.given_back.until(|| !self.held.borrow().iter().any(|other| other.overlaps(range))).await;
         self.held.borrow_mut().push(range);
     }
 
-    fn give_back(&self, range: Extent) {
+    pub(super) fn give_back(&self, range: Extent) {
         // Ranges that are held do not overlap, so that none is there twice.
         self.held.borrow_mut().retain(|other| *other != range);
         self.given_back.wake();

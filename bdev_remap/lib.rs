@@ -27,6 +27,7 @@
 //! owner       the thread that has the engine
 //! disk        base and spare for remap-core
 //! runtime     threads and time for remap-core
+//! events      what happens, as notifications of SPDK
 //! status      errors of SPDK and of remap-core in each other's words
 //! module      the module as SPDK knows it
 //! ```
@@ -42,6 +43,7 @@ mod create;
 mod delete;
 mod device;
 mod disk;
+mod events;
 mod held;
 mod io;
 mod lifecycle;
@@ -69,6 +71,10 @@ impl BdevModule for RemapModule {
 
     fn module() -> &'static Module {
         &MODULE
+    }
+
+    fn init() {
+        events::register();
     }
 
     fn fini_start() {

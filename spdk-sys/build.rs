@@ -26,6 +26,8 @@ const FUNCTIONS: &[&str] = &[
     "spdk_rpc_register_method",
     // log.h
     "spdk_log(_register_flag)?",
+    // notify.h
+    "spdk_notify_(type_register_once|send)",
     // thread.h
     "spdk_get_thread|spdk_thread_(send_msg|get_app_thread)",
     "spdk_io_device_(register|unregister)",
@@ -38,8 +40,12 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Macros.
-const VARS: &[&str] =
-    &["SPDK_IO_CHANNEL_STRUCT_SIZE", "SPDK_JSONRPC_ERROR_(INVALID_PARAMS|INTERNAL_ERROR)", "SPDK_RPC_RUNTIME"];
+const VARS: &[&str] = &[
+    "SPDK_IO_CHANNEL_STRUCT_SIZE",
+    "SPDK_JSONRPC_ERROR_(INVALID_PARAMS|INTERNAL_ERROR)",
+    "SPDK_NOTIFY_MAX_CTX_SIZE",
+    "SPDK_RPC_RUNTIME",
+];
 
 /// What no function names.
 const TYPES: &[&str] = &["spdk_thread_poller_rc"];

@@ -78,6 +78,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         self.jobs.close().await;
         // A committer that is gone has closed already.
         let _ = self.ask(Request::Close).await;
+        self.shared.events.close().await;
         self.shared.tasks.join().await;
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use futures_util::future::{join, join3, select};
-use remap_core::{Begun, Device, Job, JobKind, JobOutcome, JobScope, JobState, Owner, Stopped};
+use remap_core::{Begun, Device, Events, Job, JobKind, JobOutcome, JobScope, JobState, Owner, Stopped};
 
 use super::*;
 
@@ -23,7 +23,8 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let executor = Executor::new();
-        let scope = Rc::new(JobScope::new(&Rc::new(Threads::in_order(&executor))));
+        let threads = Rc::new(Threads::in_order(&executor));
+        let scope = Rc::new(JobScope::new(&threads, &Events::new(&threads, "Remap0")));
         Scene { executor, scope, done: Rc::default(), locked: Rc::default() }
     }
 

@@ -6,6 +6,7 @@ mod admin;
 mod bulk;
 mod crash;
 mod damage;
+mod events;
 mod faults;
 mod golden;
 mod jobs;

@@ -57,15 +57,17 @@ fn under_load_no_kind_is_told_twice_within_a_second_and_the_counts_are_complete(
     world.bad_for_writes(0, 200);
     world.bad_for_reads(200, 200);
     let host = world.open();
-    for at in 0..100 {
+    // No more become pending on such a spare.
+    let blocks = 64;
+    for at in 0..blocks {
         world.write(&host, at, filled(at)).unwrap();
         assert_eq!(world.read(&host, 200 + at, 1), Err(READ_ERROR));
-        world.executor.run_for(Duration::from_millis(37));
+        world.executor.run_for(Duration::from_millis(57));
     }
     world.quiet();
-    for (kind, total) in [("remapped", 100), ("pending", 100)] {
+    for kind in ["remapped", "pending"] {
         let events: Vec<_> = host.threads.told().into_iter().filter(|(_, event)| event.what.name() == kind).collect();
-        assert_eq!(events.iter().map(|(_, event)| event.count).sum::<u64>(), total, "{kind}");
+        assert_eq!(events.iter().map(|(_, event)| event.count).sum::<u64>(), blocks, "{kind}");
         assert!((4..=6).contains(&events.len()), "{kind}: {} events in 4 s", events.len());
         assert!(events.windows(2).all(|pair| pair[1].0 - pair[0].0 >= SECOND), "{kind}");
     }

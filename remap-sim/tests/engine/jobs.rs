@@ -15,6 +15,7 @@ const EXTENTS: u64 = 4;
 /// A scope, and what its jobs have done.
 struct Scene {
     executor: Executor,
+    events: Events<Threads>,
     scope: Rc<JobScope<Threads>>,
     done: Rc<RefCell<Vec<u64>>>,
     locked: Rc<Cell<bool>>,
@@ -24,8 +25,9 @@ impl Scene {
     fn new() -> Scene {
         let executor = Executor::new();
         let threads = Rc::new(Threads::in_order(&executor));
-        let scope = Rc::new(JobScope::new(&threads, &Events::new(&threads, "Remap0")));
-        Scene { executor, scope, done: Rc::default(), locked: Rc::default() }
+        let events = Events::new(&threads, "Remap0");
+        let scope = Rc::new(JobScope::new(&threads, &events));
+        Scene { executor, events, scope, done: Rc::default(), locked: Rc::default() }
     }
 
     /// A job that copies extents, each under a lock, and ends between them.
@@ -172,6 +174,8 @@ fn at_every_await(act: impl Fn(&Scene, &Begun)) {
         // In its last step it may come too late.
         assert_eq!(outcome, if done.len() as u64 == EXTENTS { Ok(()) } else { Err(Stopped::Cancelled) });
         cancelled += u64::from(outcome.is_err());
+        let events = scene.events.clone();
+        scene.executor.block_on(async move { events.close().await }).unwrap();
         assert_eq!(scene.executor.tasks(), 0);
     }
 }

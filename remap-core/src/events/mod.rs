@@ -76,7 +76,7 @@ impl What {
 
     /// Name, what the log says of it, and whether somebody should do something.
     fn kind(&self) -> (&'static str, &'static str, log::Level) {
-        use log::Level::{Info, Warn};
+        use log::Level::{Debug, Info, Warn};
         match self {
             What::Remapped { .. } => ("remapped", "remapped", Info),
             What::Pending { .. } => ("pending", "unreadable, and pending now", Info),
@@ -89,7 +89,8 @@ impl What {
             What::Tripped { .. } => ("tripped", "storm brake: nothing is relocated any more", Warn),
             What::JobDone { .. } => ("job_done", "done", Info),
             What::JobFailed { .. } => ("job_failed", "failed", Warn),
-            What::Conflict { .. } => ("conflict", "its base is claimed more than once", Warn),
+            // Who finds it says all about it.
+            What::Conflict { .. } => ("conflict", "its base is claimed more than once", Debug),
         }
     }
 

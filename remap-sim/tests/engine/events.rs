@@ -1,5 +1,6 @@
 //! What the engine tells of what happens to the set: what, how often, and when.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use remap_core::{Job, JobKind, Stopped, What};
@@ -121,7 +122,7 @@ fn a_spare_of_which_a_tenth_is_left_is_told_once_and_so_is_one_that_is_full() {
     assert_eq!(told(&host, &["spare_low"]), []);
     world.write(&host, 200, filled(1)).unwrap();
     let first = (1, What::SpareLow { free: little, total });
-    assert_eq!(told(&host, &["spare_low"]), [first.clone()]);
+    assert_eq!(told(&host, &["spare_low"]), from_ref(&first));
     world.quiet();
     for at in 0..little {
         world.write(&host, 201 + at, filled(1)).unwrap();
@@ -157,9 +158,9 @@ fn copies_that_go_bad_are_told_and_that_they_are_whole_again() {
     world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
     world.write(&host, 11, filled(2)).unwrap();
     let log_a = (1, What::Degraded { bad: "log_a".into() });
-    assert_eq!(told(&host, &["degraded", "healed"]), [log_a.clone()]);
+    assert_eq!(told(&host, &["degraded", "healed"]), from_ref(&log_a));
     world.quiet();
-    assert_eq!(told(&host, &["degraded", "healed"]), [log_a.clone()], "they are tried again, and nothing is new");
+    assert_eq!(told(&host, &["degraded", "healed"]), from_ref(&log_a), "they are tried again, and nothing is new");
     // The other one, too.
     world.spare.fail(log_fault(&host, Copy::B, Verb::Write));
     assert_eq!(world.write(&host, 12, filled(2)), Err(WRITE_FAULT));

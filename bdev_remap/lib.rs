@@ -10,6 +10,7 @@
 //! delete      a set is deleted, and its spare wiped
 //! restore     the table is loaded again
 //! moves       blocks are relocated, or given back to the base
+//! growth      the base grows, and the Remap bdev with it
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
 //! waiting     what stands between a set and its coming online
@@ -44,6 +45,7 @@ mod delete;
 mod device;
 mod disk;
 mod events;
+mod growth;
 mod held;
 mod io;
 mod lifecycle;

@@ -13,7 +13,7 @@ const FUNCTIONS: &[&str] = &[
     "spdk_bdev_(reset|abort|queue_io_wait|free_io)",
     // bdev_module.h
     "spdk_bdev_module_(list_add|claim_bdev_desc|examine_done)",
-    "spdk_bdev_(register|unregister|destruct_done)",
+    "spdk_bdev_(register|unregister|destruct_done|notify_blockcnt_change)",
     "spdk_bdev_io_(get_buf|complete|complete_(nvme|scsi|aio)_status)",
     // dma.h
     "spdk_memory_domain_(get_dma_device_type|create|set_pull|set_push|destroy)",

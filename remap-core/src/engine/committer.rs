@@ -45,6 +45,7 @@ pub(super) enum Request {
     Save(oneshot::Sender<Result<SaveReport, Error>>),
     Restore { dry_run: bool, answer: oneshot::Sender<Result<RestoreReport, Error>> },
     Wipe { force: bool, answer: oneshot::Sender<Result<(), Error>> },
+    Grow { blocks: u64, answer: oneshot::Sender<Result<(), Error>> },
     Close(oneshot::Sender<()>),
 }
 
@@ -132,6 +133,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Save(answer) => drop(answer.send(self.save().await)),
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
+            Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),
             Request::Close(answer) => {
                 self.close().await;
                 // What waits behind this is still answered: by a refusal.

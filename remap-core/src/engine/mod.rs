@@ -12,6 +12,7 @@
 mod admin;
 mod batch;
 mod committer;
+mod growth;
 mod inspect;
 mod moves;
 mod open;

@@ -9,6 +9,7 @@ mod damage;
 mod events;
 mod faults;
 mod golden;
+mod growth;
 mod jobs;
 mod moves;
 mod open;

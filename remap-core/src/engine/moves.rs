@@ -106,8 +106,10 @@ impl<D: Device, E: Env> Engine<D, E> {
         match relocated.failure {
             None => Ok(()),
             Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
-            Some(NotRelocated::Failed(status)) => {
-                Err(Stopped::Failed(Error::Io { what: "write", lba: self.shared.layout.data_start, status }))
+            Some(NotRelocated::Failed(at, status)) => {
+                let layout = &self.shared.layout;
+                let lba = at.map_or(layout.data_start, |block| layout.data(block));
+                Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
             }
         }
     }

@@ -208,6 +208,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         storm_limit: creation.storm_limit.unwrap_or(STORM_LIMIT),
         host_id: options().host_id,
         take_over: matches!(creation.by, By::Operator { take_over: true }),
+        given_up: None,
         stated_end: None,
     };
     let on_spare = format!("spare_bdev {}", spare.name);

@@ -329,14 +329,15 @@ fn add(parts: &mut Parts, part: Part) -> bool {
     true
 }
 
-/// To every device that may hold written data in a cache. What the base cannot be made to write out is not durable, and
+/// To every device that may hold written data in a cache, and is in force: on a spare that is only being filled nothing rests,
+/// so that its failure is no business of hosts. What the base cannot be made to write out is not durable, and
 /// success would be a lie.
 fn flush(table: &Table, abilities: &Abilities) -> Route {
     if abilities.base_is_never_durable() {
         return Route::Fail(IoStatus::Failed);
     }
     let used = table.was_used() && !mutation::active(Mutation::FlushLeavesSpareOut);
-    let spares = abilities.spares_that(|takes| takes.flush && used);
+    let spares = PerSlot::each(|slot| used && slot == table.slot() && abilities.spares[slot].flush);
     Devices::some(abilities.base.flush, spares).map_or(Route::Done, Route::AllOf)
 }
 

@@ -52,13 +52,7 @@ impl<D: Device, E: Env> Spare<D, E> {
 
     /// Another spare of the same set: its tasks are among those of the set.
     pub(crate) fn with_tasks(device: D, env: Rc<E>, tasks: Tasks<E>) -> Spare<D, E> {
-        Spare {
-            device: Rc::new(device),
-            tasks,
-            env,
-            under_way: Rc::default(),
-            watch: Cell::default(),
-        }
+        Spare { device: Rc::new(device), tasks, env, under_way: Rc::default(), watch: Cell::default() }
     }
 
     pub(crate) fn geometry(&self) -> crate::device::Geometry {

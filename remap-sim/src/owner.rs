@@ -1,8 +1,6 @@
 //! The engine of a simulated vbdev, called from another thread, to which calls take a while.
 
-use remap_core::{
-    BaseLba, Committed, Device, Extent, Move, Owner, Refused, Run, SpareBlock, Status, Target, Uncopied,
-};
+use remap_core::{BaseLba, Committed, Device, Extent, Move, Owner, Refused, Run, SpareBlock, Status, Target, Uncopied};
 
 use super::vbdev::{SimEngine, SimIo, Vbdev};
 

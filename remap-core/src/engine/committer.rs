@@ -45,11 +45,21 @@ const BATCH_BLOCKS: usize = 4096;
 pub(super) enum Request<D: Device, E: Env> {
     Change(Asked, oneshot::Sender<Answer>),
     Save(oneshot::Sender<Result<SaveReport, Error>>),
-    Restore { dry_run: bool, answer: oneshot::Sender<Result<RestoreReport, Error>> },
-    Wipe { force: bool, answer: oneshot::Sender<Result<(), Error>> },
+    Restore {
+        dry_run: bool,
+        answer: oneshot::Sender<Result<RestoreReport, Error>>,
+    },
+    Wipe {
+        force: bool,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
     /// What the superblocks of the spare in force say.
     Superblock(oneshot::Sender<Superblock>),
     Switch(SwitchTo<D, E>, oneshot::Sender<Result<Switched<D, E>, Error>>),
+    Grow {
+        blocks: u64,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -84,7 +94,11 @@ pub(super) struct Committer<D: Device, E: Env> {
 }
 
 impl<D: Device, E: Env> Committer<D, E> {
-    pub(super) fn new(shared: Rc<Shared<E>>, log: Log<D, E>, requests: UnboundedReceiver<Request<D, E>>) -> Committer<D, E> {
+    pub(super) fn new(
+        shared: Rc<Shared<E>>,
+        log: Log<D, E>,
+        requests: UnboundedReceiver<Request<D, E>>,
+    ) -> Committer<D, E> {
         Committer {
             shared,
             log,
@@ -139,6 +153,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
             Request::Superblock(answer) => drop(answer.send(self.log.superblock().clone())),
             Request::Switch(to, answer) => drop(answer.send(self.switch(to).await)),
+            Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),
             Request::Close(answer) => {
                 self.close().await;
                 // What waits behind this is still answered: by a refusal.
@@ -160,6 +175,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             (false, true) => self.shared.times.set(Times { healed: seconds, ..times }),
             _ => {}
         }
+        self.shared.tell_copies(now);
     }
 
     /// Serves this request and those behind it that are of the same kind.
@@ -269,7 +285,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
         self.shared.publish(page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to }).collect());
         self.shared.free_when_drained(page.freed.clone());
-        self.upkeep.changed(&page.changes, page.bad.len());
+        self.upkeep.committed();
+        self.shared.tell_page(page);
     }
 
     /// Nobody knows whether the page is durable: see the head of the module.
@@ -297,7 +314,9 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.in_doubt.insert(*lba, before);
             changes.push(Change { lba: *lba, to: Some(safe) });
         }
+        let told: Vec<_> = changes.iter().map(|change| (change.lba, change.to)).collect();
         self.shared.publish(changes);
+        self.shared.tell_changes(&told);
     }
 
     /// Writes a checkpoint of what is true, and settles what was in doubt.

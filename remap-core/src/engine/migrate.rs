@@ -17,7 +17,7 @@ use super::mirror::Mirror;
 use super::moves::{blocks_of, is_among};
 use super::open::format_beside;
 use super::owner::Operator;
-use super::switch::{SwitchTo, Switched};
+use super::switch::{SwitchTo, Switched, retire};
 use super::{DataOf, Engine};
 use crate::device::{Device, Env};
 use crate::error::Error;
@@ -36,6 +36,10 @@ use crate::units::{BaseLba, Extent};
 
 /// So few blocks are copied while hosts' writes wait.
 const FEW: u64 = 64;
+/// The first pause after a pass of which all was aborted; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// So many such passes, one after the other, end it: after about a minute.
+const PATIENCE: u32 = 13;
 /// Passes over the table after which the rest is copied while hosts' writes wait, however much it is.
 const PASSES: u32 = 16;
 
@@ -122,49 +126,78 @@ impl<D: Device, E: Env> Engine<D, E> {
         params: MigrateParams,
         job: &Job,
     ) -> Result<(), Stopped> {
-        let all = Extent::new(BaseLba(0), self.shared.table.base_blocks());
+        // Also what the base may grow by meanwhile.
+        let all = Extent::new(BaseLba(0), self.shared.table.room());
         let copying = Copying { mirror, params, job, began: self.shared.env.now() };
-        let mut passes = 0;
+        let mut idle = 0;
         loop {
-            while self.copy_pass(&copying).await? > FEW && passes < PASSES {
+            let mut pass = self.copy_pass(&copying).await?;
+            let mut passes = 0;
+            while pass.copied > FEW && passes < PASSES {
                 passes += 1;
+                pass = self.copy_pass(&copying).await?;
+            }
+            // What was aborted is tried again: a reset is no failure of a spare.
+            if pass.aborted.is_some() {
+                idle = if pass.copied > 0 { 0 } else { idle + 1 };
+                self.pause(&copying, idle, pass).await?;
+                continue;
             }
             let switched = self.with_range_locked(all, async {
-                self.copy_rest(&copying).await?;
+                if self.copy_rest(&copying).await?.aborted.is_some() {
+                    return Ok(Switched::NotYet(log));
+                }
                 copying.go_on()?;
                 let to = SwitchTo { log, mirror: Rc::clone(mirror) };
                 let switched = self.ask(|answer| Request::Switch(to, answer)).await.unwrap_or(Err(Error::Closed));
                 switched.map_err(Stopped::Failed)
             });
             match switched.await? {
-                Switched::Done => return Ok(()),
+                Switched::Done(old) => {
+                    retire(old).await;
+                    return Ok(());
+                }
                 Switched::NotYet(back) => log = back,
             }
         }
     }
 
-    /// Copies what is not over there yet; how many blocks.
-    async fn copy_pass(&self, copying: &Copying<'_>) -> Result<u64, Stopped> {
-        let mut copied = 0;
+    async fn pause(&self, copying: &Copying<'_>, idle: u32, pass: Pass) -> Result<(), Stopped> {
+        if let Some((what, status)) = pass.aborted.filter(|_| idle >= PATIENCE) {
+            return Err(copying.failed(what, status));
+        }
+        self.sleep(copying, FIRST_PAUSE * (1 << idle)).await;
+        copying.go_on()
+    }
+
+    async fn sleep(&self, copying: &Copying<'_>, time: Duration) {
+        let sleep = self.shared.env.sleep(time);
+        futures_util::future::select(Box::pin(copying.job.cancelled()), Box::pin(sleep)).await;
+    }
+
+    /// Copies what is not over there yet.
+    async fn copy_pass(&self, copying: &Copying<'_>) -> Result<Pass, Stopped> {
+        let mut pass = Pass::default();
         let mut from = BaseLba(0);
         while let Some(window) = self.next_window(copying.mirror, from).await {
             copying.go_on()?;
-            copied += self.with_range_locked(window, self.copy_window(copying, window)).await?;
+            pass.add(self.with_range_locked(window, self.copy_window(copying, window)).await?);
             self.keep_to_the_rate(copying).await;
             from = window.end();
         }
-        Ok(copied)
+        Ok(pass)
     }
 
     /// The same while all is locked.
-    async fn copy_rest(&self, copying: &Copying<'_>) -> Result<(), Stopped> {
+    async fn copy_rest(&self, copying: &Copying<'_>) -> Result<Pass, Stopped> {
+        let mut pass = Pass::default();
         let mut from = BaseLba(0);
         while let Some(window) = self.next_window(copying.mirror, from).await {
             copying.go_on()?;
-            self.copy_window(copying, window).await?;
+            pass.add(self.copy_window(copying, window).await?);
             from = window.end();
         }
-        Ok(())
+        Ok(pass)
     }
 
     /// A window that begins with the first block from `from` on that is not over there.
@@ -195,8 +228,9 @@ impl<D: Device, E: Env> Engine<D, E> {
     }
 
     /// Copies the blocks of a window, which is locked, that are not over there. Those that the old spare cannot read are lost there.
-    async fn copy_window(&self, copying: &Copying<'_>, window: Extent) -> Result<u64, Stopped> {
+    async fn copy_window(&self, copying: &Copying<'_>, window: Extent) -> Result<Pass, Stopped> {
         let Copying { mirror, params, job, .. } = copying;
+        let mut pass = Pass::default();
         let (mut there, mut lost, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         let _ = self.shared.table.visit(window, |lba, mapping| {
             let offset = lba.0 - window.lba.0;
@@ -210,34 +244,34 @@ impl<D: Device, E: Env> Engine<D, E> {
         });
         let hand = self.hand(None::<&D>, window, job);
         let unread = self.moving(&hand.io(HostOp::Read), &Operator(self), params.on).do_runs(&there).await;
-        job.go_on()?;
-        copying.only_media(&unread, "read")?;
-        lost.extend(unread.iter().map(|missed| missed.offset));
         let mut open: Vec<u64> = blocks_of(&there).filter(|offset| !is_among(&unread, *offset)).collect();
+        lost.extend(copying.only_media(unread, "read", &mut pass)?);
         let mut change = |offset: u64, to| changes.push(Change { lba: window.lba.plus(offset), to: Some(to) });
-        let count = (open.len() + lost.len()) as u64;
         for offset in lost {
-            change(offset, Mapping::Lost(copying.reserve(1)?.pop().ok_or(Error::NoSpare)?));
+            change(offset, Mapping::Lost(copying.reserve(1)?.pop().ok_or(Error::NewSpareFull)?));
         }
-        while !open.is_empty() {
+        while !open.is_empty() && pass.aborted.is_none() {
+            job.go_on()?;
             let targets = copying.reserve(open.len())?;
             let mut here: Vec<Run> = Vec::new();
             open.iter().zip(&targets).for_each(|(offset, to)| add_block(&mut here, *offset, At::Spare(*to)));
             let unwritten = self.moving(&hand.io(HostOp::Write), &Operator(self), params.on).do_runs(&here).await;
-            job.go_on()?;
-            copying.only_media(&unwritten, "write")?;
-            for (offset, to) in open.iter().zip(targets) {
-                match is_among(&unwritten, *offset) {
-                    true => mirror.allocator.borrow_mut().set_bad(to),
-                    false => change(*offset, Mapping::Spare(to)),
-                }
+            let written = |offset: &u64| !is_among(&unwritten, *offset);
+            for (offset, to) in open.iter().zip(&targets).filter(|(offset, _)| written(offset)) {
+                change(*offset, Mapping::Spare(*to));
             }
-            open.retain(|offset| is_among(&unwritten, *offset));
+            let of: Vec<_> = open.iter().copied().zip(targets).filter(|(offset, _)| !written(offset)).collect();
+            open = copying.only_media(unwritten, "write", &mut pass)?;
+            let allocator = &mut mirror.allocator.borrow_mut();
+            for (offset, to) in of {
+                if open.contains(&offset) { allocator.set_bad(to) } else { allocator.release(to) }
+            }
         }
+        pass.copied = changes.len() as u64;
         self.shared.add_copies(mirror, changes);
-        job.advance(count);
+        job.advance(pass.copied);
         job.set_total(self.shared.state.borrow().writer.counts().total());
-        Ok(count)
+        Ok(pass)
     }
 
     /// Waits until so much may have been copied.
@@ -247,9 +281,24 @@ impl<D: Device, E: Env> Engine<D, E> {
         let due = copying.began + Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
         let now = self.shared.env.now();
         if due > now {
-            let sleep = self.shared.env.sleep(due - now);
-            futures_util::future::select(Box::pin(copying.job.cancelled()), Box::pin(sleep)).await;
+            self.sleep(copying, due - now).await;
         }
+    }
+}
+
+/// What came of copying.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    /// Blocks that are over there now.
+    copied: u64,
+    /// What was given up by the device, as after a reset, and is to be tried again.
+    aborted: Option<(&'static str, IoStatus)>,
+}
+
+impl Pass {
+    fn add(&mut self, other: Pass) {
+        self.copied += other.copied;
+        self.aborted = self.aborted.or(other.aborted);
     }
 }
 
@@ -275,11 +324,18 @@ impl Copying<'_> {
         Stopped::Failed(Error::MigrationIo { what, status })
     }
 
-    fn only_media(&self, missed: &[Missed], what: &'static str) -> Result<(), Stopped> {
-        match missed.iter().find(|missed| !missed.status.is_media_error(self.params.on)) {
-            None => Ok(()),
-            Some(missed) => Err(self.failed(what, missed.status)),
+    /// Which blocks failed with media errors; those that were aborted are left for later.
+    fn only_media(&self, missed: Vec<Missed>, what: &'static str, pass: &mut Pass) -> Result<Vec<u64>, Stopped> {
+        self.job.go_on()?;
+        let mut media = Vec::new();
+        for Missed { offset, status } in missed {
+            match status {
+                _ if status.is_media_error(self.params.on) => media.push(offset),
+                _ if status.is_given_up() => pass.aborted = Some((what, status)),
+                _ => return Err(self.failed(what, status)),
+            }
         }
+        Ok(media)
     }
 
     fn reserve(&self, count: usize) -> Result<Vec<crate::slot::SpareBlock>, Error> {

@@ -146,7 +146,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         let (bad, others): (Vec<_>, Vec<_>) = uncopied.into_iter().partition(|one| one.media);
         shared.forget_copies(bad.iter().map(|one| one.lba), Forget::Bad);
         shared.forget_copies(others.iter().map(|one| one.lba), Forget::Changed);
-        let fatal = others.iter().map(|one| one.status).find(|status| *status != IoStatus::Aborted);
+        let fatal = others.iter().map(|one| one.status).find(|status| !status.is_given_up());
         if let (Some(status), Some(mirror)) = (fatal, &*shared.mirror.borrow()) {
             mirror.failure.set(Some(status));
         }

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::{DataOf, Engine};
 use super::owner::Operator;
+use super::{DataOf, Engine};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::jobs::{Job, Stopped};

@@ -35,8 +35,8 @@ pub(super) struct SwitchTo<D: Device, E: Env> {
 
 /// What came of it.
 pub(super) enum Switched<D: Device, E: Env> {
-    /// The other spare is in force.
-    Done,
+    /// The other spare is in force; the log of the old one, which is to be told so.
+    Done(Box<Log<D, E>>),
     /// Something is still to be copied.
     NotYet(Box<Log<D, E>>),
 }
@@ -57,6 +57,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         if !active(Mutation::CopiesNotFlushed) {
             new.spare().flush().await?;
         }
+        // It may have grown meanwhile.
+        new.follow_base(self.log.superblock().base_blocks);
         let bad = mirror.allocator.borrow().bad().collect();
         let (none, table) = (Records::new(new.page_capacity()), Arc::clone(mirror.writer.borrow().table()));
         let records = checkpoint_records(none, &table, &BTreeMap::new(), bad).await;
@@ -71,8 +73,13 @@ impl<D: Device, E: Env> Committer<D, E> {
         self.come_into_force(&mut new).await?;
         let old = std::mem::replace(&mut self.log, *new);
         self.take_over(&mirror);
-        self.retire(old).await;
-        Ok(Switched::Done)
+        Ok(Switched::Done(Box::new(old)))
+    }
+
+    /// Nobody knows which spare is in force, and the set is being closed: nothing is committed any more. The next start says it.
+    fn give_in(&self) -> Error {
+        self.shared.closed.set(true);
+        Error::Closed
     }
 
     /// The old spare says, on both copies, that it was given up for the new one; or that it was not, and then it stays in force.
@@ -83,12 +90,16 @@ impl<D: Device, E: Env> Committer<D, E> {
             if told.all() || (active(Mutation::GivenUpOnOneCopy) && told.any()) {
                 return Ok(());
             }
-            let generation = self.log.superblock().generation;
-            if self.log.write_state(SpareState::Active, None, Some(generation)).await.any() || self.shared.closing.get() {
+            if self.log.write_state(SpareState::Active, None, None).await.any() {
                 return Err(Error::CheckpointFailed);
             }
+            if self.shared.closing.get() {
+                return Err(self.give_in());
+            }
             let name = &self.shared.name;
-            log::error!("{name}: it cannot be told whether the old spare was given up: writes wait until its superblocks can be written");
+            log::error!(
+                "{name}: it cannot be told whether the old spare was given up: writes wait until its superblocks can be written"
+            );
             self.shared.env.sleep(PAUSE).await;
         }
     }
@@ -102,10 +113,12 @@ impl<D: Device, E: Env> Committer<D, E> {
                 return Ok(());
             }
             if self.shared.closing.get() {
-                return Err(Error::Closed);
+                return Err(self.give_in());
             }
             let name = &self.shared.name;
-            log::error!("{name}: the new spare cannot be made active: writes wait until its superblocks can be written");
+            log::error!(
+                "{name}: the new spare cannot be made active: writes wait until its superblocks can be written"
+            );
             self.shared.env.sleep(PAUSE).await;
         }
     }
@@ -118,6 +131,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             let state = &mut *shared.state.borrow_mut();
             let base_blocks = shared.table.base_blocks();
             let mut other = mirror.writer.replace(TableWriter::new(base_blocks));
+            state.writer.set_slot(mirror.slot);
             state.writer.exchange(&mut other);
             state.allocator = mirror.allocator.replace(Allocator::new(mirror.slot, 0));
             // What was to be freed when it is drained is so: no write is under way.
@@ -129,15 +143,15 @@ impl<D: Device, E: Env> Committer<D, E> {
         shared.layout.set(mirror.layout);
         self.upkeep = Upkeep::default();
         self.observe();
+        shared.look_at_what_is_left();
         log::info!("{}: the spare in slot {} is in force", shared.name, mirror.slot.get());
     }
+}
 
-    /// The old spare says that another one is in force. It says enough already if it cannot.
-    async fn retire(&self, mut old: Log<D, E>) {
-        let new = self.log.superblock();
-        let other = OtherSpare { id: new.spare_id, state: SpareState::Active };
-        if !old.write_state(SpareState::Retired, Some(other), None).await.all() {
-            log::warn!("{}: the old spare was given up, but cannot be marked as retired", self.shared.name);
-        }
+/// The old spare says that another one is in force. It says enough already if it cannot.
+pub(super) async fn retire<D: Device, E: Env>(mut old: Box<Log<D, E>>) {
+    let other = old.superblock().other.map(|other| OtherSpare { state: SpareState::Active, ..other });
+    if !old.write_state(SpareState::Retired, other, None).await.all() {
+        log::warn!("{}: the old spare was given up, but cannot be marked as retired", old.superblock().name);
     }
 }

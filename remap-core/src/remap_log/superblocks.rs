@@ -30,6 +30,22 @@ impl<D: Device, E: Env> Log<D, E> {
         self.superblock_ok
     }
 
+    /// Notes that the base has so many blocks now, more than before. Whether at least one superblock says so durably; otherwise
+    /// nothing may rest on it.
+    pub(crate) async fn note_base_blocks(&mut self, blocks: u64) -> bool {
+        let before = std::mem::replace(&mut self.superblock.base_blocks, blocks);
+        let noted = self.write_superblocks().await;
+        if !noted {
+            self.superblock.base_blocks = before;
+        }
+        noted
+    }
+
+    /// The base has so many blocks, which the next superblocks are to say.
+    pub(crate) fn follow_base(&mut self, blocks: u64) {
+        self.superblock.base_blocks = blocks;
+    }
+
     /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.
     pub(crate) async fn close(&mut self) -> bool {
         self.superblock.in_use = !self.view().sound();

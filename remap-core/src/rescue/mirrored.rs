@@ -22,11 +22,8 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
                 offsets.map(|offset| Missed { offset, status: IoStatus::Aborted }).collect()
             }
         };
-        let uncopied = |Missed { offset, status }| Uncopied {
-            lba: self.block(offset),
-            status,
-            media: self.is_media(status),
-        };
+        let uncopied =
+            |Missed { offset, status }| Uncopied { lba: self.block(offset), status, media: self.is_media(status) };
         self.owner.end_mirrored(range, missed.into_iter().map(uncopied).collect()).await;
         result
     }

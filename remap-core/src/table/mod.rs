@@ -22,11 +22,12 @@ mod loom_tests;
 mod tests;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use self::directory::Directory;
 pub(crate) use self::leaf::LEAF_BLOCKS;
 use crate::pace::Pace;
-use crate::slot::SpareBlock;
+use crate::slot::{Slot, SpareBlock};
 use crate::sync::{AtomicBool, Ordering};
 use crate::units::{BaseLba, Extent};
 
@@ -133,7 +134,10 @@ pub struct Table {
     /// Set before the first leaf is published, never cleared.
     used: AtomicBool,
     mirrored: AtomicBool,
-    base_blocks: u64,
+    /// The slot of the spare in force.
+    slot: AtomicU8,
+    /// Never less than before.
+    base_blocks: AtomicU64,
 }
 
 impl Table {
@@ -158,6 +162,14 @@ impl Table {
     pub fn is_mirrored(&self) -> bool {
         // Relaxed: who sets it waits for all I/O that may not have seen it.
         self.mirrored.load(Ordering::Relaxed)
+    }
+
+    /// The slot of the spare in force: the other one, if there is one, is only being filled.
+    #[inline]
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        // Relaxed: it changes before what is on the other spare is found here, and 0 and 1 are all that there is.
+        Slot::new(self.slot.load(Ordering::Relaxed).into()).unwrap_or(Slot::FIRST)
     }
 
     /// The first block of `range` that is not simply on the base, and what the table holds for it.
@@ -247,7 +259,7 @@ impl Table {
     /// Calls `f` for each block of `range` that the table holds, in ascending order, until it breaks.
     #[inline]
     pub fn visit(&self, range: Extent, mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>) -> ControlFlow<()> {
-        let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks));
+        let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks()));
         if first >= end {
             return ControlFlow::Continue(());
         }
@@ -274,7 +286,7 @@ impl Table {
     /// changes the table meanwhile.
     pub(crate) async fn visit_in_steps(&self, mut f: impl FnMut(BaseLba, Mapping)) {
         let mut pace = Pace::default();
-        let (mut from, end) = (BaseLba(0), BaseLba(self.base_blocks));
+        let (mut from, end) = (BaseLba(0), BaseLba(self.base_blocks()));
         while from < end {
             let (mut seen, mut next) = (0, end);
             let _ = self.visit(Extent::new(from, end.0 - from.0), |lba, mapping| {
@@ -292,8 +304,16 @@ impl Table {
     }
 
     /// The size of the base that the table is for, in blocks.
+    #[inline]
     #[must_use]
     pub fn base_blocks(&self) -> u64 {
-        self.base_blocks
+        // Relaxed: nobody asks for blocks behind the end that it was not told of, which is later.
+        self.base_blocks.load(Ordering::Relaxed)
+    }
+
+    /// How large the base can become while the table is in use, in blocks.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.directory.room()
     }
 }

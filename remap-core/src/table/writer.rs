@@ -3,10 +3,12 @@
 //! It never changes anything that readers can see other than by swapping one pointer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use super::directory::Directory;
 use super::leaf::{LEAF_BLOCKS, Leaf};
 use super::{Mapping, Retired, Table};
+use crate::slot::Slot;
 use crate::sync::{AtomicBool, Ordering};
 use crate::units::BaseLba;
 
@@ -57,7 +59,9 @@ impl TableWriter {
     #[must_use]
     pub fn new(base_blocks: u64) -> TableWriter {
         let (used, mirrored) = (AtomicBool::new(false), AtomicBool::new(false));
-        let table = Table { directory: Directory::new(base_blocks), used, mirrored, base_blocks };
+        let (directory, base_blocks) = (Directory::new(base_blocks), AtomicU64::new(base_blocks));
+        let slot = AtomicU8::new(Slot::FIRST.get());
+        let table = Table { directory, used, mirrored, slot, base_blocks };
         TableWriter { table: Arc::new(table), counts: Counts::default() }
     }
 
@@ -78,6 +82,11 @@ impl TableWriter {
         self.table.mirrored.store(mirrored, Ordering::Relaxed);
     }
 
+    /// Says in which slot the spare in force is. To be called before anything is found there.
+    pub fn set_slot(&self, slot: Slot) {
+        self.table.slot.store(slot.get(), Ordering::Relaxed);
+    }
+
     /// Changes what the table holds for what the table of `other`, for the same base, holds, and that the other way round: readers
     /// see all of it change at once. What is in the other one then, readers may still look at.
     pub fn exchange(&mut self, other: &mut TableWriter) {
@@ -86,10 +95,16 @@ impl TableWriter {
         std::mem::swap(&mut self.counts, &mut other.counts);
     }
 
+    /// The base has grown to `base_blocks` blocks, which is within [`Table::room`]. To be called before anybody is told.
+    pub fn grow(&mut self, base_blocks: u64) {
+        self.table.base_blocks.fetch_max(base_blocks.min(self.table.room()), Ordering::Relaxed);
+    }
+
     /// Applies `changes`; of several for one block the last one counts, blocks behind the end of the base are left out.
     /// Readers see each run of 65,536 blocks change at once.
     pub fn publish(&mut self, mut changes: Vec<Change>) -> Retired {
-        changes.retain(|change| change.lba.0 < self.table.base_blocks);
+        let base_blocks = self.table.base_blocks();
+        changes.retain(|change| change.lba.0 < base_blocks);
         // Stable, so that the changes of one block stay in order.
         changes.sort_by_key(|change| change.lba);
         let mut retired = Retired::default();
@@ -109,7 +124,7 @@ impl TableWriter {
     /// Takes out the first leaf from number `from` on; its number, and what is to be freed. For a table that is given up: the
     /// counts are not kept.
     pub(super) fn take_leaf(&mut self, from: u64) -> Option<(u64, Retired)> {
-        let last = self.table.base_blocks.checked_sub(1)? / LEAF_BLOCKS;
+        let last = self.table.base_blocks().checked_sub(1)? / LEAF_BLOCKS;
         let (number, _) = (from <= last).then(|| self.table.directory.first_leaf(from, last)).flatten()?;
         let mut retired = Retired::default();
         // SAFETY: null is allowed, and there is one writer, which is borrowed mutably here.

@@ -6,8 +6,10 @@ mod admin;
 mod bulk;
 mod crash;
 mod damage;
+mod events;
 mod faults;
 mod golden;
+mod growth;
 mod jobs;
 mod moves;
 mod open;
@@ -171,8 +173,8 @@ pub(crate) fn world() -> (World, Vbdev) {
 }
 
 /// The spare under it.
-pub(crate) fn spare_of(host: &Vbdev) -> &Disk {
-    host.spares[host.engine.slot()].as_ref().unwrap()
+pub(crate) fn spare_of(host: &Vbdev) -> Disk {
+    host.spare()
 }
 
 /// All pages of this copy of the log fail.

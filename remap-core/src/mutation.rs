@@ -13,6 +13,12 @@ macro_rules! mutations {
         impl Mutation {
             /// All of them.
             pub const ALL: &[Mutation] = &[$(Mutation::$name,)*];
+
+            /// Whether it is only in the way of a set that moves to another spare.
+            #[must_use]
+            pub fn is_of_migration(self) -> bool {
+                self as usize >= Mutation::WriteNotMirrored as usize
+            }
         }
     };
 }
@@ -92,6 +98,7 @@ mutations! {
     LookUpFirstBlockOnly,
     /// A FLUSH goes to the base only.
     FlushLeavesSpareOut,
+    // From here on: of migrations.
     /// What is on the other spare already is written to one only, while all moves there.
     WriteNotMirrored,
     /// Writes of one block to both spares are under way together.

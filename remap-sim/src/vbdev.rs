@@ -200,12 +200,19 @@ impl Vbdev {
         }
     }
 
-    /// Moves all to another spare, of this identity.
+    /// Moves all to another spare, which gets this identity; `force`: whatever is on it.
     ///
     /// # Errors
     /// Those of [`Engine::prepare`] and [`Engine::migrate`].
-    pub async fn migrate(&self, to: &Disk, id: Uuid, params: MigrateParams, job: &Job) -> Result<(), Stopped> {
-        let new = self.engine.prepare(to.clone(), id, false).await?;
+    pub async fn migrate(
+        &self,
+        to: &Disk,
+        id: Uuid,
+        params: MigrateParams,
+        force: bool,
+        job: &Job,
+    ) -> Result<(), Stopped> {
+        let new = self.engine.prepare(to.clone(), id, force).await?;
         let (slot, takes) = (new.slot(), Takes::ALL);
         self.spares.borrow_mut()[slot] = Some(SimSpare { disk: to.clone(), layout: new.layout(), takes });
         let result = self.engine.migrate(new, params, job).await;

@@ -334,14 +334,14 @@ pub(super) async fn format_beside<D: Device, E: Env>(
     }
     let found = read_superblocks(&spare).await?;
     refuse_unknown(&found)?;
-    match newest(&found)? {
-        // What an earlier migration of this set has left: it is not in force, as the other one is.
-        Some(left)
-            if left.set_uuid == in_force.set_uuid
-                && left.spare_id != in_force.spare_id
-                && left.state != SpareState::Active => {}
+    // What an earlier migration of this set has left is not in force, as the other one is.
+    let is_left = |found: &Superblock| {
+        found.set_uuid == in_force.set_uuid && found.spare_id != in_force.spare_id && found.state != SpareState::Active
+    };
+    let mut valid = found.iter().filter_map(Found::valid);
+    match valid.find(|found| !is_left(found)) {
         Some(other) => return Err(Error::SpareInUse { set: other.set_uuid }),
-        None if force => {}
+        None if force || found.iter().any(|found| found.valid().is_some()) => {}
         None => refuse_used(&spare, &found).await?,
     }
     let superblock = Superblock {

@@ -31,9 +31,12 @@ use super::random::Random;
 use super::store::Cut;
 use super::threads::Threads;
 use super::vbdev::{Vbdev, open_params};
+use super::world::spare_blocks;
 
 /// Blocks of the base.
-const BLOCKS: u64 = 64;
+const BLOCKS: u64 = 160;
+/// The least room for data that a spare has.
+const DATA: u64 = 64;
 /// A process that has been polled so often without coming to an end never will.
 const ENDLESS: u64 = 200_000;
 /// Lives of a simulation, at most.
@@ -73,11 +76,10 @@ impl Scene {
         let block_size = random.pick(&[512_u32, 4096]);
         let slowness = random.pick(&[1, 20, 200]);
         let volatile = random.chance(4, 5);
-        let page_blocks = u64::from(4096 / block_size);
         let spare = |random: &Random| {
             // Room for what is bad, mostly.
-            let data = random.pick(&[6, 20, 40, 64]);
-            let blocks = (2 + 4 * 65) * page_blocks + data;
+            let data = random.pick(&[DATA, DATA, 80, 128]);
+            let blocks = spare_blocks(block_size, data)?;
             let layout = Layout::for_spare(block_size, blocks)?;
             let disk = Disk::new(&Executor::new(), Medium::new(block_size, blocks), volatile);
             disk.set_timing(random, slowness);
@@ -94,7 +96,7 @@ impl Scene {
         let spares = [spare(&random)?, spare(&random)?];
         let base = Disk::new(&Executor::new(), Medium::new(block_size, BLOCKS), volatile);
         base.set_timing(&random, slowness);
-        for lba in (0..BLOCKS).filter(|_| random.chance(1, 3)) {
+        for lba in (0..BLOCKS).filter(|_| random.chance(2, 5)) {
             base.fail(Fault::new(Verb::Write, lba..lba + 1, IoStatus::WRITE_FAULT).with_effect(Effect::Some));
         }
         Ok(Scene {

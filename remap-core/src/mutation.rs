@@ -105,8 +105,8 @@ mutations! {
     MirroredWritesTogether,
     /// A block that was copied, and moved since, is not copied again.
     ChangeNotForgotten,
-    /// What was copied to the other spare is not made durable before that comes into force.
-    CopiesNotFlushed,
+    /// After a crash in between, the new spare comes into force before what the old one says of it is known to be durable.
+    GivenUpInCacheOnly,
     /// The new spare comes into force without the old one saying that it was given up.
     OldSpareNotGivenUp,
     /// The new spare comes into force when one superblock of the old one says that it was given up.

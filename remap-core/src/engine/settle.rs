@@ -8,6 +8,7 @@ use super::open::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Copy, SpareState};
+use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
 
 /// Makes sure that the spare `old` is never in force again, where it says already that it was given up for the spare
@@ -17,6 +18,10 @@ use crate::spare::Spare;
 /// [`Error::NotGivenUp`] if it does not say so; [`Error::Io`], [`Error::NoMemory`], and those of [`super::identify`].
 pub async fn give_up_for<D: Device, E: Env>(old: D, env: E, successor: Uuid) -> Result<Uuid, Error> {
     let spare = Spare::new(old, Rc::new(env));
+    // What is read may be in its cache only, as a process that died has left it: a power cut would bring the old spare back.
+    if !active(Mutation::GivenUpInCacheOnly) {
+        spare.flush().await?;
+    }
     let found = read_superblocks(&spare).await?;
     let superblock = newest(&found)?.filter(|found| found.state.ends());
     let mut superblock = superblock

@@ -2,8 +2,10 @@
 //! meanwhile; hosts' changes are held back.
 //!
 //! ```text
-//! data over there durable ─> checkpoint over there, on all copies ─> old: migrating-out, on both ─> new: active ─> old: retired
+//! checkpoint over there, on all copies ─> old: migrating-out, on both ─> new: active ─> old: retired
 //! ```
+//! Every arrow is a flush; the first makes the data that was copied durable as well.
+//!
 //! Until both superblocks of the old spare say that it was given up, it is in force. From then on it never is again, and the new
 //! one may be opened: by itself, once it says that it is active; with the help of the old one ([`super::give_up_for`]) before
 //! that. In between there is no way back and nothing to be served, so that is tried until it succeeds.
@@ -52,10 +54,6 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
         if self.shared.state.borrow().writer.counts().total() != mirror.count() {
             return Ok(Switched::NotYet(new));
-        }
-        // A failed FLUSH may have dropped what was written there.
-        if !active(Mutation::CopiesNotFlushed) {
-            new.spare().flush().await?;
         }
         // It may have grown meanwhile.
         new.follow_base(self.log.superblock().base_blocks);

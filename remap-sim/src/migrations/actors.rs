@@ -235,11 +235,12 @@ impl Actor {
 
     async fn migrate(&self, cancel: bool) {
         let scene = &self.scene;
-        let from = scene.in_force.get();
+        let from = self.in_force();
         let to = 1 - from;
         let rate = scene.random.chance(1, 4).then(|| 1 + scene.random.below(1 << 28));
         let params = MigrateParams { on: RemapOn::Media, bytes_per_second: rate };
         let (vbdev, disk, id) = (self.vbdev.clone(), scene.spares[to].clone(), Uuid::from_u128(scene.next().into()));
+        scene.note(|| format!("migration to spare {to} begins, {params:?}"));
         scene.migrating.set(true);
         let begun = self.vbdev.engine.jobs().begin(JobKind::Migrate, move |job| async move {
             let moved = vbdev.migrate(&disk, id, params, false, &job).await;
@@ -264,7 +265,7 @@ impl Actor {
         scene.note(|| format!("migration to spare {to}: {outcome:?}"));
         match outcome {
             Ok(()) => {
-                scene.in_force.set(to);
+                scene.in_force.set((to, self.vbdev.engine.slot()));
                 scene.count("event: migrated");
             }
             Err(Stopped::Cancelled) => scene.count("event: migration cancelled"),
@@ -274,6 +275,12 @@ impl Actor {
             Err(Stopped::Failed(_)) if scene.harsh => scene.count("event: migration failed as it may"),
             Err(why) => scene.fail(|| format!("a migration failed: {why}")),
         }
+    }
+
+    /// Which spare is in force at this moment.
+    fn in_force(&self) -> usize {
+        let (index, slot) = self.scene.in_force.get();
+        if self.vbdev.engine.slot() == slot { index } else { 1 - index }
     }
 
     /// Faults of the spares, now and then.
@@ -294,7 +301,7 @@ impl Actor {
                 5 | 6 => self.fault_of_metadata(disk, times, effect),
                 7 => disk.fail(Fault::of_flush(IoStatus::Failed).times(times)),
                 // The other spare goes, and comes back when the process is started again. Nothing rests on it.
-                _ if !last && index != scene.in_force.get() && !disk.is_gone() => {
+                _ if !last && index != self.in_force() && !disk.is_gone() => {
                     disk.lose_power(random.pick(&[Cut::PowerNothing, Cut::PowerSome, Cut::PowerAll]));
                     scene.note(|| format!("spare {index} is gone"));
                     scene.count("event: the other spare has gone");

@@ -45,7 +45,7 @@ async fn open_with(scene: &Scene, index: usize, threads: &Threads, params: OpenP
         scene.fail(|| "another set was opened".into());
     }
     scene.note(|| format!("spare {index} is in force: {:?}", vbdev.engine.slot()));
-    scene.in_force.set(index);
+    scene.in_force.set((index, vbdev.engine.slot()));
     Ok(vbdev)
 }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use remap_core::format::{Copy, Layout};
-use remap_core::{Error, FormatPolicy, IoStatus, OpenParams};
+use remap_core::{Error, FormatPolicy, IoStatus, OpenParams, Slot};
 use uuid::Uuid;
 
 use self::actors::Actor;
@@ -50,8 +50,8 @@ const HOSTS: u64 = 3;
 struct Scene {
     base: Disk,
     spares: [Disk; 2],
-    /// Which of them is in force, as far as is known.
-    in_force: Cell<usize>,
+    /// Which of them was in force, and in which slot, when that was last known.
+    in_force: Cell<(usize, Slot)>,
     model: RefCell<Model>,
     random: Random,
     block_size: u32,
@@ -102,7 +102,7 @@ impl Scene {
         Ok(Scene {
             base,
             spares,
-            in_force: Cell::new(0),
+            in_force: Cell::new((0, Slot::FIRST)),
             model: RefCell::new(Model::new(BLOCKS, !volatile)),
             harsh: random.chance(1, 2),
             random,
@@ -239,7 +239,8 @@ fn live(scene: &Rc<Scene>, first: bool, last: bool) -> bool {
     }
     // While it cannot be told which spare is in force, it goes on for ever.
     if !ended.get() && (idle || (executor.polls() >= ENDLESS && (last || !scene.harsh))) {
-        scene.fail(|| "it goes on for ever".into());
+        let what = if idle { "an operation never ends" } else { "it goes on for ever" };
+        scene.fail(|| format!("{what} ({} polls, at {:?})", executor.polls(), executor.now()));
     }
     let inside = scene.migrating.get();
     executor.kill();

@@ -11,6 +11,7 @@ mod faults;
 mod golden;
 mod growth;
 mod jobs;
+mod migrate;
 mod moves;
 mod open;
 mod pace;

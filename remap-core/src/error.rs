@@ -242,7 +242,7 @@ pub enum Error {
         needed: u64,
     },
     /// The spare to which all moves has become full.
-    #[error("the new spare has no block left; the old one is in force, and has everything; give a larger one")]
+    #[error("the new spare has no room left; the old one is in force, and has everything; give a larger one")]
     NewSpareFull,
     /// A spare failed while all moved to another.
     #[error(

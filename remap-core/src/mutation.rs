@@ -105,6 +105,8 @@ mutations! {
     MirroredWritesTogether,
     /// A block that was copied, and moved since, is not copied again.
     ChangeNotForgotten,
+    /// What was copied counts also where the block has changed meanwhile.
+    ChangedWhileCopied,
     /// After a crash in between, the new spare comes into force before what the old one says of it is known to be durable.
     GivenUpInCacheOnly,
     /// The new spare comes into force without the old one saying that it was given up.

@@ -2,7 +2,7 @@
 //! which has to know what a disk may do.
 
 use super::model::{Model, ZEROS};
-use super::{Coverage, Plan, run, run_seed};
+use super::{Coverage, Plan, run, run_migrations, run_seed};
 
 /// What a read of block 0 may return now, out of `values`.
 fn possible(model: &mut Model, values: std::ops::Range<u64>) -> Vec<u64> {
@@ -125,6 +125,18 @@ fn damage_of_both_copies_is_refused_or_does_no_harm() {
         let outcome = run(&Plan::with_damage(seed, true), false);
         assert_eq!(outcome.failure, None, "seed {seed}: see scripts/sim.sh --damage 1 --both --seed {seed}");
     }
+}
+
+#[test]
+fn after_a_crash_in_a_migration_one_spare_is_in_force_and_has_everything() {
+    let mut survived = 0;
+    for seed in 0..60 {
+        let outcome = run_migrations(seed, false);
+        assert_eq!(outcome.failure, None, "seed {seed}: see scripts/sim.sh --migrate --seed {seed}");
+        survived += outcome.survived;
+    }
+    assert!(survived > 100, "{survived} crashes were inside of one");
+    assert_eq!(run_migrations(7, true).trace, run_migrations(7, true).trace, "a seed replays exactly");
 }
 
 #[cfg(feature = "mutations")]

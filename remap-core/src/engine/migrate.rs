@@ -6,6 +6,7 @@
 //! ```
 //! Until the switch the old spare is in force, and nothing rests on the new one.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::Layout;
 use crate::jobs::{Job, Stopped};
+use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::remap_log::Log;
 use crate::rescue::HostOp;
@@ -232,15 +234,19 @@ impl<D: Device, E: Env> Engine<D, E> {
         let Copying { mirror, params, job, .. } = copying;
         let mut pass = Pass::default();
         let (mut there, mut lost, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = BTreeMap::new();
         let _ = self.shared.table.visit(window, |lba, mapping| {
+            if mirror.holds(lba) {
+                return std::ops::ControlFlow::Continue(());
+            }
             let offset = lba.0 - window.lba.0;
+            seen.insert(lba, mapping);
             match mapping {
-                _ if mirror.holds(lba) => {}
                 Mapping::Spare(block) => add_block(&mut there, offset, At::Spare(block)),
                 Mapping::Lost(_) => lost.push(offset),
                 Mapping::Pending => changes.push(Change { lba, to: Some(Mapping::Pending) }),
             }
-            std::ops::ControlFlow::<()>::Continue(())
+            std::ops::ControlFlow::Continue(())
         });
         let hand = self.hand(None::<&D>, window, job);
         let unread = self.moving(&hand.io(HostOp::Read), &Operator(self), params.on).do_runs(&there).await;
@@ -266,6 +272,14 @@ impl<D: Device, E: Env> Engine<D, E> {
             for (offset, to) in of {
                 if open.contains(&offset) { allocator.set_bad(to) } else { allocator.release(to) }
             }
+        }
+        // A read may have made a block pending, and what was in doubt may be settled, although hosts' writes wait.
+        let (changes, changed): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change: &Change| {
+            self.shared.table.mapping(change.lba) == seen.get(&change.lba).copied()
+                || active(Mutation::ChangedWhileCopied)
+        });
+        for to in changed.into_iter().filter_map(|change| change.to.and_then(Mapping::spare)) {
+            mirror.allocator.borrow_mut().release(to);
         }
         pass.copied = changes.len() as u64;
         self.shared.add_copies(mirror, changes);

@@ -55,6 +55,9 @@ impl<D: Device, E: Env> Committer<D, E> {
         if self.shared.state.borrow().writer.counts().total() != mirror.count() {
             return Ok(Switched::NotYet(new));
         }
+        if mirror.writer.borrow().counts().pending > mirror.layout.pending_limit() {
+            return Err(Error::NewSpareFull);
+        }
         // It may have grown meanwhile.
         new.follow_base(self.log.superblock().base_blocks);
         let bad = mirror.allocator.borrow().bad().collect();

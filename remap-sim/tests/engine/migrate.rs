@@ -299,3 +299,16 @@ fn a_set_that_is_closed_meanwhile_stays_on_the_old_spare() {
     assert_eq!(join(&world, job), Err(Stopped::Cancelled));
     stays(&world, &host, &new);
 }
+
+#[test]
+fn more_pending_blocks_than_the_new_spare_records_end_it() {
+    let world = World::with(Medium::new(BLOCK, 40_000), true);
+    let host = world.open();
+    let (engine, small) = (Rc::clone(&host.engine), disk(&world, SPARE_BLOCKS));
+    let pending = async move { remap_core::Owner::set_pending(&*engine, (0..1100).map(lba).collect()).await };
+    world.executor.block_on(pending).unwrap().unwrap();
+    assert_eq!(host.engine.status().pending, 1100);
+    assert_eq!(migrate(&world, &host, &small), Err(Stopped::Failed(Error::NewSpareFull)));
+    assert_eq!(migrate(&world, &host, &disk(&world, 40_000)), Ok(()));
+    assert_eq!(host.engine.status().pending, 1100);
+}

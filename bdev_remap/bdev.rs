@@ -4,6 +4,10 @@ use std::{
     future::{Future, ready},
     num::NonZeroU8,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
@@ -126,6 +130,22 @@ unsafe impl Readers for WeakBdev<Remap> {
                 };
                 bdev.visit_channels(open).await;
             }
+        }
+        .boxed_local()
+    }
+
+    fn came_in(&self) -> LocalBoxFuture<'_, u64> {
+        async {
+            let sum = Arc::new(AtomicU64::new(0));
+            if let Some(bdev) = self.upgrade() {
+                let all = Arc::clone(&sum);
+                let count = move |channel: &Channel| {
+                    all.fetch_add(channel.gate.came_in(), Ordering::Relaxed);
+                    ready(())
+                };
+                bdev.visit_channels(count).await;
+            }
+            sum.load(Ordering::Relaxed)
         }
         .boxed_local()
     }

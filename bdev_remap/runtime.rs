@@ -25,6 +25,8 @@ pub unsafe trait Readers {
     fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
     /// See [`Env::open`].
     fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
+    /// See [`Env::came_in`].
+    fn came_in(&self) -> LocalBoxFuture<'_, u64>;
 }
 
 /// The services of SPDK's threads for one engine. Clones are the same.
@@ -79,6 +81,13 @@ unsafe impl Env for Threads {
     async fn open(&self, range: Extent) {
         if let Some(readers) = self.readers.get() {
             readers.open(range).await;
+        }
+    }
+
+    async fn came_in(&self) -> u64 {
+        match self.readers.get() {
+            Some(readers) => readers.came_in().await,
+            None => 0,
         }
     }
 

@@ -77,6 +77,10 @@ pub unsafe trait Env: 'static {
     /// Ends a [`Env::close`] of the same range.
     fn open(&self, range: Extent) -> impl Future<Output = ()>;
 
+    /// How many I/Os of hosts have come in so far, through the gates that there are now ([`Gate::came_in`] on every channel): another
+    /// number than the last time means that hosts are at work.
+    fn came_in(&self) -> impl Future<Output = u64>;
+
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }

@@ -307,6 +307,14 @@ pub enum Error {
         "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
     )]
     Tripped,
+    /// The base fails as a whole.
+    #[error(
+        "more than {limit} blocks could not be read within 60 s; those found before are pending, nothing else was changed; find out what the base suffers from, then scrub again"
+    )]
+    TooManyUnreadable {
+        /// The storm limit.
+        limit: u64,
+    },
     /// The log cannot be written.
     #[error(
         "the remap log cannot be written on any copy; what was not moved yet stays where it is; check the spare bdev, or migrate to another spare"
@@ -338,7 +346,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
-            Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed => libc::EIO,
+            Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed | Error::TooManyUnreadable { .. } => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
             Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare => libc::ENOSPC,
             Error::BaseTooLarge { .. }

@@ -34,7 +34,9 @@ pub struct Gate {
     side: Cell<Side>,
     /// Whether `closed` holds anything.
     is_closed: Cell<bool>,
-    inside: [Cell<u64>; 2],
+    /// How many came in by each side, and how many have left.
+    came: [Cell<u64>; 2],
+    left: [Cell<u64>; 2],
     closed: RefCell<Vec<Extent>>,
     /// How often a side by which nobody comes in was emptied.
     rounds: [Cell<u64>; 2],
@@ -51,7 +53,8 @@ impl Gate {
         Gate {
             side: Cell::new(Side::Even),
             is_closed: Cell::new(!closed.is_empty()),
-            inside: Default::default(),
+            came: Default::default(),
+            left: Default::default(),
             closed: RefCell::new(closed),
             rounds: Default::default(),
             emptied: Waiters::default(),
@@ -64,8 +67,8 @@ impl Gate {
     #[must_use]
     pub fn enter(&self) -> Side {
         let side = self.side.get();
-        let inside = &self.inside[side as usize];
-        inside.set(inside.get() + 1);
+        let came = &self.came[side as usize];
+        came.set(came.get() + 1);
         side
     }
 
@@ -82,13 +85,18 @@ impl Gate {
     /// An I/O is over.
     #[inline(always)]
     pub fn leave(&self, side: Side) {
-        let inside = &self.inside[side as usize];
-        debug_assert!(inside.get() > 0, "who leaves has come in, once");
-        let left = inside.get().saturating_sub(1);
-        inside.set(left);
-        if left == 0 && side != self.side.get() {
+        let left = &self.left[side as usize];
+        debug_assert!(!self.is_empty(side), "who leaves has come in, once");
+        left.set(left.get() + 1);
+        if self.is_empty(side) && side != self.side.get() {
             self.empty(side);
         }
+    }
+
+    /// How many have come in so far.
+    #[must_use]
+    pub fn came_in(&self) -> u64 {
+        self.came.iter().map(Cell::get).sum()
     }
 
     /// A side is empty by which nobody comes in.
@@ -112,8 +120,9 @@ impl Gate {
         self.emptied.until(|| self.is_empty(before) || rounds.get() != round).await;
     }
 
+    #[inline(always)]
     fn is_empty(&self, side: Side) -> bool {
-        self.inside[side as usize].get() == 0
+        self.left[side as usize].get() >= self.came[side as usize].get()
     }
 
     /// Nobody comes in any more to change these blocks; who is inside goes on: see [`Gate::drain`].

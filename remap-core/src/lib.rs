@@ -42,7 +42,7 @@ pub use engine::{
 };
 pub use error::Error;
 pub use gate::{Gate, Side};
-pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};
+pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, ScrubCounts, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};

@@ -11,6 +11,7 @@
 
 mod admin;
 mod batch;
+mod check;
 mod committer;
 mod inspect;
 mod moves;
@@ -18,6 +19,7 @@ mod open;
 mod owner;
 mod range_lock;
 mod report;
+mod scrub;
 mod storm;
 mod upkeep;
 
@@ -42,7 +44,7 @@ use crate::allocator::Allocator;
 use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Layout;
+use crate::format::{Layout, ScrubPosition};
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
@@ -64,6 +66,8 @@ pub struct Engine<D: Device, E: Env> {
     jobs: JobScope<E>,
     /// The spare as it is, for data that is moved. What looks after its I/O ends with the committer.
     device: Rc<D>,
+    /// The scrub that its last process did not end.
+    unfinished_scrub: Option<ScrubPosition>,
 }
 
 /// What the engine and its committer share.
@@ -139,6 +143,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             closed: Cell::new(false),
             range_locks: RangeLocks::default(),
         });
+        let unfinished_scrub = superblock.scrub;
         shared.load(recovered).await;
         let (requests, asked) = unbounded();
         let mut committer = Committer::new(Rc::clone(&shared), log, asked);
@@ -146,7 +151,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, device }))
+        Ok(Rc::new(Engine { shared, requests, jobs, device, unfinished_scrub }))
     }
 
     /// The jobs of the set.

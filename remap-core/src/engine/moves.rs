@@ -99,17 +99,27 @@ impl<D: Device, E: Env> Engine<D, E> {
             self.set_pending(pending).await.map_err(Error::from)?;
             report.pending += missed.len() as u64;
         }
-        let read = blocks_of(&runs).filter(|offset| !is_among(&missed, *offset));
-        let relocated = self.moving(&hand.io(HostOp::Write), &Operator(self), on).relocate_blocks(read).await;
-        report.added += relocated.blocks;
+        let (added, failure) = self.relocate_read(&hand, &runs, &missed, on).await;
+        report.added += added;
         job.go_on()?;
-        match relocated.failure {
-            None => Ok(()),
-            Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
-            Some(NotRelocated::Failed(status)) => {
-                Err(Stopped::Failed(Error::Io { what: "write", lba: self.shared.layout.data_start, status }))
-            }
-        }
+        failure.map_or(Ok(()), |error| Err(Stopped::Failed(error)))
+    }
+
+    /// Relocates the blocks of `runs` that are in `hand`, all but those that were `missed`; how many, and why not all.
+    pub(super) async fn relocate_read<B: Device>(
+        &self,
+        hand: &Hand<'_, B, D>,
+        runs: &[Run],
+        missed: &[Missed],
+        on: RemapOn,
+    ) -> (u64, Option<Error>) {
+        let read = blocks_of(runs).filter(|offset| !is_among(missed, *offset));
+        let relocated = self.moving(&hand.io(HostOp::Write), &Operator(self), on).relocate_blocks(read).await;
+        let failure = relocated.failure.map(|why| match why {
+            NotRelocated::Refused(refused) => refused.into(),
+            NotRelocated::Failed(status) => Error::Io { what: "write", lba: self.shared.layout.data_start, status },
+        });
+        (relocated.blocks, failure)
     }
 
     /// Gives the remapped blocks of `range` back to the base: their data is copied there, made durable, and read again; then their
@@ -187,14 +197,14 @@ impl<D: Device, E: Env> Engine<D, E> {
     }
 
     /// The range in windows.
-    fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
+    pub(super) fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
         let size = u64::from(self.device.geometry().block_size.max(1));
         let step = (WINDOW_BYTES / size).max(1);
         let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))
     }
 
-    fn hand<'a, B: Device>(&'a self, base: &'a B, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
+    pub(super) fn hand<'a, B: Device>(&'a self, base: &'a B, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
         let block_size = self.device.geometry().block_size as usize;
         Hand {
             range: window,
@@ -207,7 +217,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         }
     }
 
-    fn moving<'a, H: HostIo>(
+    pub(super) fn moving<'a, H: HostIo>(
         &'a self,
         io: &'a H,
         operator: &'a Operator<'a, D, E>,
@@ -232,7 +242,7 @@ fn blocks_of(runs: &[Run]) -> impl Iterator<Item = u64> + '_ {
     runs.iter().flat_map(|run| run.offset..run.offset + run.blocks)
 }
 
-fn is_among(missed: &[Missed], offset: u64) -> bool {
+pub(super) fn is_among(missed: &[Missed], offset: u64) -> bool {
     missed.iter().any(|missed| missed.offset == offset)
 }
 
@@ -250,7 +260,7 @@ fn without(runs: &[Run], missed: &[Missed]) -> Vec<Run> {
 }
 
 /// The data of a window, in memory.
-struct Hand<'a, B, D> {
+pub(super) struct Hand<'a, B, D> {
     range: Extent,
     block_size: usize,
     data: RefCell<Vec<u8>>,
@@ -261,7 +271,7 @@ struct Hand<'a, B, D> {
 }
 
 impl<'a, B: Device, D: Device> Hand<'a, B, D> {
-    fn io(&'a self, op: HostOp) -> InHand<'a, B, D> {
+    pub(super) fn io(&'a self, op: HostOp) -> InHand<'a, B, D> {
         InHand { hand: self, op }
     }
 
@@ -291,7 +301,7 @@ impl<'a, B: Device, D: Device> Hand<'a, B, D> {
 }
 
 /// The data of a window as an I/O: read into memory, or written from there.
-struct InHand<'a, B, D> {
+pub(super) struct InHand<'a, B, D> {
     hand: &'a Hand<'a, B, D>,
     op: HostOp,
 }

@@ -1,0 +1,36 @@
+//! What somebody finds on the spare who reads it while the set is served, and what the log makes of it.
+
+use super::Log;
+use crate::device::{Device, Env};
+use crate::format::{Area, Copy, ScrubPosition, Superblock};
+
+impl<D: Device, E: Env> Log<D, E> {
+    /// Whether a superblock that was found is of this spare, and not older than the last one that became durable.
+    pub(crate) fn is_current(&self, found: &Superblock) -> bool {
+        (found.set_uuid, found.spare_id) == (self.superblock.set_uuid, self.superblock.spare_id)
+            && (found.committed, found.epoch) >= self.noted
+    }
+
+    /// This copy of the superblock is not what it should be: it is written anew, as one that could not be written.
+    pub(crate) fn superblock_is_bad(&mut self, copy: Copy) {
+        if std::mem::replace(&mut self.superblock_ok[copy], false) {
+            log::warn!("{}: superblock {} is bad", self.superblock.name, copy.name());
+        }
+    }
+
+    /// A page of this copy is not what it should be. In the area that is in force a checkpoint makes that good, as if it could not
+    /// be written; either area is zeroed before it is used again.
+    pub(crate) fn page_is_bad(&mut self, copy: Copy, area: Area, index: u32) {
+        let name = &self.superblock.name;
+        log::warn!("{name}: page {index} of log area {}, copy {}, is bad", area.index(), copy.name());
+        self.dirty[area] = true;
+        if area == self.position.area {
+            self.log_ok[copy] = false;
+        }
+    }
+
+    /// What the next superblock says of a scrub.
+    pub(crate) fn set_scrub(&mut self, at: Option<ScrubPosition>) {
+        self.superblock.scrub = at;
+    }
+}

@@ -4,14 +4,11 @@ use std::{
     future::{Future, ready},
     num::NonZeroU8,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use remap_core::{Extent, FormatPolicy};
+use remap_core::{Extent, FormatPolicy, Passed};
 use serde_json::{Value, json};
 use spdk::{Bdev, Errno, Incoming, IoKind, MemoryDomain, Module, WeakBdev};
 
@@ -134,18 +131,19 @@ unsafe impl Readers for WeakBdev<Remap> {
         .boxed_local()
     }
 
-    fn came_in(&self) -> LocalBoxFuture<'_, u64> {
+    fn passed(&self) -> LocalBoxFuture<'_, Passed> {
         async {
-            let sum = Arc::new(AtomicU64::new(0));
+            let all = Arc::new(Mutex::new(Passed::default()));
             if let Some(bdev) = self.upgrade() {
-                let all = Arc::clone(&sum);
-                let count = move |channel: &Channel| {
-                    all.fetch_add(channel.gate.came_in(), Ordering::Relaxed);
+                let sum = Arc::clone(&all);
+                let add = move |channel: &Channel| {
+                    let sum = &mut *sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    *sum = sum.and(channel.gate.passed());
                     ready(())
                 };
-                bdev.visit_channels(count).await;
+                bdev.visit_channels(add).await;
             }
-            sum.load(Ordering::Relaxed)
+            *all.lock().unwrap_or_else(PoisonError::into_inner)
         }
         .boxed_local()
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
-use remap_core::{Env, Extent};
+use remap_core::{Env, Extent, Passed};
 use spdk::thread;
 
 /// The threads that read a table: those that have a channel of its bdev.
@@ -25,8 +25,8 @@ pub unsafe trait Readers {
     fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
     /// See [`Env::open`].
     fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
-    /// See [`Env::came_in`].
-    fn came_in(&self) -> LocalBoxFuture<'_, u64>;
+    /// See [`Env::passed`].
+    fn passed(&self) -> LocalBoxFuture<'_, Passed>;
 }
 
 /// The services of SPDK's threads for one engine. Clones are the same.
@@ -84,10 +84,10 @@ unsafe impl Env for Threads {
         }
     }
 
-    async fn came_in(&self) -> u64 {
+    async fn passed(&self) -> Passed {
         match self.readers.get() {
-            Some(readers) => readers.came_in().await,
-            None => 0,
+            Some(readers) => readers.passed().await,
+            None => Passed::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::Gate;
+use crate::gate::Passed;
 use crate::status::IoStatus;
 use crate::units::Extent;
 
@@ -77,9 +78,8 @@ pub unsafe trait Env: 'static {
     /// Ends a [`Env::close`] of the same range.
     fn open(&self, range: Extent) -> impl Future<Output = ()>;
 
-    /// How many I/Os of hosts have come in so far, through the gates that there are now ([`Gate::came_in`] on every channel): another
-    /// number than the last time means that hosts are at work.
-    fn came_in(&self) -> impl Future<Output = u64>;
+    /// How much I/O of hosts has passed so far ([`Gate::passed`], of all channels that there are).
+    fn passed(&self) -> impl Future<Output = Passed>;
 
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

@@ -28,6 +28,29 @@ impl Side {
     }
 }
 
+/// How much I/O has passed through gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// So many have come in.
+    pub came: u64,
+    /// So many of those have left.
+    pub left: u64,
+}
+
+impl Passed {
+    /// Through either.
+    #[must_use]
+    pub fn and(self, other: Passed) -> Passed {
+        Passed { came: self.came + other.came, left: self.left + other.left }
+    }
+
+    /// Whether any was inside at some time since it was as `before`.
+    #[must_use]
+    pub fn any_since(self, before: Passed) -> bool {
+        self.came != before.came || self.came != self.left
+    }
+}
+
 /// The gate of one channel.
 pub struct Gate {
     /// Where newcomers are counted.
@@ -93,10 +116,11 @@ impl Gate {
         }
     }
 
-    /// How many have come in so far.
+    /// How many have come in, and how many of those have left.
     #[must_use]
-    pub fn came_in(&self) -> u64 {
-        self.came.iter().map(Cell::get).sum()
+    pub fn passed(&self) -> Passed {
+        let sum = |sides: &[Cell<u64>; 2]| sides.iter().map(Cell::get).sum();
+        Passed { came: sum(&self.came), left: sum(&self.left) }
     }
 
     /// A side is empty by which nobody comes in.

@@ -41,7 +41,7 @@ pub use engine::{
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 pub use error::Error;
-pub use gate::{Gate, Side};
+pub use gate::{Gate, Passed, Side};
 pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, ScrubCounts, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use recovery::{Candidate, StatedEnd};

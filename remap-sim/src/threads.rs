@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use remap_core::{Env, Extent, Gate, Side};
+use remap_core::{Env, Extent, Gate, Passed, Side};
 
 use super::executor::Executor;
 use super::random::Random;
@@ -147,9 +147,9 @@ unsafe impl Env for Threads {
         }
     }
 
-    async fn came_in(&self) -> u64 {
+    async fn passed(&self) -> Passed {
         join(self.hop(0), self.hop(1)).await;
-        self.gates.iter().map(Gate::came_in).sum()
+        self.gates.iter().map(Gate::passed).fold(Passed::default(), Passed::and)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

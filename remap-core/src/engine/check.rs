@@ -20,11 +20,11 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// All parts of the metadata.
-    pub(super) fn all(layout: &Layout) -> impl Iterator<Item = Part> + use<> {
+    /// The parts of the log.
+    pub(super) fn log(layout: &Layout) -> impl Iterator<Item = Part> + use<> {
         let pages = layout.area_pages;
         let area = move |area| (0..pages).step_by(CHUNK_PAGES as usize).map(move |first| Part::Pages(area, first));
-        [Part::Superblocks].into_iter().chain(Area::BOTH.into_iter().flat_map(area))
+        Area::BOTH.into_iter().flat_map(area)
     }
 }
 

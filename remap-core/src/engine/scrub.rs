@@ -23,6 +23,7 @@ use super::storm::Recent;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::ScrubPosition;
+use crate::gate::Passed;
 use crate::jobs::{Begun, Job, JobKind, JobOutcome, ScrubCounts, Stopped};
 use crate::owner::Owner;
 use crate::rescue::HostOp;
@@ -60,8 +61,8 @@ impl<D: Device, E: Env> Engine<D, E> {
             let counts = ScrubCounts { max_mbps: plan.max_mbps, ..ScrubCounts::default() };
             job.set_total(plan.end.0.saturating_sub(plan.next.0));
             job.set_scrub(counts);
-            let (found, came_in) = (Recent::default(), engine.shared.env.came_in().await);
-            let scrub = Scrub { engine: &engine, base: &base, on, job: &job, at: plan, counts, found, came_in, buffer: None };
+            let (found, passed) = (Recent::default(), engine.shared.env.passed().await);
+            let scrub = Scrub { engine: &engine, base: &base, on, job: &job, at: plan, counts, found, passed, buffer: None };
             scrub.run().await
         })
     }
@@ -88,8 +89,8 @@ struct Scrub<'a, B: Device, D: Device, E: Env> {
     counts: ScrubCounts,
     /// What could not be read lately.
     found: Recent,
-    /// How many I/Os of hosts had come in when that was last looked at.
-    came_in: u64,
+    /// How much I/O of hosts had passed when that was last looked at.
+    passed: Passed,
     /// For windows that are read whole.
     buffer: Option<B::Buffer>,
 }
@@ -112,9 +113,8 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
 
     async fn go_through(&mut self) -> JobOutcome {
         let engine = self.engine;
-        engine.note_scrub(Some(self.at), true).await;
-        let mut noted = engine.shared.env.now();
         self.check_metadata().await?;
+        let mut noted = engine.shared.env.now();
         let all = Extent::new(self.at.next, self.at.end.0.saturating_sub(self.at.next.0));
         for window in engine.windows(all) {
             self.job.go_on()?;
@@ -139,11 +139,10 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
     async fn rest(&mut self, began: Duration, bytes: u64) {
         let env = &*self.engine.shared.env;
         let took = env.now().saturating_sub(began);
-        let before = self.came_in;
-        self.came_in = env.came_in().await;
+        let before = std::mem::replace(&mut self.passed, env.passed().await);
         // 10^6 bytes a second are a byte a microsecond.
         let by_rate = Duration::from_micros(bytes / u64::from(self.at.max_mbps.max(1))).saturating_sub(took);
-        let for_hosts = if self.came_in == before { Duration::ZERO } else { (took * REST).min(LONGEST_REST) };
+        let for_hosts = if self.passed.any_since(before) { (took * REST).min(LONGEST_REST) } else { Duration::ZERO };
         let pause = by_rate.max(for_hosts);
         if !pause.is_zero() {
             select(pin!(env.sleep(pause)), pin!(self.job.cancelled())).await;
@@ -152,16 +151,12 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
 
     async fn check_metadata(&mut self) -> Result<(), Stopped> {
         let engine = self.engine;
-        let page = u64::from(engine.shared.layout.page_bytes);
-        for part in Part::all(&engine.shared.layout) {
+        self.check_part(Part::Superblocks).await?;
+        // Not before, as this writes them anew.
+        engine.note_scrub(Some(self.at), true).await;
+        for part in Part::log(&engine.shared.layout) {
             self.job.go_on()?;
-            let began = engine.shared.env.now();
-            let checked = engine.ask(|answer| Request::Check(part, answer)).await.unwrap_or(Err(Error::Closed));
-            let Checked { pages, bad } = checked?;
-            self.counts.metadata_pages += pages;
-            self.counts.metadata_bad += bad;
-            self.job.set_scrub(self.counts);
-            self.rest(began, pages * page).await;
+            self.check_part(part).await?;
         }
         // What is in force was healed at once. This is for bad pages in the area that is not: it is zeroed with it.
         if self.counts.metadata_bad > 0
@@ -169,6 +164,18 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         {
             log::warn!("{}: bad pages of metadata are not healed yet: {error}", engine.shared.name);
         }
+        Ok(())
+    }
+
+    async fn check_part(&mut self, part: Part) -> Result<(), Stopped> {
+        let engine = self.engine;
+        let began = engine.shared.env.now();
+        let checked = engine.ask(|answer| Request::Check(part, answer)).await.unwrap_or(Err(Error::Closed));
+        let Checked { pages, bad } = checked?;
+        self.counts.metadata_pages += pages;
+        self.counts.metadata_bad += bad;
+        self.job.set_scrub(self.counts);
+        self.rest(began, pages * u64::from(engine.shared.layout.page_bytes)).await;
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! moves       blocks are relocated, or given back to the base
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
+//! scrub       all blocks and all metadata are read
 //! waiting     what stands between a set and its coming online
 //! members     base and spare: open, claim, identify
 //! registry    all sets, and what becomes of them
@@ -55,6 +56,7 @@ mod rescue;
 mod restore;
 mod rpc;
 mod runtime;
+mod scrub;
 mod set;
 mod status;
 mod waiting;

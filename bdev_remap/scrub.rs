@@ -26,7 +26,8 @@ pub fn start(name: &str, range: &Range, max_mbps: Option<u32>) -> Result<(), Err
     let end = first.checked_add(blocks).filter(|end| blocks > 0 && *end <= total);
     let Some(end) = end else {
         let parameter = if range.blocks.is_some() { "num_blocks" } else { "lba" };
-        let why = format!("{blocks} blocks from {first} on are not all on {name}, which has {total}; nothing was begun");
+        let why =
+            format!("{blocks} blocks from {first} on are not all on {name}, which has {total}; nothing was begun");
         return Err(Error::invalid(parameter, why));
     };
     let max_mbps = max_mbps.unwrap_or(DEFAULT_MBPS);

@@ -346,7 +346,11 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
-            Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed | Error::TooManyUnreadable { .. } => libc::EIO,
+            Error::Io { .. }
+            | Error::BaseIo { .. }
+            | Error::CheckpointFailed
+            | Error::LogFailed
+            | Error::TooManyUnreadable { .. } => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
             Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare => libc::ENOSPC,
             Error::BaseTooLarge { .. }

@@ -54,7 +54,7 @@ fn slow() -> Value {
 fn blocks_that_cannot_be_read_are_found_and_rescued_when_they_can() {
     let mut scene = Scene::start(&[]);
     let mut host = scene.host();
-    assert_eq!(host.write(0, &stamped(0, 64, 1)).unwrap(), Status::SUCCESS);
+    assert_eq!(host.write(0, &stamped(0, 32, 1)).unwrap(), Status::SUCCESS);
     for bad in [fault(7, 1, "read", "read_error"), fault(1000, 3, "read", "read_error")] {
         scene.target.rpc("bdev_fault_inject", bad);
     }
@@ -72,11 +72,11 @@ fn blocks_that_cannot_be_read_are_found_and_rescued_when_they_can() {
     assert_eq!((found(&job, "rescued"), found(&job, "unreadable"), &job["blocks_total"]), (1, 0, &json!(100)), "{job}");
     assert_eq!((scene.count("pending"), scene.count("remapped")), (3, 1));
     scene.target.rpc("bdev_fault_inject", fault(7, 1, "read", "read_error"));
-    assert_eq!(host.read(0, 64).unwrap().unwrap(), stamped(0, 64, 1), "block 7 is on the spare");
+    assert_eq!(host.read(0, 32).unwrap().unwrap(), stamped(0, 32, 1), "block 7 is on the spare");
     scene.target.kill9();
     scene.start_again(&[fault(7, 1, "read", "read_error")]);
     assert_eq!((scene.count("pending"), scene.count("remapped")), (3, 1));
-    assert_eq!(scene.host().read(0, 64).unwrap().unwrap(), stamped(0, 64, 1));
+    assert_eq!(scene.host().read(0, 32).unwrap().unwrap(), stamped(0, 32, 1));
     scene.target.stop();
 }
 
@@ -107,7 +107,7 @@ fn damage_of_each_copy_of_the_metadata_is_found_and_healed() {
 
 #[test]
 fn what_cannot_be_begun_or_cancelled_is_refused_with_a_reason() {
-    let mut scene = Scene::with(&[fault_every(2, 5000, 100, "write", "write_fault")], json!({ "storm_limit": 8 }));
+    let mut scene = Scene::with(&[fault_every(2, 5000, 20, "write", "write_fault")], json!({ "storm_limit": 8 }));
     for (wrong, parameter) in [
         (json!({ "lba": BLOCKS }), "lba"),
         (json!({ "lba": 1, "num_blocks": BLOCKS }), "num_blocks"),
@@ -132,7 +132,7 @@ fn what_cannot_be_begun_or_cancelled_is_refused_with_a_reason() {
     begin(&scene, json!({ "cancel": true }));
     assert_eq!(ended(&scene)["state"], "cancelled");
 
-    assert!(!scene.host().write(5000, &stamped(5000, 100, 1)).unwrap().ok());
+    assert!(!scene.host().write(5000, &stamped(5000, 20, 1)).unwrap().ok());
     assert_eq!(scene.status()["state"], "tripped");
     let (code, message) = refused(&scene, json!({}));
     assert!(code == -16 && message.contains("the storm brake is on"), "{message} ({code})");

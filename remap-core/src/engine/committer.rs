@@ -48,9 +48,19 @@ pub(super) enum Request {
     /// Some copies of the metadata are to be read, and healed.
     Check(Part, oneshot::Sender<Result<Checked, Error>>),
     /// Where a scrub goes on; whether that is to be durable now, or with the next superblock.
-    Scrub { at: Option<ScrubPosition>, durable: bool, answer: oneshot::Sender<()> },
-    Restore { dry_run: bool, answer: oneshot::Sender<Result<RestoreReport, Error>> },
-    Wipe { force: bool, answer: oneshot::Sender<Result<(), Error>> },
+    Scrub {
+        at: Option<ScrubPosition>,
+        durable: bool,
+        answer: oneshot::Sender<()>,
+    },
+    Restore {
+        dry_run: bool,
+        answer: oneshot::Sender<Result<RestoreReport, Error>>,
+    },
+    Wipe {
+        force: bool,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
     Close(oneshot::Sender<()>),
 }
 

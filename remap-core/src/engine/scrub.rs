@@ -62,7 +62,8 @@ impl<D: Device, E: Env> Engine<D, E> {
             job.set_total(plan.end.0.saturating_sub(plan.next.0));
             job.set_scrub(counts);
             let (found, passed) = (Recent::default(), engine.shared.env.passed().await);
-            let scrub = Scrub { engine: &engine, base: &base, on, job: &job, at: plan, counts, found, passed, buffer: None };
+            let scrub =
+                Scrub { engine: &engine, base: &base, on, job: &job, at: plan, counts, found, passed, buffer: None };
             scrub.run().await
         })
     }

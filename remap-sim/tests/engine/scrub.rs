@@ -154,7 +154,9 @@ fn a_page_that_is_gone_from_both_copies_is_written_anew_from_memory() {
     let (world, host) = world();
     world.write(&host, 11, filled(2)).unwrap();
     let layout = *host.engine.layout();
-    world.spare.rot(|medium| Copy::BOTH.iter().for_each(|copy| medium.clear(layout.log_page(*copy, Area::Zero, 1).0, 1)));
+    world
+        .spare
+        .rot(|medium| Copy::BOTH.iter().for_each(|copy| medium.clear(layout.log_page(*copy, Area::Zero, 1).0, 1)));
     assert_eq!(scrub(&world, &host, plan(0, 1)).unwrap().metadata_bad, 2);
     let again = world.after_kill();
     assert_eq!(mappings(&again.open().engine).len(), 2);
@@ -266,7 +268,10 @@ fn an_error_that_is_not_of_the_medium_says_nothing_of_a_block() {
     assert_eq!((job(&host).state, counts(&host).unreadable), (JobState::Done, 0));
     world.base.fail(Fault::new(Verb::Read, 500..501, IoStatus::Aborted));
     let failed = scrub(&world, &host, plan(0, 1000));
-    assert!(matches!(failed, Err(Stopped::Failed(Error::BaseIo { what: "read", lba: BaseLba(256), .. }))), "{failed:?}");
+    assert!(
+        matches!(failed, Err(Stopped::Failed(Error::BaseIo { what: "read", lba: BaseLba(256), .. }))),
+        "{failed:?}"
+    );
     assert_eq!(host.engine.status().pending, 0);
 }
 

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
+use remap_core::format::ScrubPosition;
 use remap_core::{
     At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Stopped, Target,
 };
@@ -52,6 +53,27 @@ impl Process {
         }
     }
 
+    /// Scrubs the blocks of the range, and the metadata, as fast as that goes.
+    async fn scrub(&self, range: Extent) {
+        let engine = &self.vbdev.engine;
+        let plan = ScrubPosition { next: range.lba, end: range.end(), max_mbps: u32::MAX };
+        let outcome = match engine.begin_scrub(self.vbdev.base.clone(), plan, self.vbdev.remap_on) {
+            Ok(begun) => begun.join().await,
+            Err(error) => Err(error.into()),
+        };
+        self.judge("scrub", range, outcome);
+        let last = engine.jobs().status().into_iter().find_map(|job| job.scrub).unwrap_or_default();
+        for (found, what) in [
+            (last.unreadable, "event: unreadable blocks found by a scrub"),
+            (last.rescued, "event: rescued by a scrub"),
+            (last.metadata_bad, "event: bad metadata found by a scrub"),
+        ] {
+            if found > 0 {
+                self.world.count(what);
+            }
+        }
+    }
+
     /// Runs a job to its end.
     async fn job<F: Future<Output = JobOutcome> + 'static>(
         &self,
@@ -67,7 +89,12 @@ impl Process {
         match outcome {
             Ok(()) | Err(Stopped::Cancelled) => {}
             Err(Stopped::Failed(
-                Error::JobRuns { .. } | Error::BaseIo { .. } | Error::NoSpare | Error::Tripped | Error::Closed,
+                Error::JobRuns { .. }
+                | Error::BaseIo { .. }
+                | Error::NoSpare
+                | Error::Tripped
+                | Error::Closed
+                | Error::TooManyUnreadable { .. },
             )) => {}
             // A reset came between.
             Err(Stopped::Failed(Error::Io { status: IoStatus::Aborted, .. })) => {}
@@ -81,7 +108,10 @@ impl Process {
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
         match range.blocks {
-            0..=FEW => self.add(range).await,
+            0..=FEW => {
+                self.add(range).await;
+                self.scrub(range).await;
+            }
             _ => self.vbdev.engine.with_range_locked(range, self.relocate(range)).await,
         }
     }

@@ -147,7 +147,10 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Change(asked, answer) => self.serve_changes(asked, answer).await,
             Request::Save(answer) => drop(answer.send(self.save().await)),
             Request::Check(part, answer) => drop(answer.send(self.check(part).await)),
-            Request::Scrub { at, durable, answer } => drop(answer.send(self.note_scrub(at, durable).await)),
+            Request::Scrub { at, durable, answer } => {
+                self.note_scrub(at, durable).await;
+                let _ = answer.send(());
+            }
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
             Request::Close(answer) => {

@@ -16,6 +16,8 @@ use super::hosts::Process;
 const PAGE: usize = 251;
 /// Blocks that are few.
 const FEW: u64 = 64;
+/// Blocks on either side that are scrubbed with those that are named.
+const AROUND: u64 = 512;
 /// Pages of a checkpoint that are written at once.
 const PAGES_AT_ONCE: usize = 32;
 
@@ -53,10 +55,12 @@ impl Process {
         }
     }
 
-    /// Scrubs the blocks of the range, and the metadata, as fast as that goes.
+    /// Scrubs the blocks of the range, those around it, and the metadata, as fast as that goes.
     async fn scrub(&self, range: Extent) {
         let engine = &self.vbdev.engine;
-        let plan = ScrubPosition { next: range.lba, end: range.end(), max_mbps: u32::MAX };
+        let next = BaseLba(range.lba.0.saturating_sub(AROUND));
+        let end = BaseLba((range.end().0 + AROUND).min(engine.table().base_blocks()));
+        let plan = ScrubPosition { next, end, max_mbps: u32::MAX };
         let outcome = match engine.begin_scrub(self.vbdev.base.clone(), plan, self.vbdev.remap_on) {
             Ok(begun) => begun.join().await,
             Err(error) => Err(error.into()),

@@ -25,8 +25,13 @@ pub async fn add(name: &str, lba: u64, blocks: u64) -> Result<AddReport, Error> 
     .await
 }
 
-/// Gives blocks back to the base.
+/// Gives blocks back to the base, unless they would be less durable there than on the spare.
 pub async fn remove(name: &str, lba: u64, blocks: u64) -> Result<RemoveReport, Error> {
+    let (_, device) = registry::find(name)?;
+    if device.abilities.base_is_never_durable() {
+        let why = "has a volatile cache but takes no FLUSH, so that nothing could be made durable there; nothing was changed; the blocks stay on the spare";
+        return Err(Error::new(Errno::OPNOTSUPP, format!("base_bdev {} {why}", device.names.base_bdev)));
+    }
     run(name, JobKind::Remove, lba, blocks, async |scene: Scene| {
         let Scene { engine, base, device, range, job } = scene;
         engine.remove(&base, range, device.remap_on(), &job).await

@@ -8,8 +8,10 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
-use remap_core::{Env, Extent, Passed};
+use remap_core::{Env, Event, Extent, Passed};
 use spdk::thread;
+
+use crate::events;
 
 /// The threads that read a table: those that have a channel of its bdev.
 ///
@@ -89,6 +91,10 @@ unsafe impl Env for Threads {
             Some(readers) => readers.passed().await,
             None => Passed::default(),
         }
+    }
+
+    fn tell(&self, event: &Event) {
+        events::send(event);
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::Gate;
+use crate::events::Event;
 use crate::gate::Passed;
 use crate::status::IoStatus;
 use crate::units::Extent;
@@ -80,6 +81,9 @@ pub unsafe trait Env: 'static {
 
     /// How much I/O of hosts has passed so far ([`Gate::passed`], of all channels that there are).
     fn passed(&self) -> impl Future<Output = Passed>;
+
+    /// Tells whoever watches the set what has happened to it. Must not call back into the engine.
+    fn tell(&self, event: &Event);
 
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

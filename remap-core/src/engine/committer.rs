@@ -61,6 +61,10 @@ pub(super) enum Request {
         force: bool,
         answer: oneshot::Sender<Result<(), Error>>,
     },
+    Grow {
+        blocks: u64,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -153,6 +157,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             }
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
+            Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),
             Request::Close(answer) => {
                 self.close().await;
                 // What waits behind this is still answered: by a refusal.
@@ -174,6 +179,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             (false, true) => self.shared.times.set(Times { healed: seconds, ..times }),
             _ => {}
         }
+        self.shared.tell_copies(now);
     }
 
     /// Serves this request and those behind it that are of the same kind.
@@ -283,7 +289,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
         self.shared.publish(page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to }).collect());
         self.shared.free_when_drained(page.freed.clone());
-        self.upkeep.changed(&page.changes, page.bad.len());
+        self.upkeep.committed();
+        self.shared.tell_page(page);
     }
 
     /// Nobody knows whether the page is durable: see the head of the module.
@@ -311,7 +318,9 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.in_doubt.insert(*lba, before);
             changes.push(Change { lba: *lba, to: Some(safe) });
         }
+        let told: Vec<_> = changes.iter().map(|change| (change.lba, change.to)).collect();
         self.shared.publish(changes);
+        self.shared.tell_changes(&told);
     }
 
     /// Writes a checkpoint of what is true, and settles what was in doubt.

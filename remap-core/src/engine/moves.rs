@@ -117,7 +117,11 @@ impl<D: Device, E: Env> Engine<D, E> {
         let relocated = self.moving(&hand.io(HostOp::Write), &Operator(self), on).relocate_blocks(read).await;
         let failure = relocated.failure.map(|why| match why {
             NotRelocated::Refused(refused) => refused.into(),
-            NotRelocated::Failed(status) => Error::Io { what: "write", lba: self.shared.layout.data_start, status },
+            NotRelocated::Failed(at, status) => {
+                let layout = &self.shared.layout;
+                let lba = at.map_or(layout.data_start, |block| layout.data(block));
+                Error::Io { what: "write", lba, status }
+            }
         });
         (relocated.blocks, failure)
     }

@@ -9,8 +9,6 @@ use std::time::Duration;
 const WINDOW: Duration = Duration::from_secs(60);
 
 pub(super) struct StormBrake {
-    /// The set's name, for the log.
-    name: String,
     limit: u64,
     passed: Recent,
     tripped: bool,
@@ -46,8 +44,8 @@ impl Recent {
 }
 
 impl StormBrake {
-    pub(super) fn new(name: String, limit: u64) -> StormBrake {
-        StormBrake { name, limit, passed: Recent::default(), tripped: false }
+    pub(super) fn new(limit: u64) -> StormBrake {
+        StormBrake { limit, passed: Recent::default(), tripped: false }
     }
 
     /// Whether `blocks` more may be relocated at `now`. The first that may not trip the brake, and it stays on.
@@ -57,12 +55,6 @@ impl StormBrake {
         }
         let admitted = self.passed.admit(now, blocks, self.limit);
         if !admitted {
-            log::warn!(
-                "{}: storm brake: more than {} blocks within {} s, nothing is relocated any more",
-                self.name,
-                self.limit,
-                WINDOW.as_secs()
-            );
             self.tripped = true;
         }
         admitted
@@ -82,7 +74,7 @@ impl StormBrake {
 
     /// Releases the brake, and counts anew.
     pub(super) fn rearm(&mut self) {
-        *self = StormBrake::new(std::mem::take(&mut self.name), self.limit);
+        *self = StormBrake::new(self.limit);
     }
 }
 
@@ -96,7 +88,7 @@ mod tests {
 
     #[test]
     fn it_trips_only_beyond_the_limit_within_the_window() {
-        let mut brake = StormBrake::new("Remap0".into(), 10);
+        let mut brake = StormBrake::new(10);
         assert!(brake.admit(at(0), 10));
         // The first ten are 60 s old now.
         assert!(brake.admit(at(60), 10));
@@ -110,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_higher_limit_lets_more_through() {
-        let mut brake = StormBrake::new("Remap0".into(), 1);
+        let mut brake = StormBrake::new(1);
         brake.set_limit(3);
         assert!(brake.admit(at(0), 3));
         assert!(!brake.admit(at(0), 1));

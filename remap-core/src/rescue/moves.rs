@@ -4,6 +4,7 @@
 use super::parts::Part;
 use super::{At, Errors, Failed, HostIo, Rescue};
 use crate::owner::{Owner, Refused};
+use crate::slot::SpareBlock;
 use crate::status::IoStatus;
 
 /// Blocks that a job has a thing done with, and where.
@@ -43,8 +44,8 @@ pub(crate) struct Relocated {
 pub(crate) enum NotRelocated {
     /// The owner does not.
     Refused(Refused),
-    /// No spare block could be written.
-    Failed(IoStatus),
+    /// No spare block could be written: the last that was tried, if any was.
+    Failed(Option<SpareBlock>, IoStatus),
 }
 
 impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
@@ -67,7 +68,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
         let blocks = self.relocate(unmoved, &mut errors).await;
         let failure = match errors {
             Errors { refused: Some(refused), .. } => Some(NotRelocated::Refused(refused)),
-            Errors { first: Some(failed), .. } => Some(NotRelocated::Failed(failed.status)),
+            Errors { first: Some(failed), .. } => Some(NotRelocated::Failed(failed.bad_spare(), failed.status)),
             Errors { .. } => None,
         };
         Relocated { blocks, failure }

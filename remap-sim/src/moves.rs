@@ -57,14 +57,30 @@ impl Process {
 
     /// Scrubs the blocks of the range, those around it, and the metadata, as fast as that goes.
     async fn scrub(&self, range: Extent) {
-        let engine = &self.vbdev.engine;
         let next = BaseLba(range.lba.0.saturating_sub(AROUND));
-        let end = BaseLba((range.end().0 + AROUND).min(engine.table().base_blocks()));
-        let plan = ScrubPosition { next, end, max_mbps: u32::MAX };
-        let outcome = match engine.begin_scrub(self.vbdev.base.clone(), plan, self.vbdev.remap_on) {
-            Ok(begun) => begun.join().await,
-            Err(error) => Err(error.into()),
+        let end = BaseLba((range.end().0 + AROUND).min(self.vbdev.engine.table().base_blocks()));
+        self.run_scrub(ScrubPosition { next, end, max_mbps: u32::MAX }).await;
+    }
+
+    /// Goes on with a scrub that the last process did not end, if there is one.
+    pub(crate) async fn resume_scrub(&self) {
+        if let Some(left) = self.vbdev.engine.unfinished_scrub() {
+            self.world.count("event: scrub gone on with");
+            let _running = self.quiesce.enter().await;
+            self.run_scrub(left).await;
+        }
+    }
+
+    async fn run_scrub(&self, plan: ScrubPosition) {
+        let (engine, scrubs) = (&self.vbdev.engine, &self.world.scrubs);
+        let range = Extent::new(plan.next, plan.end.0 - plan.next.0);
+        let begun = match engine.begin_scrub(self.vbdev.base.clone(), plan, self.vbdev.remap_on) {
+            Ok(begun) => begun,
+            Err(error) => return self.judge("scrub", range, Err(error.into())),
         };
+        scrubs.set(true);
+        let outcome = begun.join().await;
+        scrubs.set(false);
         self.judge("scrub", range, outcome);
         let last = engine.jobs().status().into_iter().find_map(|job| job.scrub).unwrap_or_default();
         for (found, what) in [

@@ -78,13 +78,16 @@ impl<D: Device, E: Env> Committer<D, E> {
         let mut checked = Checked { pages: 2 * u64::from(count), bad: 0 };
         for (index, (a, b)) in (first..).zip(pages[Copy::A].iter().zip(&pages[Copy::B])) {
             let sound = |state| is_sound(&position, area, index, state);
+            let held = is_held(&position, area, index);
             // Two copies that differ may both be wrong.
-            let differ = is_held(&position, area, index) && sound(a) && sound(b) && a != b;
-            for (copy, state) in [(Copy::A, a), (Copy::B, b)] {
-                if differ || !sound(state) {
-                    checked.bad += 1;
-                    self.log.page_is_bad(copy, area, index);
-                }
+            let differ = held && sound(a) && sound(b) && a != b;
+            let bad = PerCopy([a, b].map(|state| differ || !sound(state)));
+            for copy in Copy::BOTH.into_iter().filter(|copy| bad[*copy]) {
+                checked.bad += 1;
+                self.log.page_is_bad(copy, area, index);
+            }
+            if held && bad.all() {
+                self.log.page_is_lost();
             }
         }
         Ok(checked)

@@ -176,12 +176,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         // What fails in any way, at any step, is kept.
         let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
         kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let flushed = base.flush().await;
         flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
         let copy = self.hand(base, window, job);
         let written = without(&here, &kept);
         kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let size = hand.block_size;
         let same = |offset: u64| {
@@ -246,8 +248,9 @@ fn blocks_of(runs: &[Run]) -> impl Iterator<Item = u64> + '_ {
     runs.iter().flat_map(|run| run.offset..run.offset + run.blocks)
 }
 
+/// Whether the block is one of those that were missed, ascending.
 pub(super) fn is_among(missed: &[Missed], offset: u64) -> bool {
-    missed.iter().any(|missed| missed.offset == offset)
+    missed.binary_search_by_key(&offset, |missed| missed.offset).is_ok()
 }
 
 /// Runs without these blocks.

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::format::ScrubPosition;
 use crate::gate::Passed;
 use crate::jobs::{Begun, Job, JobKind, JobOutcome, ScrubCounts, Stopped};
+use crate::mutation::{Mutation, active};
 use crate::owner::Owner;
 use crate::rescue::HostOp;
 use crate::rescue::moves::{Missed, Run, add_block};
@@ -181,7 +182,8 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
     }
 
     async fn check_blocks(&mut self, window: Extent) -> Result<(), Stopped> {
-        let table = &self.engine.shared.table;
+        let engine = self.engine;
+        let table = &engine.shared.table;
         if table.first_in(window).is_none() && self.read_whole(window).await {
             self.counts.blocks_read += window.blocks;
             return Ok(());
@@ -211,7 +213,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         }
         if let Some(first) = on_spare.first() {
             self.counts.spare_unreadable += on_spare.len() as u64;
-            let (name, count) = (&self.engine.shared.name, on_spare.len());
+            let (name, count) = (&engine.shared.name, on_spare.len());
             log::warn!("{name}: {count} remapped blocks cannot be read on the spare, from LBA {} on", first.0);
         }
         if !unreadable.is_empty() {
@@ -220,8 +222,13 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         let pending = |offset: &u64| matches!(places[*offset as usize], Place::Pending(_));
         let readable: Vec<_> =
             (0..window.blocks).filter(pending).filter(|offset| !is_among(&missed, *offset)).collect();
-        if !readable.is_empty() {
-            self.engine.with_range_locked(window, self.rescue(window, readable)).await?;
+        if let (Some(first), Some(last)) = (readable.first(), readable.last()) {
+            let range = Extent::new(window.lba.plus(*first), last - first + 1);
+            let rescue = self.rescue(window, readable);
+            match active(Mutation::ScrubWithoutLock) {
+                true => rescue.await?,
+                false => engine.with_range_locked(range, rescue).await?,
+            }
         }
         Ok(())
     }
@@ -254,9 +261,18 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
                 return Ok(missed);
             };
             if !patience.again(other.status).await {
-                let lba = window.lba.plus(other.offset);
-                return Err(Error::BaseIo { what: "read", lba, status: other.status }.into());
+                return Err(self.failed(window, runs, *other).into());
             }
+        }
+    }
+
+    /// Which device failed.
+    fn failed(&self, window: Extent, runs: &[Run], Missed { offset, status }: Missed) -> Error {
+        let what = "read";
+        let run = runs.iter().rfind(|run| run.offset <= offset);
+        match run.and_then(|run| run.at.plus(offset - run.offset)) {
+            Some(At::Spare(block)) => Error::Io { what, lba: self.engine.shared.layout.data(block), status },
+            Some(At::Base(_)) | None => Error::BaseIo { what, lba: window.lba.plus(offset), status },
         }
     }
 
@@ -277,14 +293,19 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
     async fn rescue(&mut self, window: Extent, offsets: Vec<u64>) -> Result<(), Stopped> {
         let engine = self.engine;
         let mut runs = Vec::new();
-        for offset in offsets {
+        // A spare that has not enough takes none.
+        let free = engine.shared.state.borrow().allocator.free_count() as usize;
+        for offset in offsets.into_iter().take(free) {
             if let Place::Pending(lba) = engine.shared.table.lookup(window.lba.plus(offset)) {
                 add_block(&mut runs, offset, At::Base(lba));
             }
         }
         let hand = engine.hand(self.base, window, self.job);
         // What fails this time stays pending.
-        let missed = engine.moving(&hand.io(HostOp::Read), &Operator(engine), self.on).do_runs(&runs).await;
+        let mut missed = engine.moving(&hand.io(HostOp::Read), &Operator(engine), self.on).do_runs(&runs).await;
+        if active(Mutation::ScrubKeepsFailedReads) {
+            missed.clear();
+        }
         self.job.go_on()?;
         let (rescued, failure) = engine.relocate_read(&hand, &runs, &missed, self.on).await;
         self.counts.rescued += rescued;

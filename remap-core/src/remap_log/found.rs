@@ -1,6 +1,6 @@
 //! What somebody finds on the spare who reads it while the set is served, and what the log makes of it.
 
-use super::Log;
+use super::{Log, Sealed};
 use crate::device::{Device, Env};
 use crate::format::{Area, Copy, ScrubPosition, Superblock};
 
@@ -21,11 +21,20 @@ impl<D: Device, E: Env> Log<D, E> {
     /// A page of this copy is not what it should be. In the area that is in force a checkpoint makes that good, as if it could not
     /// be written; either area is zeroed before it is used again.
     pub(crate) fn page_is_bad(&mut self, copy: Copy, area: Area, index: u32) {
-        let name = &self.superblock.name;
-        log::warn!("{name}: page {index} of log area {}, copy {}, is bad", area.index(), copy.name());
-        self.dirty[area] = true;
-        if area == self.position.area {
-            self.log_ok[copy] = false;
+        let was_clean = !std::mem::replace(&mut self.dirty[area], true);
+        let was_ok = area == self.position.area && std::mem::replace(&mut self.log_ok[copy], false);
+        // The first one: a copy that is gone has thousands.
+        if was_clean || was_ok {
+            let name = &self.superblock.name;
+            log::warn!("{name}: page {index} of log area {}, copy {}, is bad", area.index(), copy.name());
+        }
+    }
+
+    /// A page of the log is good in neither copy, and nobody could load what is behind it: nothing is appended before a
+    /// checkpoint has succeeded.
+    pub(crate) fn page_is_lost(&mut self) {
+        if self.sealed != Some(Sealed::InDoubt) {
+            self.sealed = Some(Sealed::Unfinished);
         }
     }
 

@@ -101,6 +101,20 @@ fn a_full_spare_leaves_them_pending_and_the_scrub_goes_on() {
 }
 
 #[test]
+fn what_is_left_of_a_spare_is_used_for_as_many_as_it_takes() {
+    let world = World::new();
+    let host = world.open();
+    let used = host.engine.status().spare.free - 2;
+    world.bad_for_writes(0, used);
+    world.write(&host, 0, filled_run(1, used)).unwrap();
+    world.bad_for_reads(1000, 5);
+    scrub(&world, &host, plan(900, 200)).unwrap();
+    world.base.heal();
+    assert_eq!(scrub(&world, &host, plan(900, 200)).unwrap().rescued, 2);
+    assert_eq!((host.engine.status().pending, host.engine.status().spare.free), (3, 0));
+}
+
+#[test]
 fn remapped_blocks_are_read_on_the_spare_and_stay_remapped() {
     let (world, host) = world();
     world.write(&host, 10, filled_run(1, 4)).unwrap();
@@ -160,6 +174,36 @@ fn a_page_that_is_gone_from_both_copies_is_written_anew_from_memory() {
     assert_eq!(scrub(&world, &host, plan(0, 1)).unwrap().metadata_bad, 2);
     let again = world.after_kill();
     assert_eq!(mappings(&again.open().engine).len(), 2);
+}
+
+/// After a crash the log could not be read beyond that page.
+#[test]
+fn nothing_is_committed_behind_a_page_that_is_gone_from_both_copies() {
+    let (world, host) = world();
+    world.write(&host, 11, filled(2)).unwrap();
+    let layout = *host.engine.layout();
+    let spoil = |area, copies: &[Copy]| {
+        let spoil = |medium: &mut Medium| {
+            copies.iter().for_each(|copy| medium.flip(layout.log_page(*copy, area, 1).0, 99));
+        };
+        world.spare.rot(spoil);
+        scrub(&world, &host, plan(0, 1)).unwrap().metadata_bad
+    };
+    // The area where a checkpoint would go is bad, and is not zeroed.
+    for copy in Copy::BOTH {
+        let other = layout.log_page(copy, Area::One, 0).0;
+        world.spare.fail(Fault::new(Verb::Write, other..other + layout.area_blocks(), WRITE_FAULT));
+    }
+    assert_eq!(spoil(Area::One, &[Copy::A]), 1);
+    assert_eq!(spoil(Area::Zero, &Copy::BOTH), 2);
+    assert_eq!(host.engine.status().state, SetState::Degraded);
+    assert_eq!(world.write(&host, 12, filled(3)), Err(WRITE_FAULT));
+    world.spare.heal();
+    world.executor.run_for(Duration::from_secs(60));
+    assert_eq!(host.engine.status().state, SetState::Online);
+    world.write(&host, 13, filled(4)).unwrap();
+    let again = world.after_kill();
+    assert_eq!(value(&again.read(&again.open(), 13, 1).unwrap()), 4);
 }
 
 #[test]
@@ -273,6 +317,16 @@ fn an_error_that_is_not_of_the_medium_says_nothing_of_a_block() {
         "{failed:?}"
     );
     assert_eq!(host.engine.status().pending, 0);
+}
+
+#[test]
+fn a_spare_that_fails_is_told_from_the_base() {
+    let (world, host) = world();
+    let Place::Spare(at) = host.engine.table().lookup(lba(10)) else { panic!() };
+    let at = host.engine.layout().data(at);
+    world.spare.fail(Fault::new(Verb::Read, at.0..at.0 + 1, IoStatus::Aborted));
+    let failed = scrub(&world, &host, plan(0, 100));
+    assert_eq!(failed, Err(Stopped::Failed(Error::Io { what: "read", lba: at, status: IoStatus::Aborted })));
 }
 
 #[test]

@@ -16,8 +16,6 @@ use super::hosts::Process;
 const PAGE: usize = 251;
 /// Blocks that are few.
 const FEW: u64 = 64;
-/// Blocks on either side that are scrubbed with those that are named.
-const AROUND: u64 = 512;
 /// Pages of a checkpoint that are written at once.
 const PAGES_AT_ONCE: usize = 32;
 
@@ -55,11 +53,10 @@ impl Process {
         }
     }
 
-    /// Scrubs the blocks of the range, those around it, and the metadata, as fast as that goes.
-    async fn scrub(&self, range: Extent) {
-        let next = BaseLba(range.lba.0.saturating_sub(AROUND));
-        let end = BaseLba((range.end().0 + AROUND).min(self.vbdev.engine.table().base_blocks()));
-        self.run_scrub(ScrubPosition { next, end, max_mbps: u32::MAX }).await;
+    /// Scrubs the blocks of the range, and the metadata, as fast as that goes.
+    pub(crate) async fn scrub(&self, range: Extent) {
+        let _running = self.quiesce.enter().await;
+        self.run_scrub(ScrubPosition { next: range.lba, end: range.end(), max_mbps: u32::MAX }).await;
     }
 
     /// Goes on with a scrub that the last process did not end, if there is one.
@@ -128,10 +125,7 @@ impl Process {
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
         match range.blocks {
-            0..=FEW => {
-                self.add(range).await;
-                self.scrub(range).await;
-            }
+            0..=FEW => self.add(range).await,
             _ => self.vbdev.engine.with_range_locked(range, self.relocate(range)).await,
         }
     }

@@ -220,8 +220,10 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
             self.unreadable(unreadable).await?;
         }
         let pending = |offset: &u64| matches!(places[*offset as usize], Place::Pending(_));
-        let readable: Vec<_> =
-            (0..window.blocks).filter(pending).filter(|offset| !is_among(&missed, *offset)).collect();
+        let readable: Vec<_> = (0..window.blocks)
+            .filter(pending)
+            .filter(|offset| !is_among(&missed, *offset) || active(Mutation::ScrubKeepsFailedReads))
+            .collect();
         if let (Some(first), Some(last)) = (readable.first(), readable.last()) {
             let range = Extent::new(window.lba.plus(*first), last - first + 1);
             let rescue = self.rescue(window, readable);

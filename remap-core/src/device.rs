@@ -7,8 +7,8 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::Gate;
+use crate::ranges::Ranges;
 use crate::status::IoStatus;
-use crate::units::Extent;
 
 /// Size and nature of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +70,12 @@ pub unsafe trait Env: 'static {
     /// must not keep the owner from what rescues ask it for.
     fn drain(&self) -> impl Future<Output = ()>;
 
-    /// Lets no I/O come in that changes blocks of `range` ([`Gate::close`] on every channel, also on those that are made
+    /// Lets no I/O come in that changes any of `blocks` ([`Gate::close`] on every channel, also on those that are made
     /// meanwhile), and waits as [`Env::drain`] does.
-    fn close(&self, range: Extent) -> impl Future<Output = ()>;
+    fn close(&self, blocks: Ranges) -> impl Future<Output = ()>;
 
-    /// Ends a [`Env::close`] of the same range.
-    fn open(&self, range: Extent) -> impl Future<Output = ()>;
+    /// Ends a [`Env::close`] of the same blocks.
+    fn open(&self, blocks: Ranges) -> impl Future<Output = ()>;
 
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

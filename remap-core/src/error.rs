@@ -302,6 +302,16 @@ pub enum Error {
         "no spare block is left; what was not relocated yet stays where it is; give a larger spare, or remove blocks that the base takes back"
     )]
     NoSpare,
+    /// The spare has fewer free blocks than a list needs.
+    #[error(
+        "the list needs {needed} spare blocks, {free} are free; nothing was relocated; give a larger spare, or a shorter list"
+    )]
+    NotEnoughSpare {
+        /// Blocks of the list that are on the base.
+        needed: u64,
+        /// Free spare blocks.
+        free: u64,
+    },
     /// The storm brake is on.
     #[error(
         "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
@@ -340,7 +350,10 @@ impl Error {
         -match self {
             Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
-            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare => libc::ENOSPC,
+            Error::TooSmall { .. }
+            | Error::CheckpointTooLarge { .. }
+            | Error::NoSpare
+            | Error::NotEnoughSpare { .. } => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }

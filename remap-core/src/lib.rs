@@ -13,6 +13,7 @@ mod counters;
 mod device;
 pub mod engine;
 mod error;
+mod extent_list;
 pub mod format;
 mod gate;
 pub mod jobs;
@@ -22,6 +23,7 @@ pub mod mutation;
 mod mutation;
 mod owner;
 mod pace;
+mod ranges;
 mod recovery;
 mod remap_log;
 pub mod rescue;
@@ -41,9 +43,11 @@ pub use engine::{
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 pub use error::Error;
+pub use extent_list::{ExtentList, ListError};
 pub use gate::{Gate, Side};
 pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
+pub use ranges::Ranges;
 pub use recovery::{Candidate, StatedEnd};
 pub use rescue::{HostIo, HostOp, rescue};
 pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, route};

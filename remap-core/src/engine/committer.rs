@@ -179,7 +179,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         if !self.ready().await {
             return self.refuse(queued, Refused::LogFailed);
         }
-        let batch = self.shared.decide(queued.iter().map(|one| &one.0), self.log.page_capacity());
+        let batch = self.shared.decide(queued.iter().map(|one| &one.0), self.log.page_capacity()).await;
         let decided = queued.into_iter().zip(batch.outcomes);
         let decided = decided.map(|((asked, to), (answer, pages))| Decided { asked, to, answer, pages });
         let mut waiting = decided.collect::<VecDeque<_>>();

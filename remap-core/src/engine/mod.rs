@@ -12,11 +12,13 @@
 mod admin;
 mod batch;
 mod committer;
+mod gathered;
 mod inspect;
 mod moves;
 mod open;
 mod owner;
 mod range_lock;
+mod relocate;
 mod report;
 mod storm;
 mod upkeep;
@@ -29,7 +31,8 @@ use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
-pub use self::moves::{AddReport, RemoveReport};
+pub use self::moves::RemoveReport;
+pub use self::relocate::AddReport;
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,

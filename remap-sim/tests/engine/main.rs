@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod faults;
 mod golden;
+mod import;
 mod jobs;
 mod moves;
 mod open;

@@ -30,6 +30,12 @@ const GROUP_BLOCKS: u64 = 8192;
 /// After this time no further window of a group begins: hosts wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Blocks of the first window; while windows are quick, each is twice as long as the one before, up to what is in memory at one time.
+/// A base that is dying may take seconds for each block.
+const FIRST_WINDOW: u64 = 8;
+/// A window that took longer is followed by a shorter one.
+const QUICK: Duration = Duration::from_millis(100);
+
 /// What relocating blocks came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AddReport {
@@ -90,12 +96,14 @@ struct Relocation<'a, B: Device, D: Device, E: Env> {
     base: &'a B,
     on: RemapOn,
     job: &'a Job,
+    /// Blocks of the next window, at most.
+    window: u64,
     report: AddReport,
 }
 
 impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
     fn new(engine: &'a Engine<D, E>, base: &'a B, on: RemapOn, job: &'a Job) -> Self {
-        Relocation { engine, base, on, job, report: AddReport::default() }
+        Relocation { engine, base, on, job, window: FIRST_WINDOW, report: AddReport::default() }
     }
 
     /// Relocates `rest`, and locks at most `at_once` blocks of it at one time.
@@ -114,13 +122,14 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
     async fn group(&mut self, group: &mut VecDeque<Extent>) -> Result<(), Stopped> {
         let env = &self.engine.shared.env;
         let (gathered, until) = (Gathered::new(self.engine), env.now() + PATIENCE);
-        let mut copied = Ok(());
-        while copied.is_ok() && !group.is_empty() {
-            let window = take(group, window_blocks(&*self.engine.device));
+        let (mut copied, mut now) = (Ok(()), env.now());
+        while copied.is_ok() && !group.is_empty() && now < until {
+            let window = take(group, self.window);
             copied = self.copy(&window, &gathered).await;
-            if env.now() >= until {
-                break;
-            }
+            let began = std::mem::replace(&mut now, env.now());
+            let quick = now.saturating_sub(began) < QUICK;
+            let next = if quick { self.window * 2 } else { self.window / 2 };
+            self.window = next.clamp(1, window_blocks(&*self.engine.device));
         }
         // What was copied by then is relocated, also where the rest cannot be.
         let (added, pending) = gathered.commit().await.map_err(Error::from)?;

@@ -60,9 +60,9 @@ fn spare_blocks_are_taken_in_one_run_and_written_together() {
     assert_eq!(import(&world, &host, &list((0..2000).map(|index| (index * 300, 1)))).unwrap().added, 2000);
     let spares: Vec<_> = mappings(&host.engine).iter().map(|(_, mapping)| mapping.spare().unwrap().index()).collect();
     assert!(spares.windows(2).all(|pair| pair[0] + 1 == pair[1]), "in the order of the base");
-    // 8 windows of 256 blocks; 8 pages in two copies; what is noted of the set.
+    // 13 windows, of which 7 have 256 blocks; 8 pages in two copies; the superblocks.
     let written = world.spare.writes() - written;
-    assert!(written <= 8 + 2 * 8 + 8, "{written} writes for 2,000 blocks");
+    assert!(written <= 13 + 2 * 8 + 2, "{written} writes for 2,000 blocks");
 }
 
 #[test]
@@ -118,13 +118,14 @@ fn a_bad_spare_block_is_replaced() {
 fn what_is_not_of_the_medium_stops_it_and_what_was_copied_stays() {
     let (world, host) = large(3000);
     world.base.fail(Fault::new(Verb::Read, 600_000..600_001, IoStatus::Failed));
-    // The second window.
     let blocks = list((0..400).map(|index| (index * 2000, 1)));
     let failed = import(&world, &host, &blocks);
     assert!(matches!(failed, Err(Stopped::Failed(Error::BaseIo { what: "read", .. }))), "{failed:?}");
-    assert_eq!(mappings(&host.engine).len(), 256);
+    // The windows before.
+    let copied = 8 + 16 + 32 + 64 + 128;
+    assert_eq!(mappings(&host.engine).len() as u64, copied);
     let status = host.engine.status();
-    assert_eq!(status.spare.used, 256, "nothing is left reserved");
+    assert_eq!(status.spare.used, copied, "nothing is left reserved");
     assert_eq!(status.jobs[0].state, JobState::Failed);
 }
 
@@ -179,11 +180,11 @@ fn writes_of_listed_blocks_wait_and_those_between_do_not() {
 #[test]
 fn a_slow_base_holds_hosts_for_a_second_at_a_time() {
     let (world, host) = large(3000);
-    world.base.set_timing(&Random::new(0), 400_000);
+    world.base.set_timing(&Random::new(0), 300_000);
     let begun = begin(&world, &host, list((0..1200).map(|index| (index * 3, 1))));
-    world.executor.run_for(Duration::from_secs(4));
+    world.executor.run_for(Duration::from_secs(60));
     let (done, pages) = (host.engine.status().remapped, host.engine.status().counters.log_pages);
-    assert!(done >= 256 && pages > 1, "{done} blocks are committed, by {pages} pages");
+    assert!(done >= 8 && pages > 10, "{done} blocks are committed, by {pages} pages");
     begun.cancel();
     world.quiet();
     let status = host.engine.status();

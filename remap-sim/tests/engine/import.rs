@@ -218,7 +218,7 @@ fn cut_short(polls: u64) -> (World, bool) {
 #[test]
 fn a_power_cut_in_the_middle_of_a_list_loses_nothing() {
     let mut some = [0, 0];
-    for polls in (0..).step_by(7) {
+    for polls in (0..).step_by(40) {
         let (world, ended) = cut_short(polls);
         for seed in 0..3 {
             let random = Random::new(polls + seed);

@@ -212,7 +212,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             return false;
         }
         if active(Mutation::PublishBeforeCommit) {
-            self.take_effect(page);
+            self.take_effect(page).await;
         }
         let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
         let appended = if active(Mutation::SecondPageNotWritten) && number == 1 {
@@ -221,7 +221,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.log.append(&records).await
         };
         match appended {
-            Ok(()) => self.take_effect(page),
+            Ok(()) => self.take_effect(page).await,
             Err(AppendError::NotWritten) => {}
             Err(AppendError::InDoubt) => self.doubt(page),
         }
@@ -253,14 +253,15 @@ impl<D: Device, E: Env> Committer<D, E> {
     }
 
     /// The page is durable: what it says is so from now on.
-    fn take_effect(&mut self, page: &Page) {
+    async fn take_effect(&mut self, page: &Page) {
         {
             let allocator = &mut self.shared.state.borrow_mut().allocator;
             let used = page.changes.iter().filter_map(|(_, to)| to.and_then(Mapping::spare));
             used.for_each(|spare| allocator.set_used(spare));
             page.bad.iter().for_each(|spare| allocator.set_bad(*spare));
         }
-        self.shared.publish(page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to }).collect());
+        let changes = page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to });
+        self.shared.publish_page(changes.collect()).await;
         self.shared.free_when_drained(page.freed.clone());
         self.upkeep.changed(&page.changes, page.bad.len());
     }

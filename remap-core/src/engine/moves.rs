@@ -22,6 +22,8 @@ use crate::units::{BaseLba, Extent};
 
 /// Bytes of a window.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// Blocks of a window, where they are small: what is done with all of them at once does not hold the thread for long.
+const WINDOW_BLOCKS: u64 = 512;
 /// I/Os that are under way at one time.
 const IN_FLIGHT: usize = 32;
 /// Extents that a removal names, at most.
@@ -152,9 +154,9 @@ impl<D: Device, E: Env> Engine<D, E> {
     }
 }
 
-/// Blocks of a window.
+/// Blocks of a window, at most.
 pub(super) fn window_blocks(device: &impl Device) -> u64 {
-    (WINDOW_BYTES / u64::from(device.geometry().block_size.max(1))).max(1)
+    (WINDOW_BYTES / u64::from(device.geometry().block_size.max(1))).clamp(1, WINDOW_BLOCKS)
 }
 
 /// The blocks of runs.

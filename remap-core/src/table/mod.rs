@@ -292,6 +292,11 @@ impl Table {
         }
     }
 
+    /// How many blocks the leaf of this block holds: so many entries are copied when one of them changes.
+    pub(crate) fn leaf_entries(&self, lba: BaseLba) -> usize {
+        self.directory.leaf(lba.0 / LEAF_BLOCKS).map_or(0, |leaf| leaf.keys.len())
+    }
+
     /// The size of the base that the table is for, in blocks.
     #[must_use]
     pub fn base_blocks(&self) -> u64 {

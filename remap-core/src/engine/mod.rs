@@ -61,6 +61,8 @@ use crate::units::BaseLba;
 const PUBLISHED_AT_ONCE: usize = 8192;
 /// So many entries of a leaf are copied in the time of one step of other work.
 const COPIED_AS_ONE: usize = 64;
+/// A change takes as long as copying so many entries.
+const CHANGED_AS: usize = 8;
 
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
@@ -231,7 +233,7 @@ impl<E: Env> Shared<E> {
         changes.sort_by_key(|change| change.lba);
         let (mut retired, mut pace) = (Retired::default(), Pace::default());
         for leaf in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
-            pace.step(self.table.leaf_entries(leaf[0].lba) / COPIED_AS_ONE).await;
+            pace.step((self.table.leaf_entries(leaf[0].lba) + leaf.len() * CHANGED_AS) / COPIED_AS_ONE).await;
             retired.merge(self.state.borrow_mut().writer.publish(leaf.to_vec()));
         }
         self.reclaim(retired);

@@ -23,7 +23,7 @@ use crate::units::{BaseLba, Extent};
 /// Bytes of a window.
 const WINDOW_BYTES: u64 = 1 << 20;
 /// Blocks of a window, where they are small: what is done with all of them at once does not hold the thread for long.
-const WINDOW_BLOCKS: u64 = 512;
+const WINDOW_BLOCKS: u64 = 256;
 /// I/Os that are under way at one time.
 const IN_FLIGHT: usize = 32;
 /// Extents that a removal names, at most.

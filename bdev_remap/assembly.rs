@@ -73,6 +73,9 @@ async fn found(superblock: Superblock, bdev: &str) {
         log::info!("{name}: spare {bdev} found, it belongs to the base with UUID {base_uuid}");
         // The spare knows better than who expected it.
         let kept = if known.base_uuid == *base_uuid { None } else { waiting.base.take() };
+        if known.name != identity.name {
+            waiting.events = None;
+        }
         *known = identity;
         waiting.spares.push(FoundSpare { bdev: bdev.to_owned(), superblock, _watch: watch });
         Some((None, kept))

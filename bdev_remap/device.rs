@@ -195,6 +195,11 @@ impl Remap {
         MemoryDomain::common_to(&all)
     }
 
+    /// The size of the base now, in blocks. None once it was given up.
+    pub fn base_blocks(&self) -> Option<u64> {
+        lock(&self.below).as_ref().map(|below| below.base.info().blocks)
+    }
+
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
     pub async fn give_up(&self) {
         let wipe = lock(&self.end).wipe;

@@ -1,6 +1,9 @@
 //! A device below as `remap-core` sees it, on the owner thread: the spare for its metadata, and both for what is moved.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use remap_core::{Device, Geometry, IoStatus};
 use spdk::{BdevInfo, Desc, DmaBuf, Endpoint, Errno, IoKind};
@@ -12,7 +15,9 @@ use crate::status::to_core;
 pub struct Disk(Rc<Inner>);
 
 struct Inner {
-    geometry: Geometry,
+    block_size: u32,
+    /// Size in blocks; that of a base may grow.
+    blocks: Cell<u64>,
     /// Does it take FLUSH at all? What it says of its cache is not asked: a cache may be further below.
     flushes: bool,
     /// None when it was closed.
@@ -22,9 +27,14 @@ struct Inner {
 impl Disk {
     /// The device behind `desc`, for the current thread.
     pub fn new(desc: &Desc, info: &BdevInfo) -> Result<Disk, Errno> {
-        let geometry = Geometry { block_size: info.block_size, blocks: info.blocks };
+        let (block_size, blocks) = (info.block_size, Cell::new(info.blocks));
         let endpoint = RefCell::new(Some(Endpoint::new(desc)?));
-        Ok(Disk(Rc::new(Inner { geometry, flushes: desc.supports(IoKind::Flush), endpoint })))
+        Ok(Disk(Rc::new(Inner { block_size, blocks, flushes: desc.supports(IoKind::Flush), endpoint })))
+    }
+
+    /// It has so many blocks now.
+    pub fn grow(&self, blocks: u64) {
+        self.0.blocks.set(blocks);
     }
 
     /// Gives it up: I/O fails from now on.
@@ -41,11 +51,11 @@ impl Device for Disk {
     type Buffer = DmaBuf;
 
     fn geometry(&self) -> Geometry {
-        self.0.geometry
+        Geometry { block_size: self.0.block_size, blocks: self.0.blocks.get() }
     }
 
     fn alloc(&self, blocks: usize) -> Result<DmaBuf, IoStatus> {
-        let bytes = blocks.checked_mul(self.0.geometry.block_size as usize).ok_or(IoStatus::NoMemory)?;
+        let bytes = blocks.checked_mul(self.0.block_size as usize).ok_or(IoStatus::NoMemory)?;
         DmaBuf::zeroed(bytes).ok_or(IoStatus::NoMemory)
     }
 
@@ -75,6 +85,6 @@ impl Device for Disk {
         if !self.0.flushes {
             return Ok(());
         }
-        self.endpoint()?.flush(0, self.0.geometry.blocks).await.map_err(to_core)
+        self.endpoint()?.flush(0, self.0.blocks.get()).await.map_err(to_core)
     }
 }

@@ -10,6 +10,7 @@
 //! delete      a set is deleted, and its spare wiped
 //! restore     the table is loaded again
 //! moves       blocks are relocated, or given back to the base
+//! growth      the base grows, and the Remap bdev with it
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
 //! waiting     what stands between a set and its coming online
@@ -27,6 +28,7 @@
 //! owner       the thread that has the engine
 //! disk        base and spare for remap-core
 //! runtime     threads and time for remap-core
+//! events      what happens, as notifications of SPDK
 //! status      errors of SPDK and of remap-core in each other's words
 //! module      the module as SPDK knows it
 //! ```
@@ -42,6 +44,8 @@ mod create;
 mod delete;
 mod device;
 mod disk;
+mod events;
+mod growth;
 mod held;
 mod io;
 mod lifecycle;
@@ -69,6 +73,10 @@ impl BdevModule for RemapModule {
 
     fn module() -> &'static Module {
         &MODULE
+    }
+
+    fn init() {
+        events::register();
     }
 
     fn fini_start() {

@@ -5,6 +5,7 @@ use spdk::{Event, thread};
 use crate::{
     assembly,
     close::close,
+    growth,
     registry::{self, Fate, Lost},
     set::{Member, Tag},
 };
@@ -16,7 +17,8 @@ pub fn on_event(tag: Tag, member: Member, bdev: &str, event: Event) {
             Lost::Close => thread::spawn(lost(tag, member, bdev.to_owned())),
             Lost::Settled => {}
         },
-        Event::Resize => log::warn!("{bdev} was resized; the size it had is used until the set is opened again"),
+        Event::Resize if member == Member::Base => thread::spawn(growth::follow(tag)),
+        Event::Resize => log::warn!("spare {bdev} was resized: the set is refused when it is opened with another size"),
         Event::Other => {}
     }
 }

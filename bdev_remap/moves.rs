@@ -37,9 +37,13 @@ pub async fn import(name: &str, extents: ExtentList) -> Result<AddReport, Error>
         .await
 }
 
-/// Gives blocks back to the base.
+/// Gives blocks back to the base, unless they would be less durable there than on the spare.
 pub async fn remove(name: &str, lba: u64, blocks: u64) -> Result<RemoveReport, Error> {
     let scene = scene(name)?;
+    if scene.device.abilities.base_is_never_durable() {
+        let why = "has a volatile cache but takes no FLUSH, so that nothing could be made durable there; nothing was changed; the blocks stay on the spare";
+        return Err(Error::new(Errno::OPNOTSUPP, format!("base_bdev {} {why}", scene.device.names.base_bdev)));
+    }
     let range = scene.range(name, lba, blocks)?;
     scene
         .run(name, JobKind::Remove, async move |scene, job| {

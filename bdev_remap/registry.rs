@@ -255,6 +255,14 @@ pub fn find(name: &str) -> Result<(Tag, BdevHandle<Remap>), Error> {
     found.map_err(|why| Error::new(Errno::NODEV, format!("name: {why}")))
 }
 
+/// The set that was meant, if it is online.
+pub fn tagged_online(tag: Tag) -> Option<BdevHandle<Remap>> {
+    with(|sets| match &sets.tagged(tag)?.state {
+        State::Online(device) => Some(device.clone()),
+        _ => None,
+    })
+}
+
 /// All Remap bdevs that are online.
 pub fn online() -> Vec<BdevHandle<Remap>> {
     with(|sets| {

@@ -8,8 +8,10 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
-use remap_core::{Env, Ranges};
+use remap_core::{Env, Event, Ranges};
 use spdk::thread;
+
+use crate::events;
 
 /// The threads that read a table: those that have a channel of its bdev.
 ///
@@ -80,6 +82,10 @@ unsafe impl Env for Threads {
         if let Some(readers) = self.readers.get() {
             readers.open(blocks).await;
         }
+    }
+
+    fn tell(&self, event: &Event) {
+        events::send(event);
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

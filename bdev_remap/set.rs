@@ -1,12 +1,12 @@
 //! A set: who it is, what is known of it, and what it is just now. The registry alone changes what it is.
 
 use futures_channel::oneshot;
-use remap_core::format::Superblock;
+use remap_core::{Events, format::Superblock};
 use serde::{Deserialize, Serialize};
 use spdk::{BdevHandle, Desc};
 use uuid::Uuid;
 
-use crate::device::Remap;
+use crate::{device::Remap, runtime::Threads};
 
 /// Who a set is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub struct Waiting {
     pub spares: Vec<FoundSpare>,
     /// Why it did not come online when all was there.
     pub refusal: Option<String>,
+    /// Tells that others claim its base, too, if that was so.
+    pub events: Option<Events<Threads>>,
 }
 
 /// What a set is just now.

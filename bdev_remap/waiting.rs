@@ -3,6 +3,9 @@
 //! What a set waits for is never noted, but read from what is there: so it is right whatever happens meanwhile, and the
 //! decision and the sentence that status shows are the same.
 
+use std::rc::Rc;
+
+use remap_core::{Events, What};
 use serde_json::{Value, json};
 use spdk::{BdevInfo, Desc, bdev_exists};
 use uuid::Uuid;
@@ -11,6 +14,7 @@ use crate::{
     members,
     options::{Options, options},
     registry::{self, Sets},
+    runtime::Threads,
     set::{FoundSpare, Identity, Member, Set, State, Tag, Waiting},
 };
 
@@ -72,6 +76,15 @@ fn obstacle<'a>(sets: &'a Sets, set: &'a Set, waiting: &'a Waiting, options: &Op
 }
 
 impl Obstacle<'_> {
+    /// How many claim the base, if more than one does.
+    fn claims(&self) -> Option<usize> {
+        match self {
+            Obstacle::Spares(spares) => Some(spares.len()),
+            Obstacle::Rivals(rivals) => Some(rivals.len() + 1),
+            _ => None,
+        }
+    }
+
     /// For the operator: what it is, and what to do.
     fn sentence(&self, set: &Set) -> String {
         let Identity { base_uuid, spare_uuid, name, .. } = &set.identity;
@@ -186,6 +199,12 @@ pub fn ready(uuid: Uuid) -> Option<Ready> {
         let Identity { name, base_uuid, .. } = set.identity.clone();
         if let Some(obstacle) = obstacle(sets, set, waiting, &options) {
             log::info!("{name}: set {uuid} waits for {}", obstacle.sentence(set));
+            if let Some(claims) = obstacle.claims() {
+                let waiting = sets.get_mut(uuid)?.waiting_mut()?;
+                let new = || Events::new(&Rc::new(Threads::default()), &name);
+                let what = What::Conflict { set: uuid, base: base_uuid, claims: claims as u64 };
+                waiting.events.get_or_insert_with(new).raise(what, 1);
+            }
             return None;
         }
         Some(Ready { name, base_uuid, spare_bdev: waiting.spares.first()?.bdev.clone() })

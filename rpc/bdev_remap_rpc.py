@@ -163,6 +163,7 @@ METHODS = (
         _switch("--volatile-cache", help="Keep what is written in memory until it is flushed"),
         _argument("--latency-us", type=_number, help="Microseconds that every I/O waits (default: 0)"),
         _switch("--hidden-memory", help="Send data on in a memory domain that the CPU does not reach"),
+        _switch("--no-flush", help="Take no FLUSH"),
     )),
     ("bdev_fault_delete", "Delete a fault bdev", (FAULT_NAME,)),
     ("bdev_fault_inject", "Make I/O to a range of blocks fail", (

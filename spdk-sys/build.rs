@@ -13,7 +13,7 @@ const FUNCTIONS: &[&str] = &[
     "spdk_bdev_(reset|abort|queue_io_wait|free_io)",
     // bdev_module.h
     "spdk_bdev_module_(list_add|claim_bdev_desc|examine_done)",
-    "spdk_bdev_(register|unregister|destruct_done)",
+    "spdk_bdev_(register|unregister|destruct_done|notify_blockcnt_change)",
     "spdk_bdev_io_(get_buf|complete|complete_(nvme|scsi|aio)_status)",
     // dma.h
     "spdk_memory_domain_(get_dma_device_type|create|set_pull|set_push|destroy)",
@@ -26,6 +26,8 @@ const FUNCTIONS: &[&str] = &[
     "spdk_rpc_register_method",
     // log.h
     "spdk_log(_register_flag)?",
+    // notify.h
+    "spdk_notify_(type_register_once|send)",
     // thread.h
     "spdk_get_thread|spdk_thread_(send_msg|get_app_thread)",
     "spdk_io_device_(register|unregister)",
@@ -38,8 +40,12 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Macros.
-const VARS: &[&str] =
-    &["SPDK_IO_CHANNEL_STRUCT_SIZE", "SPDK_JSONRPC_ERROR_(INVALID_PARAMS|INTERNAL_ERROR)", "SPDK_RPC_RUNTIME"];
+const VARS: &[&str] = &[
+    "SPDK_IO_CHANNEL_STRUCT_SIZE",
+    "SPDK_JSONRPC_ERROR_(INVALID_PARAMS|INTERNAL_ERROR)",
+    "SPDK_NOTIFY_MAX_CTX_SIZE",
+    "SPDK_RPC_RUNTIME",
+];
 
 /// What no function names.
 const TYPES: &[&str] = &["spdk_thread_poller_rc"];

@@ -57,6 +57,8 @@ pub struct Options {
     pub latency: Duration,
     /// Whether the data of its I/O goes to the base in a memory domain that the CPU does not reach.
     pub hidden_memory: bool,
+    /// Whether it takes no FLUSH.
+    pub no_flush: bool,
 }
 
 static DEVICES: AppCell<RefCell<BTreeMap<String, BdevHandle<Fault>>>> = AppCell::new(RefCell::new(BTreeMap::new()));
@@ -292,6 +294,7 @@ impl Bdev for Fault {
     /// A device with a cache leaves zeroing to the bdev layer, which writes, and has no unmap: nothing gets past the cache.
     fn supports(&self, kind: IoKind) -> bool {
         match kind {
+            IoKind::Flush if self.options.no_flush => false,
             IoKind::Flush if self.options.volatile_cache => true,
             IoKind::WriteZeroes | IoKind::Unmap if self.options.volatile_cache => false,
             kind => self.base().as_ref().is_some_and(|base| base.supports(kind)),
@@ -337,6 +340,7 @@ impl Options {
         json!({
             "name": self.name, "base_bdev": self.base_bdev, "volatile_cache": self.volatile_cache,
             "latency_us": self.latency.as_micros() as u64, "hidden_memory": self.hidden_memory,
+            "no_flush": self.no_flush,
         })
     }
 }

@@ -42,6 +42,8 @@ struct CreateParams {
     latency_us: u32,
     #[serde(default)]
     hidden_memory: bool,
+    #[serde(default)]
+    no_flush: bool,
 }
 
 struct Create;
@@ -52,13 +54,19 @@ impl Method for Create {
     type Reply = String;
 
     async fn call(params: CreateParams) -> Result<String, Error> {
-        let CreateParams { name, base_bdev, volatile_cache, latency_us, hidden_memory } = params;
+        let CreateParams { name, base_bdev, volatile_cache, latency_us, hidden_memory, no_flush } = params;
         let latency = Duration::from_micros(latency_us.into());
         // Other modules have bdevs open that they look at, as long as they do.
         let waited = wait_for_examine().await;
         waited.map_err(|errno| Error::new(errno, format!("bdevs could not be waited for: {errno}")))?;
-        let options =
-            Options { name: name.clone(), base_bdev: base_bdev.clone(), volatile_cache, latency, hidden_memory };
+        let options = Options {
+            name: name.clone(),
+            base_bdev: base_bdev.clone(),
+            volatile_cache,
+            latency,
+            hidden_memory,
+            no_flush,
+        };
         match device::create(options) {
             Ok(()) => Ok(name),
             Err(errno) => Err(Error::new(errno, format!("{name} on base_bdev {base_bdev} was not created: {errno}"))),

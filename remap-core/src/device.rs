@@ -7,6 +7,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::Gate;
+use crate::events::Event;
 use crate::ranges::Ranges;
 use crate::status::IoStatus;
 
@@ -76,6 +77,9 @@ pub unsafe trait Env: 'static {
 
     /// Ends a [`Env::close`] of the same blocks.
     fn open(&self, blocks: Ranges) -> impl Future<Output = ()>;
+
+    /// Tells whoever watches the set what has happened to it. Must not call back into the engine.
+    fn tell(&self, event: &Event);
 
     /// Runs `task` on the owner thread, at some later time.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

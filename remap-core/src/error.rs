@@ -196,6 +196,17 @@ pub enum Error {
         /// Of the device.
         expected: u64,
     },
+    /// The base has grown more than can be followed while the set is open.
+    #[error("the base has {blocks} blocks now, and {room} can be used until the set is opened again")]
+    BaseOutgrown {
+        /// Of the base.
+        blocks: u64,
+        /// That the table has room for.
+        room: u64,
+    },
+    /// No superblock takes the new size of the base.
+    #[error("the new size of the base cannot be noted on any copy of the superblock; the old one stays in use")]
+    SizeNotNoted,
     /// The superblock is valid, but what it says cannot be.
     #[error(
         "the superblock contradicts itself ({what}); nothing was written; it was not written by this software, or is damaged"
@@ -348,7 +359,11 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
-            Error::Io { .. } | Error::BaseIo { .. } | Error::CheckpointFailed | Error::LogFailed => libc::EIO,
+            Error::Io { .. }
+            | Error::BaseIo { .. }
+            | Error::CheckpointFailed
+            | Error::LogFailed
+            | Error::SizeNotNoted => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
             Error::TooSmall { .. }
             | Error::CheckpointTooLarge { .. }
@@ -361,6 +376,7 @@ impl Error {
             | Error::MdSizeDiffers { .. }
             | Error::ForeignBase { .. }
             | Error::BaseShrunk { .. }
+            | Error::BaseOutgrown { .. }
             | Error::SpareSizeDiffers { .. }
             | Error::NameDiffers { .. }
             | Error::SetDiffers { .. }

@@ -17,6 +17,7 @@ use thiserror::Error as ThisError;
 
 use crate::device::Env;
 use crate::error::Error;
+use crate::events::{Events, What};
 use crate::tasks::{Tasks, Waiters};
 
 /// What a job is for.
@@ -175,8 +176,9 @@ pub struct JobScope<E: Env> {
     jobs: Rc<Jobs<E>>,
 }
 
-struct Jobs<E> {
+struct Jobs<E: Env> {
     env: Rc<E>,
+    events: Events<E>,
     closed: Cell<bool>,
     running: RefCell<Vec<Rc<Running>>>,
     /// The last one of each kind that has ended, and how it looked then, in the order of their ends.
@@ -184,11 +186,12 @@ struct Jobs<E> {
 }
 
 impl<E: Env> JobScope<E> {
-    /// A scope without jobs.
+    /// A scope without jobs; their ends are `events` of the set.
     #[must_use]
-    pub fn new(env: &Rc<E>) -> JobScope<E> {
+    pub fn new(env: &Rc<E>, events: &Events<E>) -> JobScope<E> {
         let jobs = Jobs {
             env: Rc::clone(env),
+            events: events.clone(),
             closed: Cell::new(false),
             running: RefCell::default(),
             last: RefCell::default(),
@@ -262,7 +265,7 @@ impl<E: Env> Drop for JobScope<E> {
     }
 }
 
-impl<E> Jobs<E> {
+impl<E: Env> Jobs<E> {
     fn cancel_all(&self) {
         self.running.borrow().iter().for_each(|job| job.cancel());
     }
@@ -288,9 +291,18 @@ impl<E: Env> Drop for Ending<E> {
         jobs.running.borrow_mut().retain(|other| !Rc::ptr_eq(other, job));
         let took = jobs.env.now().saturating_sub(job.started);
         let status = job.status(took, Some(jobs.env.unix_time().as_secs()));
+        let (kind, blocks) = (status.kind, status.blocks_done);
+        match (status.state, &status.error) {
+            (JobState::Done, _) => jobs.events.raise(What::JobDone { job: kind, blocks }, 1),
+            (JobState::Failed, Some(error)) => {
+                jobs.events.raise(What::JobFailed { job: kind, blocks, error: error.clone() }, 1);
+            }
+            // Somebody wanted that.
+            _ => {}
+        }
         {
             let last = &mut *jobs.last.borrow_mut();
-            last.retain(|other| other.kind != job.kind);
+            last.retain(|other| other.kind != kind);
             last.push(status);
         }
         job.on_end.wake();

@@ -2,7 +2,7 @@
 //!
 //! A *base* device has bad blocks; a *spare* device takes them over. This crate holds the remap table that every I/O
 //! looks at ([`table`]), the format of the spare ([`format`](mod@format)), the log that makes mappings durable, its recovery, and the
-//! [`Engine`] that owns all of it on one thread ([`engine`]), with the jobs that go on beside the I/O ([`jobs`]); and, on any thread, where each I/O goes
+//! [`Engine`] that owns all of it on one thread ([`engine`]), with the jobs that go on beside the I/O ([`jobs`]) and what is told of it ([`events`]); and, on any thread, where each I/O goes
 //! ([`route`](mod@route)), and what is done after a media error ([`rescue`](mod@rescue)). The world comes in through [`Device`], [`Env`], [`HostIo`] and [`Owner`]; nothing here uses a clock, a
 //! thread or randomness of its own.
 
@@ -13,6 +13,7 @@ mod counters;
 mod device;
 pub mod engine;
 mod error;
+pub mod events;
 mod extent_list;
 pub mod format;
 mod gate;
@@ -43,6 +44,7 @@ pub use engine::{
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 pub use error::Error;
+pub use events::{Event, Events, What};
 pub use extent_list::{ExtentList, ListError};
 pub use gate::{Gate, Side};
 pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};

@@ -82,6 +82,12 @@ impl Abilities {
     pub const ALL: Abilities =
         Abilities { base_cache: true, base: Takes::ALL, spares: PerSlot([Takes::ALL, Takes::NONE]) };
 
+    /// Whether what is written to the base may stay in a cache that nobody can have written out: nothing there is ever durable.
+    #[must_use]
+    pub fn base_is_never_durable(&self) -> bool {
+        self.base_cache && !self.base.flush
+    }
+
     /// The slots whose spare takes this.
     fn spares_that(&self, take: impl Fn(&Takes) -> bool) -> PerSlot<bool> {
         PerSlot::each(|slot| take(&self.spares[slot]))
@@ -317,7 +323,7 @@ fn add(parts: &mut Parts, part: Part) -> bool {
 /// To every device that may hold written data in a cache. What the base cannot be made to write out is not durable, and
 /// success would be a lie.
 fn flush(table: &Table, abilities: &Abilities) -> Route {
-    if abilities.base_cache && !abilities.base.flush {
+    if abilities.base_is_never_durable() {
         return Route::Fail(IoStatus::Failed);
     }
     let used = table.was_used() && !mutation::active(Mutation::FlushLeavesSpareOut);

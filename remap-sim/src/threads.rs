@@ -1,10 +1,11 @@
 //! The threads of a simulated process. They are all on one executor; a call from one to another takes a while.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use remap_core::{Env, Extent, Gate, Ranges, Side};
+use remap_core::{Env, Event, Extent, Gate, Ranges, Side};
 
 use super::executor::Executor;
 use super::random::Random;
@@ -28,6 +29,8 @@ pub struct Threads {
     pub born: Duration,
     /// The gates of the two reactors of hosts.
     gates: Rc<[Gate; 2]>,
+    /// What was told, and when.
+    told: Rc<RefCell<Vec<(Duration, Event)>>>,
 }
 
 /// An I/O of a host that has come in through the gate, until it is dropped.
@@ -54,6 +57,7 @@ impl Threads {
             want: 0,
             born: EPOCH,
             gates: Rc::new([Gate::new(Vec::new()), Gate::new(Vec::new())]),
+            told: Rc::default(),
         }
     }
 
@@ -61,6 +65,12 @@ impl Threads {
     #[must_use]
     pub fn in_order(executor: &Executor) -> Threads {
         Threads::new(executor, &Random::new(0), [1; 2])
+    }
+
+    /// What the sets have told so far, and when.
+    #[must_use]
+    pub fn told(&self) -> Vec<(Duration, Event)> {
+        self.told.borrow().clone()
     }
 
     /// An I/O of a host comes in; None if that was given up while it had to wait.
@@ -145,6 +155,10 @@ unsafe impl Env for Threads {
             self.hop(reactor).await;
             gate.open(&blocks);
         }
+    }
+
+    fn tell(&self, event: &Event) {
+        self.told.borrow_mut().push((self.now(), event.clone()));
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

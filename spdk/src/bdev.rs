@@ -258,6 +258,17 @@ impl<B: Bdev> BdevHandle<B> {
         Errno::check(answered.await.unwrap_or(0)).map(|_| ())
     }
 
+    /// The bdev has grown to this number of blocks: whoever has it open is told. App thread only. [`Errno::NODEV`] once the bdev is
+    /// being destructed, [`Errno::BUSY`] if that would be less than before.
+    pub fn grow(&self, blocks: u64) -> Result<(), Errno> {
+        if !self.0.registered.load(Ordering::Acquire) {
+            return Err(Errno::NODEV);
+        }
+        // SAFETY: the bdev is registered, and stays so through the call, as the app thread is where its destruct begins.
+        let rc = unsafe { sys::spdk_bdev_notify_blockcnt_change(self.0.bdev.get(), blocks) };
+        Errno::check(rc).map(|_| ())
+    }
+
     /// Waits until every thread that has a channel has been seen between two callbacks: whoever submits later sees what
     /// was published before this call. App thread only.
     pub async fn grace(&self) {

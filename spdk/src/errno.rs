@@ -19,6 +19,8 @@ impl Errno {
     pub const EXIST: Errno = Errno(libc::EEXIST);
     /// It was cancelled.
     pub const CANCELED: Errno = Errno(libc::ECANCELED);
+    /// Not supported.
+    pub const OPNOTSUPP: Errno = Errno(libc::EOPNOTSUPP);
     /// In use.
     pub const BUSY: Errno = Errno(libc::EBUSY);
 

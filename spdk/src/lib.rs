@@ -28,6 +28,7 @@ mod kind;
 pub mod logger;
 mod memory;
 mod module;
+pub mod notify;
 pub mod rpc;
 mod sleep;
 mod status;

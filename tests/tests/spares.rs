@@ -1,4 +1,5 @@
-//! Spares that report no write cache although there is one below them: what is relocated survives a power cut without any FLUSH of the host.
+//! Caches that nobody can rely on. Spares that report none although there is one below them: what is relocated survives a power cut
+//! without any FLUSH of the host. A base whose cache no FLUSH empties: nothing durable goes there.
 
 use std::{fs::File, path::Path};
 
@@ -105,4 +106,36 @@ fn a_uring_disk() {
     let target = Target::prepare();
     let config = cached_disk(Config::new(), &target, 0, "bdev_uring_create");
     survives(target, config, "Cache0", &["Cache0"]);
+}
+
+/// What is on the spare survives a loss of power. On such a base it would not, so it stays where it is.
+#[test]
+fn a_base_whose_cache_cannot_be_flushed_gets_nothing_back() {
+    let mut target = Target::prepare();
+    let (base, spare, port) = (target.file("base", 64), target.file("spare", 16), free_port());
+    let cache = json!({ "name": "Fault0", "base_bdev": "Base0", "volatile_cache": true, "no_flush": true });
+    let config = Config::new()
+        .aio("Base0", &base, BLOCK as u32, BASE_UUID)
+        .bdev("bdev_fault_create", cache)
+        .bdev("bdev_fault_inject", fault(0, BAD, "write", "write_fault"))
+        .aio("Spare0", &spare, BLOCK as u32, SPARE_UUID)
+        .bdev("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" }))
+        .export("Remap0", NQN, port);
+    target.start(&config);
+    let mut host = connect(port, NQN);
+    for lba in 0..BAD {
+        assert_eq!(host.write(lba, &stamped(lba, 1, 1)).expect("an answer"), Status::SUCCESS);
+    }
+    assert_ne!(host.flush().expect("an answer"), Status::SUCCESS, "success would be a lie");
+    target.rpc("bdev_fault_clear", json!({ "name": "Fault0" }));
+    let range = json!({ "name": "Remap0", "lba": 0, "num_blocks": BAD });
+    let (code, why) = target.refused("bdev_remap_remove", range);
+    assert_eq!((code, why.contains("Fault0")), (-95, true), "{why}");
+    assert_eq!(target.status("Remap0")["remapped"], BAD);
+    target.rpc("bdev_fault_power_cut", json!({ "name": "Fault0", "keep": "none" }));
+    target.kill9();
+    target.start(&config);
+    let read = connect(port, NQN).read_all(0, BAD).expect("an answer").expect("data");
+    assert!(read == stamped(0, BAD, 1), "what was durable is not there");
+    target.stop();
 }

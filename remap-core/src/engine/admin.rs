@@ -20,7 +20,7 @@ use crate::owner::Refused;
 use crate::pace::Pace;
 use crate::recovery::recover;
 use crate::table::{Change, Mapping};
-use crate::units::{BaseLba, Epoch, Extent, Sequence};
+use crate::units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, Sequence};
 
 /// How many differing extents a restore names.
 const FIRST_DIFFERENCES: usize = 16;
@@ -53,7 +53,8 @@ impl<D: Device, E: Env> Engine<D, E> {
         if dry_run {
             return restore.await;
         }
-        let all = Extent::new(BaseLba(0), self.shared.table.base_blocks());
+        // What it grows by meanwhile, too.
+        let all = Extent::new(BaseLba(0), MAX_BASE_BLOCKS);
         self.with_range_locked(all, restore).await
     }
 
@@ -78,6 +79,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         self.jobs.close().await;
         // A committer that is gone has closed already.
         let _ = self.ask(Request::Close).await;
+        self.shared.events.close().await;
         self.shared.tasks.join().await;
     }
 

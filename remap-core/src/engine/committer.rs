@@ -46,6 +46,7 @@ pub(super) enum Request {
     Save(oneshot::Sender<Result<SaveReport, Error>>),
     Restore { dry_run: bool, answer: oneshot::Sender<Result<RestoreReport, Error>> },
     Wipe { force: bool, answer: oneshot::Sender<Result<(), Error>> },
+    Grow { blocks: u64, answer: oneshot::Sender<Result<(), Error>> },
     Close(oneshot::Sender<()>),
 }
 
@@ -133,6 +134,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Save(answer) => drop(answer.send(self.save().await)),
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
+            Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),
             Request::Close(answer) => {
                 self.close().await;
                 // What waits behind this is still answered: by a refusal.
@@ -154,6 +156,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             (false, true) => self.shared.times.set(Times { healed: seconds, ..times }),
             _ => {}
         }
+        self.shared.tell_copies(now);
     }
 
     /// Serves this request and those behind it that are of the same kind.
@@ -273,7 +276,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         let changes = page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to });
         self.shared.publish_page(changes.collect()).await;
         self.shared.free_when_drained(page.freed.clone());
-        self.upkeep.changed(&page.changes, page.bad.len());
+        self.upkeep.committed();
+        self.shared.tell_page(page);
     }
 
     /// Nobody knows whether the page is durable: see the head of the module.
@@ -301,7 +305,9 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.in_doubt.insert(*lba, before);
             changes.push(Change { lba: *lba, to: Some(safe) });
         }
+        let told: Vec<_> = changes.iter().map(|change| (change.lba, change.to)).collect();
         self.shared.publish(changes);
+        self.shared.tell_changes(&told);
     }
 
     /// Writes a checkpoint of what is true, and settles what was in doubt.

@@ -5,14 +5,15 @@
 //!    └───── Shared: table, allocator, storm brake, what the log last said of itself ─────┘
 //! ```
 //! The engine gives out spare blocks (`owner`) and does what operators ask for (`admin`); what becomes of each block is
-//! decided in the committer (`batch`), which also keeps the copies of the metadata whole (`upkeep`). Reactors only read the
-//! table; what they want changed comes in through [`crate::Owner`]. It is not `Send`; no borrow of its state is held across
-//! an await.
+//! decided in the committer (`batch`), which also keeps the copies of the metadata whole (`upkeep`), and tells what has
+//! changed (`telling`). Reactors only read the table; what they want changed comes in through [`crate::Owner`]. It is not
+//! `Send`; no borrow of its state is held across an await.
 
 mod admin;
 mod batch;
 mod committer;
 mod gathered;
+mod growth;
 mod inspect;
 mod moves;
 mod open;
@@ -21,6 +22,7 @@ mod range_lock;
 mod relocate;
 mod report;
 mod storm;
+mod telling;
 mod upkeep;
 
 use std::cell::{Cell, RefCell};
@@ -41,10 +43,12 @@ pub use self::report::{
 use self::committer::{Committer, Request};
 use self::range_lock::RangeLocks;
 use self::storm::StormBrake;
+use self::telling::Left;
 use crate::allocator::Allocator;
 use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
+use crate::events::Events;
 use crate::format::Layout;
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
@@ -91,6 +95,10 @@ struct Shared<E: Env> {
     times: Cell<Times>,
     closed: Cell<bool>,
     range_locks: RangeLocks,
+    events: Events<E>,
+    /// How much of the spare was left, and which copies of the metadata were bad, when that was last told.
+    left: Cell<Left>,
+    bad_copies: RefCell<Vec<&'static str>>,
 }
 
 /// When something of note happened to the copies of the metadata: seconds since 1970.
@@ -126,7 +134,8 @@ impl<D: Device, E: Env> Engine<D, E> {
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
         let allocator = Allocator::new(superblock.slot, superblock.layout.data_blocks);
-        let jobs = JobScope::new(&env);
+        let events = Events::new(&env, &params.name);
+        let jobs = JobScope::new(&env, &events);
         let shared = Rc::new(Shared {
             tasks,
             env,
@@ -138,17 +147,18 @@ impl<D: Device, E: Env> Engine<D, E> {
             layout: superblock.layout,
             log: Cell::new(log.view()),
             times: Cell::default(),
-            state: RefCell::new(State {
-                writer,
-                allocator,
-                storm: StormBrake::new(params.name.clone(), params.storm_limit),
-            }),
+            state: RefCell::new(State { writer, allocator, storm: StormBrake::new(params.storm_limit) }),
             closed: Cell::new(false),
             range_locks: RangeLocks::default(),
+            events,
+            left: Cell::default(),
+            bad_copies: RefCell::default(),
         });
         shared.load(recovered).await;
+        shared.look_at_what_is_left();
         let (requests, asked) = unbounded();
         let mut committer = Committer::new(Rc::clone(&shared), log, asked);
+        committer.observe();
         if unfinished && !active(Mutation::FoundDamageNotHealed) {
             committer.heal_what_was_found(unsettled).await?;
         }
@@ -262,8 +272,8 @@ impl<E: Env> Shared<E> {
             if !active(Mutation::FreedSpareNotDrained) {
                 shared.env.drain().await;
             }
-            let allocator = &mut shared.state.borrow_mut().allocator;
-            freed.into_iter().for_each(|index| allocator.set_drained(index));
+            freed.into_iter().for_each(|index| shared.state.borrow_mut().allocator.set_drained(index));
+            shared.look_at_what_is_left();
         });
     }
 

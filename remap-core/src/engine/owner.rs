@@ -3,6 +3,7 @@
 use super::batch::Asked;
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
+use crate::events::What;
 use crate::mutation::{Mutation, active};
 use crate::owner::{Committed, Move, Owner, Refused, Target};
 use crate::slot::SpareBlock;
@@ -101,11 +102,15 @@ impl<E: Env> Shared<E> {
         if new > state.allocator.free_count() as usize {
             return Err(Refused::NoSpare);
         }
+        let tripped = state.storm.tripped();
         let admitted = match of_hosts {
             _ if new == 0 => true,
             true => state.storm.admit(self.env.now(), new as u64),
             false => !state.storm.tripped(),
         };
+        if !admitted && !tripped {
+            self.events.raise(What::Tripped { limit: state.storm.limit() }, 1);
+        }
         if !admitted {
             return Err(Refused::Tripped);
         }

@@ -163,8 +163,10 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
         match failure {
             None => Ok(()),
             Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
-            Some(NotRelocated::Failed(status)) => {
-                Err(Stopped::Failed(Error::Io { what: "write", lba: engine.shared.layout.data_start, status }))
+            Some(NotRelocated::Failed(at, status)) => {
+                let layout = &engine.shared.layout;
+                let lba = at.map_or(layout.data_start, |block| layout.data(block));
+                Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
             }
         }
     }

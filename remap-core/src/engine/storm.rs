@@ -9,8 +9,6 @@ use std::time::Duration;
 const WINDOW: Duration = Duration::from_secs(60);
 
 pub(super) struct StormBrake {
-    /// The set's name, for the log.
-    name: String,
     limit: u64,
     /// When how many blocks were let through, oldest first, not older than the window.
     passed: VecDeque<(Duration, u64)>,
@@ -19,8 +17,8 @@ pub(super) struct StormBrake {
 }
 
 impl StormBrake {
-    pub(super) fn new(name: String, limit: u64) -> StormBrake {
-        StormBrake { name, limit, passed: VecDeque::new(), sum: 0, tripped: false }
+    pub(super) fn new(limit: u64) -> StormBrake {
+        StormBrake { limit, passed: VecDeque::new(), sum: 0, tripped: false }
     }
 
     /// Whether `blocks` more may be relocated at `now`. The first that may not trip the brake, and it stays on.
@@ -32,12 +30,6 @@ impl StormBrake {
             self.sum -= old;
         }
         if !self.tripped && self.sum.saturating_add(blocks) > self.limit {
-            log::warn!(
-                "{}: storm brake: more than {} blocks within {} s, nothing is relocated any more",
-                self.name,
-                self.limit,
-                WINDOW.as_secs()
-            );
             self.tripped = true;
         }
         if self.tripped {
@@ -65,7 +57,7 @@ impl StormBrake {
 
     /// Releases the brake, and counts anew.
     pub(super) fn rearm(&mut self) {
-        *self = StormBrake::new(std::mem::take(&mut self.name), self.limit);
+        *self = StormBrake::new(self.limit);
     }
 }
 
@@ -79,7 +71,7 @@ mod tests {
 
     #[test]
     fn it_trips_only_beyond_the_limit_within_the_window() {
-        let mut brake = StormBrake::new("Remap0".into(), 10);
+        let mut brake = StormBrake::new(10);
         assert!(brake.admit(at(0), 10));
         // The first ten are 60 s old now.
         assert!(brake.admit(at(60), 10));
@@ -93,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_higher_limit_lets_more_through() {
-        let mut brake = StormBrake::new("Remap0".into(), 1);
+        let mut brake = StormBrake::new(1);
         brake.set_limit(3);
         assert!(brake.admit(at(0), 3));
         assert!(!brake.admit(at(0), 1));

@@ -1,18 +1,14 @@
-//! What the committer does unasked: it makes bad copies of the metadata whole again, notes in the superblocks how far the
-//! log is committed when the set has gone quiet, and tells people what was remapped, at most once a second.
+//! What the committer does unasked: it makes bad copies of the metadata whole again, and notes in the superblocks how far the
+//! log is committed when the set has gone quiet.
 
 use std::time::Duration;
 
 use super::committer::Committer;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::table::Mapping;
-use crate::units::BaseLba;
 
 /// So long nothing may be committed before the superblocks note what is.
 const QUIET: Duration = Duration::from_secs(1);
-/// So long after a line about remapped blocks comes the next.
-const BETWEEN_LINES: Duration = Duration::from_secs(1);
 /// The first pause after an attempt to make the copies whole that failed; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
@@ -32,26 +28,13 @@ pub(super) struct Upkeep {
     note_at: Option<Duration>,
     /// Whether something was committed since that was set.
     fresh: bool,
-    line_at: Option<Duration>,
-    /// What was committed since the last line.
-    news: News,
-}
-
-/// What there is to tell.
-#[derive(Default)]
-struct News {
-    first: Option<BaseLba>,
-    remapped: u64,
-    pending: u64,
-    cleared: u64,
-    bad: u64,
 }
 
 impl Upkeep {
     /// When something is due, if anything will be.
     pub(super) fn due(&self) -> Option<Duration> {
         let retry = if self.unsound { self.retry_at } else { None };
-        [retry, self.note_at, self.line_at].into_iter().flatten().min()
+        [retry, self.note_at].into_iter().flatten().min()
     }
 
     /// Whether a commit may have its checkpoint now.
@@ -75,19 +58,9 @@ impl Upkeep {
         self.blocked_until = if any { None } else { self.retry_at };
     }
 
-    /// These changes were committed.
-    pub(super) fn changed(&mut self, changes: &[(BaseLba, Option<Mapping>)], bad: usize) {
+    /// Something was committed.
+    pub(super) fn committed(&mut self) {
         self.fresh = true;
-        let news = &mut self.news;
-        for (lba, to) in changes {
-            news.first = Some(news.first.map_or(*lba, |first| first.min(*lba)));
-            match to {
-                Some(Mapping::Spare(_) | Mapping::Lost(_)) => news.remapped += 1,
-                Some(Mapping::Pending) => news.pending += 1,
-                None => news.cleared += 1,
-            }
-        }
-        news.bad += bad as u64;
     }
 }
 
@@ -132,7 +105,6 @@ impl<D: Device, E: Env> Committer<D, E> {
         // The note may have found a superblock bad.
         self.observe();
         self.heal().await;
-        self.tell(now);
         self.observe();
         self.upkeep.unsound = !self.log.view().sound();
     }
@@ -150,32 +122,5 @@ impl<D: Device, E: Env> Committer<D, E> {
             log::debug!("{}: the copies of the metadata are still bad: {error}", self.shared.name);
             let _ = self.log.note_end().await;
         }
-        if self.log.view().sound() {
-            log::info!("{}: all copies of the metadata are whole again", self.shared.name);
-        }
-    }
-
-    /// Tells people what was remapped, unless they were told a moment ago.
-    fn tell(&mut self, now: Duration) {
-        let upkeep = &mut self.upkeep;
-        let quiet = upkeep.line_at.is_none_or(|at| at <= now);
-        if !quiet {
-            return;
-        }
-        upkeep.line_at = None;
-        let News { first, remapped, pending, cleared, bad } = std::mem::take(&mut upkeep.news);
-        if first.is_none() && bad == 0 {
-            return;
-        }
-        upkeep.line_at = Some(now + BETWEEN_LINES);
-        let counts = self.shared.state.borrow().writer.counts();
-        log::info!(
-            "{}: {remapped} blocks remapped, {pending} pending, {cleared} back on the base, {bad} spare blocks bad (lowest LBA {}); now {} remapped, {} pending, {} lost",
-            self.shared.name,
-            first.map_or_else(|| "-".into(), |lba| lba.0.to_string()),
-            counts.remapped,
-            counts.pending,
-            counts.lost,
-        );
     }
 }

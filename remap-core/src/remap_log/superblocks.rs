@@ -17,6 +17,17 @@ impl<D: Device, E: Env> Log<D, E> {
         self.write_superblocks().await
     }
 
+    /// Notes that the base has so many blocks now, more than before. Whether at least one superblock says so durably; otherwise
+    /// nothing may rest on it.
+    pub(crate) async fn note_base_blocks(&mut self, blocks: u64) -> bool {
+        let before = std::mem::replace(&mut self.superblock.base_blocks, blocks);
+        let noted = self.write_superblocks().await;
+        if !noted {
+            self.superblock.base_blocks = before;
+        }
+        noted
+    }
+
     /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.
     pub(crate) async fn close(&mut self) -> bool {
         self.superblock.in_use = !self.view().sound();

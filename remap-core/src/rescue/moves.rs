@@ -4,6 +4,7 @@
 use super::parts::Part;
 use super::{At, Errors, Failed, HostIo, Rescue};
 use crate::owner::{Owner, Refused};
+use crate::slot::SpareBlock;
 use crate::status::IoStatus;
 
 /// Blocks that a job has a thing done with, and where.
@@ -35,8 +36,8 @@ pub(crate) fn add_block(runs: &mut Vec<Run>, offset: u64, at: At) {
 pub(crate) enum NotRelocated {
     /// The owner does not.
     Refused(Refused),
-    /// No spare block could be written.
-    Failed(IoStatus),
+    /// No spare block could be written: the last that was tried, if any was.
+    Failed(Option<SpareBlock>, IoStatus),
 }
 
 impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
@@ -59,7 +60,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
         self.relocate(unmoved, &mut errors).await;
         match errors {
             Errors { refused: Some(refused), .. } => Some(NotRelocated::Refused(refused)),
-            Errors { first: Some(failed), .. } => Some(NotRelocated::Failed(failed.status)),
+            Errors { first: Some(failed), .. } => Some(NotRelocated::Failed(failed.bad_spare(), failed.status)),
             Errors { .. } => None,
         }
     }

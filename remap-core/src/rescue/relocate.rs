@@ -21,7 +21,7 @@ const REPLACED_AT_ONCE: usize = 8;
 
 impl Failed {
     /// The spare block on which it failed.
-    fn bad_spare(&self) -> Option<SpareBlock> {
+    pub(super) fn bad_spare(&self) -> Option<SpareBlock> {
         match self.part.at {
             Some(At::Spare(at)) => Some(at),
             Some(At::Base(_)) | None => None,

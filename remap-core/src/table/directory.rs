@@ -19,6 +19,7 @@ use std::ptr::NonNull;
 use super::leaf::{LEAF_BLOCKS, Leaf, LeafRef};
 use super::reclaim::Retired;
 use crate::sync::{AtomicPtr, Ordering, Watched};
+use crate::units::MAX_BASE_BLOCKS;
 
 /// Bits of a leaf's number that a node takes. Few for loom, which looks at every slot.
 pub(super) const NODE_BITS: u32 = if cfg!(loom) { 1 } else { 12 };
@@ -132,6 +133,12 @@ impl Directory {
             height += 1;
         }
         Directory { root: Slot::new(std::ptr::null_mut()), height }
+    }
+
+    /// The largest base that a directory of this height is high enough for, in blocks.
+    pub(super) fn room(&self) -> u64 {
+        let room = u128::from(LEAF_BLOCKS) << (NODE_BITS * self.height);
+        u64::try_from(room).unwrap_or(u64::MAX).min(MAX_BASE_BLOCKS)
     }
 
     #[inline]

@@ -22,6 +22,7 @@ mod loom_tests;
 mod tests;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
 
 use self::directory::Directory;
 pub(crate) use self::leaf::LEAF_BLOCKS;
@@ -132,7 +133,8 @@ pub struct Table {
     directory: Directory,
     /// Set before the first leaf is published, never cleared.
     used: AtomicBool,
-    base_blocks: u64,
+    /// Never less than before.
+    base_blocks: AtomicU64,
 }
 
 impl Table {
@@ -238,7 +240,7 @@ impl Table {
     /// Calls `f` for each block of `range` that the table holds, in ascending order, until it breaks.
     #[inline]
     pub fn visit(&self, range: Extent, mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>) -> ControlFlow<()> {
-        let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks));
+        let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks()));
         if first >= end {
             return ControlFlow::Continue(());
         }
@@ -264,7 +266,7 @@ impl Table {
     /// Calls `f` for each block that the table holds, in ascending order; the thread's other tasks go on now and then. Nobody
     /// changes the table meanwhile.
     pub(crate) async fn visit_in_steps(&self, mut f: impl FnMut(BaseLba, Mapping)) {
-        let all = Extent::new(BaseLba(0), self.base_blocks);
+        let all = Extent::new(BaseLba(0), self.base_blocks());
         self.visit_range_in_steps(all, &mut Pace::default(), &mut f).await;
     }
 
@@ -298,8 +300,16 @@ impl Table {
     }
 
     /// The size of the base that the table is for, in blocks.
+    #[inline]
     #[must_use]
     pub fn base_blocks(&self) -> u64 {
-        self.base_blocks
+        // Relaxed: nobody asks for blocks behind the end that it was not told of, which is later.
+        self.base_blocks.load(Ordering::Relaxed)
+    }
+
+    /// How large the base can become while the table is in use, in blocks.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.directory.room()
     }
 }

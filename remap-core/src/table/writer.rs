@@ -3,6 +3,7 @@
 //! It never changes anything that readers can see other than by swapping one pointer.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::directory::Directory;
 use super::leaf::{LEAF_BLOCKS, Leaf};
@@ -56,7 +57,8 @@ impl TableWriter {
     /// An empty table for a base of `base_blocks` blocks.
     #[must_use]
     pub fn new(base_blocks: u64) -> TableWriter {
-        let table = Table { directory: Directory::new(base_blocks), used: AtomicBool::new(false), base_blocks };
+        let (directory, used) = (Directory::new(base_blocks), AtomicBool::new(false));
+        let table = Table { directory, used, base_blocks: AtomicU64::new(base_blocks) };
         TableWriter { table: Arc::new(table), counts: Counts::default() }
     }
 
@@ -72,10 +74,16 @@ impl TableWriter {
         self.counts
     }
 
+    /// The base has grown to `base_blocks` blocks, which is within [`Table::room`]. To be called before anybody is told.
+    pub fn grow(&mut self, base_blocks: u64) {
+        self.table.base_blocks.fetch_max(base_blocks.min(self.table.room()), Ordering::Relaxed);
+    }
+
     /// Applies `changes`; of several for one block the last one counts, blocks behind the end of the base are left out.
     /// Readers see each run of 65,536 blocks change at once.
     pub fn publish(&mut self, mut changes: Vec<Change>) -> Retired {
-        changes.retain(|change| change.lba.0 < self.table.base_blocks);
+        let base_blocks = self.table.base_blocks();
+        changes.retain(|change| change.lba.0 < base_blocks);
         // Stable, so that the changes of one block stay in order.
         changes.sort_by_key(|change| change.lba);
         let mut retired = Retired::default();

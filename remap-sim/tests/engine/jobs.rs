@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use futures_util::future::{join, join3, select};
-use remap_core::{Begun, Device, Job, JobKind, JobOutcome, JobScope, JobState, Owner, Stopped};
+use remap_core::{Begun, Device, Events, Job, JobKind, JobOutcome, JobScope, JobState, Owner, Stopped};
 
 use super::*;
 
@@ -15,6 +15,7 @@ const EXTENTS: u64 = 4;
 /// A scope, and what its jobs have done.
 struct Scene {
     executor: Executor,
+    events: Events<Threads>,
     scope: Rc<JobScope<Threads>>,
     done: Rc<RefCell<Vec<u64>>>,
     locked: Rc<Cell<bool>>,
@@ -23,8 +24,10 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let executor = Executor::new();
-        let scope = Rc::new(JobScope::new(&Rc::new(Threads::in_order(&executor))));
-        Scene { executor, scope, done: Rc::default(), locked: Rc::default() }
+        let threads = Rc::new(Threads::in_order(&executor));
+        let events = Events::new(&threads, "Remap0");
+        let scope = Rc::new(JobScope::new(&threads, &events));
+        Scene { executor, events, scope, done: Rc::default(), locked: Rc::default() }
     }
 
     /// A job that copies extents, each under a lock, and ends between them.
@@ -171,6 +174,8 @@ fn at_every_await(act: impl Fn(&Scene, &Begun)) {
         // In its last step it may come too late.
         assert_eq!(outcome, if done.len() as u64 == EXTENTS { Ok(()) } else { Err(Stopped::Cancelled) });
         cancelled += u64::from(outcome.is_err());
+        let events = scene.events.clone();
+        scene.executor.block_on(async move { events.close().await }).unwrap();
         assert_eq!(scene.executor.tasks(), 0);
     }
 }

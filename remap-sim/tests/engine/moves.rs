@@ -137,3 +137,17 @@ fn a_move_that_is_cancelled_ends_between_windows_and_leaves_nothing_locked() {
     assert_eq!(world.write(&host, 1000, filled(4)), Ok(()));
     world.close(&host);
 }
+
+#[test]
+fn a_spare_that_cannot_be_written_is_named_with_its_block() {
+    let (world, host) = world();
+    let start = host.engine.layout().data_start.0;
+    world.spare.fail(Fault::new(Verb::Write, start..SPARE_BLOCKS, IoStatus::Other(-19)));
+    let Err(Stopped::Failed(Error::Io { what: "write", lba, .. })) = add(&world, &host, Extent::new(lba(1000), 2))
+    else {
+        panic!("it cannot be relocated")
+    };
+    let Place::Spare(first) = host.engine.table().lookup(BaseLba(10)) else { panic!() };
+    assert_eq!(lba, host.engine.layout().data(first.plus(1).unwrap()));
+    assert_eq!(host.engine.table().lookup(BaseLba(1000)), Place::Base(BaseLba(1000)));
+}

@@ -133,7 +133,7 @@ fn a_set_of_another_host_is_taken_over_only_on_request_and_its_generation_is_rai
 }
 
 /// The superblocks' size of the base.
-fn base_blocks(medium: &Medium) -> [u64; 2] {
+pub(crate) fn base_blocks(medium: &Medium) -> [u64; 2] {
     [0, SPARE_BLOCKS - 1].map(|at| match Superblock::decode(&medium.block(at)) {
         SuperblockContent::Valid(superblock) => superblock.base_blocks,
         other => panic!("{other:?}"),

@@ -1,0 +1,40 @@
+//! The base grows while the set is open. Records about blocks beyond the old end are made only when the superblocks have the
+//! new size, so that no later start finds them out of range.
+
+use super::Engine;
+use super::committer::{Committer, Request};
+use crate::device::{Device, Env};
+use crate::error::Error;
+
+impl<D: Device, E: Env> Engine<D, E> {
+    /// Follows the base, which has `blocks` blocks now: that is made durable on the spare, and blocks beyond the old end can be
+    /// remapped then. Hosts are to be told afterwards. Nothing is done for a size that is not larger.
+    ///
+    /// # Errors
+    /// [`Error::BaseOutgrown`]; [`Error::SizeNotNoted`]; [`Error::Closed`]. The old size is in force.
+    pub async fn base_has_grown(&self, blocks: u64) -> Result<(), Error> {
+        self.ask(|answer| Request::Grow { blocks, answer }).await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl<D: Device, E: Env> Committer<D, E> {
+    pub(super) async fn grow(&mut self, blocks: u64) -> Result<(), Error> {
+        if self.shared.closed.get() {
+            return Err(Error::Closed);
+        }
+        let table = &self.shared.table;
+        let (before, room) = (table.base_blocks(), table.room());
+        if blocks <= before {
+            return Ok(());
+        }
+        if blocks > room {
+            return Err(Error::BaseOutgrown { blocks, room });
+        }
+        if !self.log.note_base_blocks(blocks).await {
+            return Err(Error::SizeNotNoted);
+        }
+        self.shared.state.borrow_mut().writer.grow(blocks);
+        log::info!("{}: the base had {before} blocks and has {blocks} now", self.shared.name);
+        Ok(())
+    }
+}

@@ -6,6 +6,7 @@ It only turns arguments into parameters and prints results; the target checks th
 METHODS, at the end, has them all: a new method is an entry there. What needs more than one call is named behind its arguments.
 """
 
+import argparse
 import json
 
 import bdev_remap_import
@@ -57,6 +58,13 @@ def _print(result):
 def _number(text):
     """A number, decimal or with 0x; LBAs of error messages come in both."""
     return int(text, 0)
+
+
+def _at_least_1(text):
+    value = _number(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("%s is less than 1" % text)
+    return value
 
 
 def _argument(*flags, parameter=None, **options):
@@ -130,7 +138,7 @@ METHODS = (
                   help="""json: [{"lba": 4096, "num_blocks": 8}] or "4096+8,8200", in blocks of the bdev. badblocks: the output of badblocks -o.
                   ddrescue: its map file; what it could not read counts, what it has not tried does not. md: /sys/block/.../bad_blocks.
                   auto (default): what its first line looks like"""),
-        _argument("--block-size", type=_number, default=1024,
+        _argument("--block-size", type=_at_least_1, default=1024,
                   help="Bytes of a block of badblocks, as it was given by -b there (default: 1024, as there)"),
     ), bdev_remap_import.run),
     ("bdev_remap_remove", "Give remapped blocks back to the base, where it holds their data again", (NAME, *RANGE)),

@@ -323,6 +323,18 @@ pub enum Error {
         /// Free spare blocks.
         free: u64,
     },
+    /// A job did a part of what it was to do.
+    #[error(
+        "{why}; {added} blocks were relocated before that and stay so, {pending} could not be read and are pending"
+    )]
+    Partly {
+        /// Why not all.
+        why: Box<Error>,
+        /// Blocks that were relocated.
+        added: u64,
+        /// Blocks that could not be read.
+        pending: u64,
+    },
     /// The storm brake is on.
     #[error(
         "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
@@ -359,6 +371,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
+            Error::Partly { why, .. } => return why.errno(),
             Error::Io { .. }
             | Error::BaseIo { .. }
             | Error::CheckpointFailed

@@ -82,6 +82,10 @@ impl Process {
     /// A job may fail only for a reason.
     fn judge(&self, what: &str, range: Extent, outcome: JobOutcome) {
         self.world.note(|| format!("{what} of {range:?}: {outcome:?}"));
+        let outcome = match outcome {
+            Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
+            outcome => outcome,
+        };
         match outcome {
             Ok(()) | Err(Stopped::Cancelled) => {}
             Err(Stopped::Failed(
@@ -99,8 +103,8 @@ impl Process {
         }
     }
 
-    /// Relocates a few blocks as an operator does, by range or, where that begins at an odd block, by list; or, of many, every second one that is in its own place and can be read, in one
-    /// commit.
+    /// Relocates a few blocks as an operator does, by range or, where that begins at an odd block, by list; or, of many, every
+    /// second one that is in its own place and can be read, in one commit.
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
         match range.blocks {

@@ -128,6 +128,11 @@ fn a_list_that_is_malformed_is_named_by_file_and_line_and_nothing_is_sent() {
         assert!(!output.status.success(), "{text}: {said}");
         assert!(said.contains("list, ") && said.contains(wrong) && said.contains("nothing was sent"), "{text}: {said}");
     }
+    for size in ["0", "-512"] {
+        let output = import(&target, "1\n", false, &[&format!("--block-size={size}")]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(&format!("{size} is less than 1")), "{output:?}");
+    }
     assert_eq!(target.status("Remap0")["remapped"], 0);
     target.stop();
 }

@@ -4,14 +4,17 @@
 
 use std::cell::RefCell;
 
-use futures_util::future::join;
+use futures_util::future::{FutureExt, join};
 
 use super::Engine;
 use super::batch::Asked;
 use super::owner::Operator;
 use crate::device::{Device, Env};
+use crate::mutation::{Mutation, active};
 use crate::owner::{Committed, Move, Owner, Refused, Target};
+use crate::pace::Pace;
 use crate::slot::SpareBlock;
+use crate::table::Mapping;
 use crate::units::BaseLba;
 
 /// What is to be committed.
@@ -31,18 +34,44 @@ impl<'a, D: Device, E: Env> Gathered<'a, D, E> {
         self.pending.borrow_mut().extend(blocks);
     }
 
-    /// Commits all of it: how many blocks were relocated, and how many could not be read.
-    pub(super) async fn commit(self) -> Result<(u64, u64), Refused> {
+    /// Commits all of it: how many blocks were relocated, how many became pending as they could not be read, and whether that
+    /// is all.
+    pub(super) async fn commit(self) -> (u64, u64, Result<(), Refused>) {
         let (moves, pending) = (self.moves.take(), self.pending.take());
-        let counts = (moves.len() as u64, pending.len() as u64);
+        let engine = self.operator.0;
         let change = async |asked: Asked| match asked.blocks() {
             0 => Ok(Vec::new()),
-            _ => self.operator.0.change(asked).await,
+            _ => engine.change(asked).await,
         };
-        // Both wait in the committer's queue before it looks, and share pages.
-        let (moved, marked) = join(change(Asked::Commit(moves)), change(Asked::Pending(pending))).await;
-        moved.and(marked).map(|_| counts)
+        // Both wait in the committer's queue before it looks, and share pages unless they are long.
+        let both = join(change(Asked::Commit(moves.clone())), change(Asked::Pending(pending.clone())));
+        let (moved, marked) = if active(Mutation::ListAnsweredBeforeCommit) {
+            both.now_or_never().unwrap_or((Ok(Vec::new()), Ok(Vec::new())))
+        } else {
+            both.await
+        };
+        // Of several pages, the first ones may have become durable.
+        let became = |lba, what| engine.shared.table.mapping(lba) == Some(what);
+        let added = match moved {
+            Ok(_) => moves.len(),
+            Err(_) => count(&moves, |one| became(one.lba, Mapping::Spare(one.to))).await,
+        };
+        let left = match marked {
+            Ok(_) => pending.len(),
+            Err(_) => count(&pending, |lba| became(*lba, Mapping::Pending)).await,
+        };
+        (added as u64, left as u64, moved.and(marked).map(drop))
     }
+}
+
+/// How many of them are so. Others go on meanwhile.
+async fn count<T>(all: &[T], is_so: impl Fn(&T) -> bool) -> usize {
+    let (mut count, mut pace) = (0, Pace::default());
+    for part in all.chunks(Pace::STRIDE) {
+        count += part.iter().filter(|one| is_so(one)).count();
+        pace.step(part.len()).await;
+    }
+    count
 }
 
 impl<D: Device, E: Env> Owner for Gathered<'_, D, E> {

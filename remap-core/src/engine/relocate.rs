@@ -15,7 +15,7 @@ use super::gathered::Gathered;
 use super::moves::{blocks_of, is_among, window_blocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::jobs::{Job, Stopped};
+use crate::jobs::{Job, JobOutcome, Stopped};
 use crate::pace::Pace;
 use crate::ranges::Ranges;
 use crate::rescue::HostOp;
@@ -51,8 +51,8 @@ impl<D: Device, E: Env> Engine<D, E> {
     /// Relocates the blocks of `range` that are on the base, window by window. Those that cannot be read become pending.
     ///
     /// # Errors
-    /// [`Stopped::Cancelled`]; [`Error::NoSpare`], [`Error::Tripped`], [`Error::LogFailed`], [`Error::BaseIo`]. What was
-    /// relocated by then stays so.
+    /// [`Stopped::Cancelled`]; [`Error::NoSpare`], [`Error::Tripped`], [`Error::LogFailed`], [`Error::BaseIo`], [`Error::Io`];
+    /// [`Error::Partly`] around it if something was relocated by then: that stays so.
     pub async fn add<B: Device>(&self, base: &B, range: Extent, on: RemapOn, job: &Job) -> Result<AddReport, Stopped> {
         job.set_total(range.blocks);
         let at_once = window_blocks(&*self.device);
@@ -106,8 +106,20 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
         Relocation { engine, base, on, job, window: FIRST_WINDOW, report: AddReport::default() }
     }
 
-    /// Relocates `rest`, and locks at most `at_once` blocks of it at one time.
-    async fn run(mut self, mut rest: VecDeque<Extent>, at_once: u64) -> Result<AddReport, Stopped> {
+    /// Relocates `all`, and locks at most `at_once` blocks of it at one time.
+    async fn run(mut self, all: VecDeque<Extent>, at_once: u64) -> Result<AddReport, Stopped> {
+        let outcome = self.relocate(all, at_once).await;
+        let AddReport { added, pending, .. } = self.report;
+        match outcome {
+            Ok(()) => Ok(self.report),
+            Err(Stopped::Failed(why)) if added + pending > 0 => {
+                Err(Stopped::Failed(Error::Partly { why: Box::new(why), added, pending }))
+            }
+            Err(why) => Err(why),
+        }
+    }
+
+    async fn relocate(&mut self, mut rest: VecDeque<Extent>, at_once: u64) -> JobOutcome {
         while !rest.is_empty() {
             self.job.go_on()?;
             let mut group = VecDeque::from(take(&mut rest, at_once));
@@ -115,7 +127,7 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
             self.engine.with_range_locked(locked, self.group(&mut group)).await?;
             group.into_iter().rev().for_each(|left| rest.push_front(left));
         }
-        Ok(self.report)
+        Ok(())
     }
 
     /// Relocates blocks that are locked. What is left of `group` has to be locked anew, as hosts have waited for long.
@@ -132,9 +144,10 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
             self.window = next.clamp(1, window_blocks(&*self.engine.device));
         }
         // What was copied by then is relocated, also where the rest cannot be.
-        let (added, pending) = gathered.commit().await.map_err(Error::from)?;
+        let (added, pending, committed) = gathered.commit().await;
         self.report.added += added;
         self.report.pending += pending;
+        committed.map_err(Error::from)?;
         copied
     }
 

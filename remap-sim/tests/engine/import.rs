@@ -19,6 +19,15 @@ fn import(world: &World, host: &Vbdev, blocks: &Ranges) -> Result<AddReport, Sto
     })
 }
 
+/// Why not all of a list was relocated, of which so many blocks were.
+#[track_caller]
+fn partly<R: std::fmt::Debug>(outcome: Result<R, Stopped>, blocks: u64) -> Error {
+    match outcome {
+        Err(Stopped::Failed(Error::Partly { why, added, pending: 0 })) if added == blocks => *why,
+        other => panic!("{other:?}, not {blocks} blocks"),
+    }
+}
+
 /// Begins to import, and does not wait for it.
 fn begin(world: &World, host: &Vbdev, blocks: Ranges) -> Begun {
     let (worker, base) = (Rc::clone(&host.engine), world.base.clone());
@@ -120,13 +129,97 @@ fn what_is_not_of_the_medium_stops_it_and_what_was_copied_stays() {
     world.base.fail(Fault::new(Verb::Read, 600_000..600_001, IoStatus::Failed));
     let blocks = list((0..400).map(|index| (index * 2000, 1)));
     let failed = import(&world, &host, &blocks);
-    assert!(matches!(failed, Err(Stopped::Failed(Error::BaseIo { what: "read", .. }))), "{failed:?}");
     // The windows before.
     let copied = 8 + 16 + 32 + 64 + 128;
+    assert!(matches!(partly(failed, copied), Error::BaseIo { what: "read", .. }));
     assert_eq!(mappings(&host.engine).len() as u64, copied);
     let status = host.engine.status();
     assert_eq!(status.spare.used, copied, "nothing is left reserved");
     assert_eq!(status.jobs[0].state, JobState::Failed);
+}
+
+#[test]
+fn a_spare_that_turns_out_to_be_too_small_takes_what_it_can_and_tells_how_much() {
+    let world = World::new();
+    let host = world.open();
+    world.write(&host, 0, filled_run(0, 2000)).unwrap();
+    let (free, first) = (host.engine.status().spare.free, host.engine.layout().data_start.0);
+    // Of the last window.
+    world.spare.fail(Fault::new(Verb::Write, first + free - 10..first + free - 7, WRITE_FAULT));
+    let failed = import(&world, &host, &list((0..free).map(|index| (index * 2, 1))));
+    let said = failed.as_ref().unwrap_err().to_string();
+    assert!(said.contains(&format!("{} blocks were relocated", free - 3)), "{said}");
+    assert_eq!(partly(failed, free - 3), Error::NoSpare);
+    let again = world.after_kill();
+    let host = again.open();
+    assert_eq!(host.engine.status().remapped, free - 3);
+    assert_eq!(again.read(&host, 0, 2000), Ok(filled_run(0, 2000)));
+}
+
+#[test]
+fn a_log_that_fails_after_some_pages_makes_those_count_that_are_durable() {
+    let (world, host) = large(3000);
+    world.write(&host, 0, filled_run(0, 4000)).unwrap();
+    // The third page of eight.
+    for copy in Copy::BOTH {
+        let fault = log_fault(&host, copy, Verb::Write).with_effect(Effect::Nothing);
+        world.spare.fail(Fault { passes: 2, ..fault });
+    }
+    let failed = import(&world, &host, &list((0..2000).map(|index| (index * 2, 1))));
+    let remapped = host.engine.status().remapped;
+    assert!(remapped > 0 && remapped < 2000, "{remapped} blocks");
+    assert_eq!(partly(failed, remapped), Error::LogFailed);
+    let again = world.after_kill();
+    let host = again.open();
+    assert_eq!(host.engine.status().remapped, remapped);
+    assert_eq!(again.read(&host, 0, 4000), Ok(filled_run(0, 4000)));
+}
+
+#[test]
+fn a_storm_in_the_middle_stops_it_and_what_was_copied_stays() {
+    let (world, _) = large(3000);
+    let host = world.open_with(OpenParams { storm_limit: 4, ..params() }).unwrap();
+    world.write(&host, 0, filled_run(0, 600)).unwrap();
+    world.base.set_timing(&Random::new(0), 10_000);
+    let begun = begin(&world, &host, list((0..300).map(|index| (index * 2, 1))));
+    world.executor.run_for(Duration::from_millis(100));
+    world.base.fail(Fault::new(Verb::Write, 1000..1010, WRITE_FAULT));
+    assert_eq!(world.write(&host, 1000, filled_run(0, 10)), Err(WRITE_FAULT));
+    let outcome = world.executor.block_on(async move { begun.join().await }).unwrap();
+    let remapped = host.engine.status().remapped;
+    assert_eq!(partly(outcome, remapped), Error::Tripped);
+    assert_eq!(host.engine.status().spare.used, remapped, "nothing is left reserved");
+    assert_eq!(world.read(&host, 0, 600), Ok(filled_run(0, 600)));
+}
+
+#[test]
+fn a_set_that_is_closed_in_the_middle_keeps_what_was_copied() {
+    let (world, host) = large(3000);
+    world.write(&host, 0, filled_run(0, 900)).unwrap();
+    world.base.set_timing(&Random::new(0), 10_000);
+    let begun = begin(&world, &host, list((0..300).map(|index| (index * 3, 1))));
+    world.executor.run_for(Duration::from_millis(100));
+    world.close(&host);
+    let outcome = world.executor.block_on(async move { begun.join().await }).unwrap();
+    assert_eq!(outcome, Err(Stopped::Cancelled));
+    let remapped = host.engine.status().remapped;
+    assert!(remapped > 0 && remapped < 300, "{remapped} blocks");
+    let again = world.after_kill();
+    let host = again.open();
+    assert_eq!(host.engine.status().remapped, remapped);
+    assert_eq!(again.read(&host, 0, 900), Ok(filled_run(0, 900)));
+}
+
+#[test]
+fn what_was_answered_survives_a_power_cut_at_that_moment() {
+    let (world, host) = large(3000);
+    world.write(&host, 0, filled_run(0, 900)).unwrap();
+    let begun = begin(&world, &host, list((0..300).map(|index| (index * 3, 1))));
+    world.executor.block_on(async move { begun.join().await }).unwrap().unwrap();
+    let again = world.after_crash(world.spare.durable());
+    let host = again.open();
+    assert_eq!(host.engine.status().remapped, 300);
+    assert_eq!(again.read(&host, 0, 900), Ok(filled_run(0, 900)));
 }
 
 #[test]
@@ -218,7 +311,7 @@ fn cut_short(polls: u64) -> (World, bool) {
 #[test]
 fn a_power_cut_in_the_middle_of_a_list_loses_nothing() {
     let mut some = [0, 0];
-    for polls in (0..).step_by(40) {
+    for polls in (0..).step_by(15) {
         let (world, ended) = cut_short(polls);
         for seed in 0..3 {
             let random = Random::new(polls + seed);

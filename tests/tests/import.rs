@@ -72,7 +72,8 @@ const MAP: &str = "\
 #[test]
 fn lists_of_all_formats_are_taken_over_whole_blocks_at_least() {
     let listing = r#"{ "extents": [{ "lba": 9, "num_blocks": 2, "spare_lba": 77, "state": "remapped" }, { "lba": 4, "num_blocks": 1 }] }"#;
-    let lists: [(&str, &[&str], &[(u64, u64)], &[(u64, u64)]); 8] = [
+    type Runs<'a> = &'a [(u64, u64)];
+    let lists: [(&str, &[&str], Runs<'_>, Runs<'_>); 8] = [
         ("5\n3\n8\n\n8\n", &[], &[(0, 3)], &[(6, 2), (10, 2), (16, 2)]),
         ("2\n10\n", &["--format", "badblocks", "--block-size", "4096"], &[(2, 1), (10, 1)], &[(16, 8), (80, 8)]),
         ("7 2\n100 1\n", &[], &[(0, 2), (12, 1)], &[(7, 2), (100, 1)]),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use remap_core::{Extent, FormatPolicy, Passed};
+use remap_core::{FormatPolicy, Passed, Ranges};
 use serde_json::{Value, json};
 use spdk::{Bdev, Errno, Incoming, IoKind, MemoryDomain, Module, WeakBdev};
 
@@ -103,12 +103,12 @@ unsafe impl Readers for WeakBdev<Remap> {
         .boxed_local()
     }
 
-    fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()> {
+    fn close(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()> {
         async move {
             if let Some(bdev) = self.upgrade() {
-                bdev.close(range);
+                bdev.close(blocks.clone());
                 let close = move |channel: &Channel| {
-                    channel.gate.close(range);
+                    channel.gate.close(blocks.clone());
                     drained(channel)
                 };
                 bdev.visit_channels(close).await;
@@ -117,12 +117,12 @@ unsafe impl Readers for WeakBdev<Remap> {
         .boxed_local()
     }
 
-    fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()> {
+    fn open(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()> {
         async move {
             if let Some(bdev) = self.upgrade() {
-                bdev.open(range);
+                bdev.open(&blocks);
                 let open = move |channel: &Channel| {
-                    channel.gate.open(range);
+                    channel.gate.open(&blocks);
                     ready(())
                 };
                 bdev.visit_channels(open).await;

@@ -2,7 +2,9 @@
 
 use std::{ffi::CStr, rc::Rc, time::Instant};
 
-use remap_core::{AddReport, BaseLba, Epoch, FormatPolicy, ListedExtent, RemapOn, RemoveReport, RestoreReport};
+use remap_core::{
+    AddReport, BaseLba, Epoch, ExtentList, FormatPolicy, ListedExtent, RemapOn, RemoveReport, RestoreReport,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spdk::{
@@ -40,6 +42,7 @@ pub fn register() {
     rpc::register::<Save>();
     rpc::register::<Restore>();
     rpc::register::<Add>();
+    rpc::register::<Import>();
     rpc::register::<Remove>();
     rpc::register::<Scrub>();
     rpc::register::<SetOptions>();
@@ -271,6 +274,25 @@ impl Method for Add {
 
     async fn call(params: RangeParams) -> Result<AddReport, Error> {
         moves::add(&params.name, params.lba, params.num_blocks).await
+    }
+}
+
+struct Import;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportParams {
+    name: String,
+    extents: ExtentList,
+}
+
+impl Method for Import {
+    const NAME: &'static CStr = c"bdev_remap_import";
+    type Params = ImportParams;
+    type Reply = AddReport;
+
+    async fn call(params: ImportParams) -> Result<AddReport, Error> {
+        moves::import(&params.name, params.extents).await
     }
 }
 

@@ -313,6 +313,28 @@ pub enum Error {
         "no spare block is left; what was not relocated yet stays where it is; give a larger spare, or remove blocks that the base takes back"
     )]
     NoSpare,
+    /// The spare has fewer free blocks than a list needs.
+    #[error(
+        "the list needs {needed} spare blocks, {free} are free; nothing was relocated; give a larger spare, or a shorter list"
+    )]
+    NotEnoughSpare {
+        /// Blocks of the list that are on the base.
+        needed: u64,
+        /// Free spare blocks.
+        free: u64,
+    },
+    /// A job did a part of what it was to do.
+    #[error(
+        "{why}; {added} blocks were relocated before that and stay so, {pending} could not be read and are pending"
+    )]
+    Partly {
+        /// Why not all.
+        why: Box<Error>,
+        /// Blocks that were relocated.
+        added: u64,
+        /// Blocks that could not be read.
+        pending: u64,
+    },
     /// The storm brake is on.
     #[error(
         "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
@@ -357,6 +379,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
+            Error::Partly { why, .. } => return why.errno(),
             Error::Io { .. }
             | Error::BaseIo { .. }
             | Error::CheckpointFailed
@@ -364,7 +387,10 @@ impl Error {
             | Error::SizeNotNoted
             | Error::TooManyUnreadable { .. } => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
-            Error::TooSmall { .. } | Error::CheckpointTooLarge { .. } | Error::NoSpare => libc::ENOSPC,
+            Error::TooSmall { .. }
+            | Error::CheckpointTooLarge { .. }
+            | Error::NoSpare
+            | Error::NotEnoughSpare { .. } => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }

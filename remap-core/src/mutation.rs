@@ -84,6 +84,8 @@ mutations! {
     GateLeftOpen,
     /// Blocks are moved while writes of them are under way.
     GateNotDrained,
+    /// A list of blocks counts as relocated, and is open to writes, before that is durable.
+    ListAnsweredBeforeCommit,
     /// A spare block that failed a write is given to others.
     BadReservationReleased,
     /// A scrub copies pending blocks while hosts write them.

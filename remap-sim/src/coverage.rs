@@ -44,6 +44,7 @@ pub const KINDS: &[&str] = &[
     "damage: unreadable",
     "damage: unreadable for a while",
     "damage: zeroed",
+    "event: a list taken over",
     "event: abort",
     "event: aborted",
     "event: an older spare came up",

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use remap_core::format::ScrubPosition;
 use remap_core::{
-    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Stopped, Target,
+    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, Stopped, Target,
 };
 
 use super::hosts::Process;
@@ -50,6 +50,24 @@ impl Process {
         self.judge("add", range, outcome.await);
         if added.get() > 0 {
             self.world.count("event: relocated by an operator");
+        }
+    }
+
+    /// Takes over a list: every second block of the range, the last one twice.
+    async fn import_list(&self, range: Extent) {
+        let (engine, base, on) = (Rc::clone(&self.vbdev.engine), self.vbdev.base.clone(), self.vbdev.remap_on);
+        let listed = (range.lba.0..range.end().0).step_by(2).chain([range.end().0 - 1]);
+        let blocks = Ranges::new(listed.map(|lba| Extent::new(BaseLba(lba), 1)).collect());
+        let added = Rc::new(Cell::new(0));
+        let told = Rc::clone(&added);
+        let outcome = self.job(JobKind::Import, move |job| async move {
+            let report = engine.import(&base, &blocks, on, &job).await?;
+            told.set(report.added);
+            Ok(())
+        });
+        self.judge("import", range, outcome.await);
+        if added.get() > 0 {
+            self.world.count("event: a list taken over");
         }
     }
 
@@ -103,12 +121,17 @@ impl Process {
     /// A job may fail only for a reason.
     fn judge(&self, what: &str, range: Extent, outcome: JobOutcome) {
         self.world.note(|| format!("{what} of {range:?}: {outcome:?}"));
+        let outcome = match outcome {
+            Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
+            outcome => outcome,
+        };
         match outcome {
             Ok(()) | Err(Stopped::Cancelled) => {}
             Err(Stopped::Failed(
                 Error::JobRuns { .. }
                 | Error::BaseIo { .. }
                 | Error::NoSpare
+                | Error::NotEnoughSpare { .. }
                 | Error::Tripped
                 | Error::Closed
                 | Error::TooManyUnreadable { .. },
@@ -120,11 +143,12 @@ impl Process {
         }
     }
 
-    /// Relocates a few blocks as an operator does, or, of many, every second one that is in its own place and can be read, in one
-    /// commit.
+    /// Relocates a few blocks as an operator does, by range or, where that begins at an odd block, by list; or, of many, every
+    /// second one that is in its own place and can be read, in one commit.
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
         match range.blocks {
+            0..=FEW if range.lba.0 % 2 == 1 => self.import_list(range).await,
             0..=FEW => self.add(range).await,
             _ => self.vbdev.engine.with_range_locked(range, self.relocate(range)).await,
         }

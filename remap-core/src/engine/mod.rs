@@ -13,12 +13,14 @@ mod admin;
 mod batch;
 mod check;
 mod committer;
+mod gathered;
 mod growth;
 mod inspect;
 mod moves;
 mod open;
 mod owner;
 mod range_lock;
+mod relocate;
 mod report;
 mod scrub;
 mod storm;
@@ -33,7 +35,8 @@ use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
-pub use self::moves::{AddReport, RemoveReport};
+pub use self::moves::RemoveReport;
+pub use self::relocate::AddReport;
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
@@ -56,12 +59,16 @@ use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::slot::{Slot, SpareBlock};
 use crate::spare::Spare;
-use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
+use crate::table::{Change, LEAF_BLOCKS, Mapping, Retired, Table, TableWriter, reclaim};
 use crate::tasks::Tasks;
 use crate::units::BaseLba;
 
 /// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
 const PUBLISHED_AT_ONCE: usize = 8192;
+/// So many entries of a leaf are copied in the time of one step of other work.
+const COPIED_AS_ONE: usize = 64;
+/// A change takes as long as copying so many entries.
+const CHANGED_AS: usize = 8;
 
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
@@ -235,9 +242,25 @@ impl<E: Env> Shared<E> {
         self.publish(part);
     }
 
+    /// Publishes the changes of a log page. They may be in many leaves, each of which is copied: others go on between large ones.
+    async fn publish_page(&self, mut changes: Vec<Change>) {
+        // Stable, as the last change of a block counts.
+        changes.sort_by_key(|change| change.lba);
+        let (mut retired, mut pace) = (Retired::default(), Pace::default());
+        for leaf in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
+            pace.step((self.table.leaf_entries(leaf[0].lba) + leaf.len() * CHANGED_AS) / COPIED_AS_ONE).await;
+            retired.merge(self.state.borrow_mut().writer.publish(leaf.to_vec()));
+        }
+        self.reclaim(retired);
+    }
+
     /// Changes the table, and frees what that takes out of it when nobody can look at it any more.
     fn publish(&self, changes: Vec<Change>) {
         let retired = self.state.borrow_mut().writer.publish(changes);
+        self.reclaim(retired);
+    }
+
+    fn reclaim(&self, retired: Retired) {
         if !retired.is_empty() {
             self.tasks.spawn(reclaim(Rc::clone(&self.env), retired));
         }

@@ -17,7 +17,7 @@ use futures_util::future::select;
 use super::Engine;
 use super::check::{Checked, Part};
 use super::committer::{Committer, Request};
-use super::moves::is_among;
+use super::moves::{Hand, blocks_of, is_among};
 use super::owner::Operator;
 use super::storm::Recent;
 use crate::device::{Device, Env};
@@ -27,6 +27,7 @@ use crate::gate::Passed;
 use crate::jobs::{Begun, Job, JobKind, JobOutcome, ScrubCounts, Stopped};
 use crate::mutation::{Mutation, active};
 use crate::owner::Owner;
+use crate::ranges::Ranges;
 use crate::rescue::HostOp;
 use crate::rescue::moves::{Missed, Run, add_block};
 use crate::route::At;
@@ -224,12 +225,12 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
             .filter(pending)
             .filter(|offset| !is_among(&missed, *offset) || active(Mutation::ScrubKeepsFailedReads))
             .collect();
-        if let (Some(first), Some(last)) = (readable.first(), readable.last()) {
-            let range = Extent::new(window.lba.plus(*first), last - first + 1);
+        if !readable.is_empty() {
+            let locked = readable.iter().map(|offset| Extent::new(window.lba.plus(*offset), 1)).collect();
             let rescue = self.rescue(window, readable);
             match active(Mutation::ScrubWithoutLock) {
                 true => rescue.await?,
-                false => engine.with_range_locked(range, rescue).await?,
+                false => engine.with_range_locked(Ranges::new(locked), rescue).await?,
             }
         }
         Ok(())
@@ -256,7 +257,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         let engine = self.engine;
         let mut patience = Patience::new(&*engine.shared.env, |_| true);
         loop {
-            let hand = engine.hand(self.base, window, self.job);
+            let hand = self.hand(window);
             let missed = engine.moving(&hand.io(HostOp::Read), &Operator(engine), self.on).do_runs(runs).await;
             self.job.go_on()?;
             let Some(other) = missed.iter().find(|missed| !missed.status.is_media_error(self.on)) else {
@@ -302,21 +303,29 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
                 add_block(&mut runs, offset, At::Base(lba));
             }
         }
-        let hand = engine.hand(self.base, window, self.job);
+        let hand = self.hand(window);
         // What fails this time stays pending.
         let mut missed = engine.moving(&hand.io(HostOp::Read), &Operator(engine), self.on).do_runs(&runs).await;
         if active(Mutation::ScrubKeepsFailedReads) {
             missed.clear();
         }
         self.job.go_on()?;
-        let (rescued, failure) = engine.relocate_read(&hand, &runs, &missed, self.on).await;
-        self.counts.rescued += rescued;
+        let read = blocks_of(&runs).filter(|offset| !is_among(&missed, *offset));
+        let failure = engine.moving(&hand.io(HostOp::Write), &Operator(engine), self.on).relocate_blocks(read).await;
+        let on_spare = |offset: &u64| matches!(engine.shared.table.lookup(hand.block(*offset)), Place::Spare(_));
+        self.counts.rescued += blocks_of(&runs).filter(on_spare).count() as u64;
         self.job.go_on()?;
-        match failure {
+        match failure.map(|why| engine.not_relocated(why)) {
             // They are no worse than before, and there is more to be found.
             None | Some(Error::NoSpare | Error::Io { .. }) => Ok(()),
             Some(error) => Err(error.into()),
         }
+    }
+
+    /// Room for the data of a window.
+    fn hand(&self, window: Extent) -> Hand<'_, B, D> {
+        let blocks = (window.lba.0..window.end().0).map(BaseLba).collect();
+        self.engine.hand(self.base, blocks, self.job)
     }
 }
 

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod golden;
 mod growth;
+mod import;
 mod jobs;
 mod moves;
 mod open;

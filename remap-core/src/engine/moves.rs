@@ -103,12 +103,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         // What fails in any way, at any step, is kept.
         let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
         kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let flushed = base.flush().await;
         flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
         let copy = self.hand(base, blocks, job);
         let written = without(&here, &kept);
         kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let size = hand.block_size;
         let same = |offset: u64| {

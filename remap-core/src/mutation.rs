@@ -88,6 +88,10 @@ mutations! {
     ListAnsweredBeforeCommit,
     /// A spare block that failed a write is given to others.
     BadReservationReleased,
+    /// A scrub copies pending blocks while hosts write them.
+    ScrubWithoutLock,
+    /// A scrub takes pending blocks for rescued that it could not read.
+    ScrubKeepsFailedReads,
     /// A write of a pending block goes to the base.
     WritePendingToBase,
     /// An I/O of several blocks goes where its first block lives.

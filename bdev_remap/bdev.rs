@@ -4,10 +4,11 @@ use std::{
     future::{Future, ready},
     num::NonZeroU8,
     rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use remap_core::{Extent, FormatPolicy};
+use remap_core::{FormatPolicy, Passed, Ranges};
 use serde_json::{Value, json};
 use spdk::{Bdev, Errno, Incoming, IoKind, MemoryDomain, Module, WeakBdev};
 
@@ -102,12 +103,12 @@ unsafe impl Readers for WeakBdev<Remap> {
         .boxed_local()
     }
 
-    fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()> {
+    fn close(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()> {
         async move {
             if let Some(bdev) = self.upgrade() {
-                bdev.close(range);
+                bdev.close(blocks.clone());
                 let close = move |channel: &Channel| {
-                    channel.gate.close(range);
+                    channel.gate.close(blocks.clone());
                     drained(channel)
                 };
                 bdev.visit_channels(close).await;
@@ -116,16 +117,33 @@ unsafe impl Readers for WeakBdev<Remap> {
         .boxed_local()
     }
 
-    fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()> {
+    fn open(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()> {
         async move {
             if let Some(bdev) = self.upgrade() {
-                bdev.open(range);
+                bdev.open(&blocks);
                 let open = move |channel: &Channel| {
-                    channel.gate.open(range);
+                    channel.gate.open(&blocks);
                     ready(())
                 };
                 bdev.visit_channels(open).await;
             }
+        }
+        .boxed_local()
+    }
+
+    fn passed(&self) -> LocalBoxFuture<'_, Passed> {
+        async {
+            let all = Arc::new(Mutex::new(Passed::default()));
+            if let Some(bdev) = self.upgrade() {
+                let sum = Arc::clone(&all);
+                let add = move |channel: &Channel| {
+                    let sum = &mut *sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    *sum = sum.and(channel.gate.passed());
+                    ready(())
+                };
+                bdev.visit_channels(add).await;
+            }
+            *all.lock().unwrap_or_else(PoisonError::into_inner)
         }
         .boxed_local()
     }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use remap_core::{Extent, Gate, PerSlot, Slot};
+use remap_core::{Gate, PerSlot, Ranges, Slot};
 use spdk::{Desc, Endpoint, Errno, IoId};
 
 use crate::held::Holder;
@@ -28,7 +28,7 @@ impl Channel {
     pub fn new(
         base: &Desc,
         spares: &PerSlot<Option<Desc>>,
-        closed: Vec<Extent>,
+        closed: Vec<Ranges>,
         resetting: &Arc<AtomicBool>,
     ) -> Result<Channel, Errno> {
         let mut endpoints = PerSlot::default();

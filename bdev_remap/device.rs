@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use remap_core::{Abilities, At, Counters, Extent, PerSlot, RemapOn, Table, Takes};
+use remap_core::{Abilities, At, Counters, PerSlot, Ranges, RemapOn, Table, Takes};
 use serde_json::{Value, json};
 use spdk::{Desc, Endpoint, Errno, IoKind, MemoryDomain, thread::Bound};
 
@@ -39,7 +39,7 @@ pub struct Remap {
     /// The engine and the spare, on the owner thread.
     owned: Bound<Owned>,
     /// Blocks that hosts may not change now; new channels learn it from here.
-    closed: Mutex<Vec<Extent>>,
+    closed: Mutex<Vec<Ranges>>,
     /// Given up in destruct.
     below: Mutex<Option<Below>>,
     end: Mutex<End>,
@@ -176,14 +176,14 @@ impl Remap {
         Channel::new(base, spares, lock(&self.closed).clone(), &self.resetting)
     }
 
-    /// From now on the gates of new channels are closed for `range`, too.
-    pub fn close(&self, range: Extent) {
-        lock(&self.closed).push(range);
+    /// From now on the gates of new channels are closed for `blocks`, too.
+    pub fn close(&self, blocks: Ranges) {
+        lock(&self.closed).push(blocks);
     }
 
     /// Ends a [`Remap::close`].
-    pub fn open(&self, range: Extent) {
-        lock(&self.closed).retain(|closed| *closed != range);
+    pub fn open(&self, blocks: &Ranges) {
+        lock(&self.closed).retain(|closed| closed != blocks);
     }
 
     /// Those that all devices take: what comes in one is passed on as it is.

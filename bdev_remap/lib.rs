@@ -13,6 +13,7 @@
 //! growth      the base grows, and the Remap bdev with it
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
+//! scrub       all blocks and all metadata are read
 //! waiting     what stands between a set and its coming online
 //! members     base and spare: open, claim, identify
 //! registry    all sets, and what becomes of them
@@ -59,6 +60,7 @@ mod rescue;
 mod restore;
 mod rpc;
 mod runtime;
+mod scrub;
 mod set;
 mod status;
 mod waiting;

@@ -2,7 +2,9 @@
 
 use std::{ffi::CStr, rc::Rc, time::Instant};
 
-use remap_core::{AddReport, BaseLba, Epoch, FormatPolicy, ListedExtent, RemapOn, RemoveReport, RestoreReport};
+use remap_core::{
+    AddReport, BaseLba, Epoch, ExtentList, FormatPolicy, ListedExtent, RemapOn, RemoveReport, RestoreReport,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spdk::{
@@ -20,6 +22,7 @@ use crate::{
     owner::RemapEngine,
     registry,
     restore::restore,
+    scrub,
     set::Identity,
     status::to_rpc,
     waiting,
@@ -39,7 +42,9 @@ pub fn register() {
     rpc::register::<Save>();
     rpc::register::<Restore>();
     rpc::register::<Add>();
+    rpc::register::<Import>();
     rpc::register::<Remove>();
+    rpc::register::<Scrub>();
     rpc::register::<SetOptions>();
     rpc::register::<Expect>();
     rpc::register::<Forget>();
@@ -272,6 +277,25 @@ impl Method for Add {
     }
 }
 
+struct Import;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportParams {
+    name: String,
+    extents: ExtentList,
+}
+
+impl Method for Import {
+    const NAME: &'static CStr = c"bdev_remap_import";
+    type Params = ImportParams;
+    type Reply = AddReport;
+
+    async fn call(params: ImportParams) -> Result<AddReport, Error> {
+        moves::import(&params.name, params.extents).await
+    }
+}
+
 struct Remove;
 
 impl Method for Remove {
@@ -281,6 +305,39 @@ impl Method for Remove {
 
     async fn call(params: RangeParams) -> Result<RemoveReport, Error> {
         moves::remove(&params.name, params.lba, params.num_blocks).await
+    }
+}
+
+struct Scrub;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScrubParams {
+    name: String,
+    lba: Option<u64>,
+    num_blocks: Option<u64>,
+    max_mbps: Option<u32>,
+    #[serde(default)]
+    cancel: bool,
+}
+
+impl Method for Scrub {
+    const NAME: &'static CStr = c"bdev_remap_scrub";
+    type Params = ScrubParams;
+    type Reply = bool;
+
+    async fn call(params: ScrubParams) -> Result<bool, Error> {
+        let ScrubParams { name, lba, num_blocks, max_mbps, cancel } = params;
+        if max_mbps == Some(0) {
+            return Err(Error::invalid("max_mbps", "must be at least 1"));
+        }
+        if !cancel {
+            return scrub::start(&name, &scrub::Range { lba, blocks: num_blocks }, max_mbps).map(|()| true);
+        }
+        if lba.is_some() || num_blocks.is_some() || max_mbps.is_some() {
+            return Err(Error::invalid("cancel", "goes with name alone"));
+        }
+        scrub::cancel(&name).map(|()| true)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
-use remap_core::{Env, Event, Extent};
+use remap_core::{Env, Event, Passed, Ranges};
 use spdk::thread;
 
 use crate::events;
@@ -24,9 +24,11 @@ pub unsafe trait Readers {
     /// See [`Env::drain`].
     fn drain(&self) -> LocalBoxFuture<'_, ()>;
     /// See [`Env::close`].
-    fn close(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
+    fn close(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()>;
     /// See [`Env::open`].
-    fn open(&self, range: Extent) -> LocalBoxFuture<'_, ()>;
+    fn open(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()>;
+    /// See [`Env::passed`].
+    fn passed(&self) -> LocalBoxFuture<'_, Passed>;
 }
 
 /// The services of SPDK's threads for one engine. Clones are the same.
@@ -72,15 +74,22 @@ unsafe impl Env for Threads {
         }
     }
 
-    async fn close(&self, range: Extent) {
+    async fn close(&self, blocks: Ranges) {
         if let Some(readers) = self.readers.get() {
-            readers.close(range).await;
+            readers.close(blocks).await;
         }
     }
 
-    async fn open(&self, range: Extent) {
+    async fn open(&self, blocks: Ranges) {
         if let Some(readers) = self.readers.get() {
-            readers.open(range).await;
+            readers.open(blocks).await;
+        }
+    }
+
+    async fn passed(&self) -> Passed {
+        match self.readers.get() {
+            Some(readers) => readers.passed().await,
+            None => Passed::default(),
         }
     }
 

@@ -3,10 +3,14 @@
     PYTHONPATH=rpc rpc.py --plugin bdev_remap_rpc bdev_remap_status --table
 
 It only turns arguments into parameters and prints results; the target checks them. docs/rpc.md describes every method.
-METHODS, at the end, has them all: a new method is an entry there.
+METHODS, at the end, has them all: a new method is an entry there. What needs more than one call is named behind its arguments.
 """
 
+import argparse
 import json
+
+import bdev_remap_import
+from bdev_remap_lists import FORMATS
 
 STATUS_COLUMNS = (
     ("NAME", "name"),
@@ -54,6 +58,13 @@ def _print(result):
 def _number(text):
     """A number, decimal or with 0x; LBAs of error messages come in both."""
     return int(text, 0)
+
+
+def _at_least_1(text):
+    value = _number(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("%s is less than 1" % text)
+    return value
 
 
 def _argument(*flags, parameter=None, **options):
@@ -120,7 +131,24 @@ METHODS = (
     )),
     ("bdev_remap_add", "Relocate blocks before they fail, with their data; those that cannot be read become pending",
      (NAME, *RANGE)),
+    ("bdev_remap_import", "Relocate the bad blocks of a list, as badblocks, ddrescue or Linux md write it", (
+        NAME,
+        _argument("file", help="The list; - reads it from stdin"),
+        _argument("--format", choices=FORMATS, default="auto",
+                  help="""json: [{"lba": 4096, "num_blocks": 8}] or "4096+8,8200", in blocks of the bdev. badblocks: the output of badblocks -o.
+                  ddrescue: its map file; what it could not read counts, what it has not tried does not. md: /sys/block/.../bad_blocks.
+                  auto (default): what its first line looks like"""),
+        _argument("--block-size", type=_at_least_1, default=1024,
+                  help="Bytes of a block of badblocks, as it was given by -b there (default: 1024, as there)"),
+    ), bdev_remap_import.run),
     ("bdev_remap_remove", "Give remapped blocks back to the base, where it holds their data again", (NAME, *RANGE)),
+    ("bdev_remap_scrub", "Read base, spare and metadata in the background; bdev_remap_status shows what is found", (
+        NAME,
+        _argument("-l", "--lba", type=_number, help="First LBA (block) that is read (default: 0)"),
+        _argument("-b", "--num-blocks", type=_number, help="Number of blocks (default: all that follow)"),
+        _argument("-m", "--max-mbps", type=_number, help="Rate at most, in 10^6 bytes a second (default: 50)"),
+        _switch("--cancel", help="End the scrub that runs"),
+    )),
     ("bdev_remap_set_options", "Change options of a Remap bdev; prints those in force", (
         NAME,
         _argument("--remap-on", choices=["media", "any"], help="Errors that count as bad blocks"),
@@ -188,19 +216,20 @@ def _add_arguments(parser, arguments):
     return names
 
 
-def _add_method(subparsers, method, about, arguments):
+def _add_method(subparsers, method, about, arguments, run=None):
     parser = subparsers.add_parser(method, help=about)
     # What prints the result is no parameter.
     names = [(dest, parameter) for dest, parameter in _add_arguments(parser, arguments) if dest != "show"]
 
     def call(args):
         values = ((parameter, getattr(args, dest)) for dest, parameter in names)
-        args.show(args.client.call(method, {parameter: value for parameter, value in values if value is not None}))
+        return args.client.call(method, {parameter: value for parameter, value in values if value is not None})
 
-    parser.set_defaults(func=call, show=_print)
+    run = run or call
+    parser.set_defaults(func=lambda args: args.show(run(args)), show=_print)
 
 
 def spdk_rpc_plugin_initialize(subparsers):
     """Called by rpc.py with its parser of methods."""
-    for method, about, arguments in METHODS:
-        _add_method(subparsers, method, about, arguments)
+    for method in METHODS:
+        _add_method(subparsers, *method)

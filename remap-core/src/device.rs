@@ -8,8 +8,9 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::Gate;
 use crate::events::Event;
+use crate::gate::Passed;
+use crate::ranges::Ranges;
 use crate::status::IoStatus;
-use crate::units::Extent;
 
 /// Size and nature of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +72,15 @@ pub unsafe trait Env: 'static {
     /// must not keep the owner from what rescues ask it for.
     fn drain(&self) -> impl Future<Output = ()>;
 
-    /// Lets no I/O come in that changes blocks of `range` ([`Gate::close`] on every channel, also on those that are made
+    /// Lets no I/O come in that changes any of `blocks` ([`Gate::close`] on every channel, also on those that are made
     /// meanwhile), and waits as [`Env::drain`] does.
-    fn close(&self, range: Extent) -> impl Future<Output = ()>;
+    fn close(&self, blocks: Ranges) -> impl Future<Output = ()>;
 
-    /// Ends a [`Env::close`] of the same range.
-    fn open(&self, range: Extent) -> impl Future<Output = ()>;
+    /// Ends a [`Env::close`] of the same blocks.
+    fn open(&self, blocks: Ranges) -> impl Future<Output = ()>;
+
+    /// How much I/O of hosts has passed so far ([`Gate::passed`], of all channels that there are).
+    fn passed(&self) -> impl Future<Output = Passed>;
 
     /// Tells whoever watches the set what has happened to it. Must not call back into the engine.
     fn tell(&self, event: &Event);

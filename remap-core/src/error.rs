@@ -352,11 +352,41 @@ pub enum Error {
         "no spare block is left; what was not relocated yet stays where it is; give a larger spare, or remove blocks that the base takes back"
     )]
     NoSpare,
+    /// The spare has fewer free blocks than a list needs.
+    #[error(
+        "the list needs {needed} spare blocks, {free} are free; nothing was relocated; give a larger spare, or a shorter list"
+    )]
+    NotEnoughSpare {
+        /// Blocks of the list that are on the base.
+        needed: u64,
+        /// Free spare blocks.
+        free: u64,
+    },
+    /// A job did a part of what it was to do.
+    #[error(
+        "{why}; {added} blocks were relocated before that and stay so, {pending} could not be read and are pending"
+    )]
+    Partly {
+        /// Why not all.
+        why: Box<Error>,
+        /// Blocks that were relocated.
+        added: u64,
+        /// Blocks that could not be read.
+        pending: u64,
+    },
     /// The storm brake is on.
     #[error(
         "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
     )]
     Tripped,
+    /// The base fails as a whole.
+    #[error(
+        "more than {limit} blocks could not be read within 60 s; those found before are pending, nothing else was changed; find out what the base suffers from, then scrub again"
+    )]
+    TooManyUnreadable {
+        /// The storm limit.
+        limit: u64,
+    },
     /// The log cannot be written.
     #[error(
         "the remap log cannot be written on any copy; what was not moved yet stays where it is; check the spare bdev, or migrate to another spare"
@@ -388,18 +418,21 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         -match self {
+            Error::Partly { why, .. } => return why.errno(),
             Error::Io { .. }
             | Error::BaseIo { .. }
             | Error::MigrationIo { .. }
             | Error::CheckpointFailed
             | Error::LogFailed
-            | Error::SizeNotNoted => libc::EIO,
+            | Error::SizeNotNoted
+            | Error::TooManyUnreadable { .. } => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
             Error::TooSmall { .. }
             | Error::CheckpointTooLarge { .. }
             | Error::NoSpare
             | Error::NewSpareFull
-            | Error::SpareTooSmall { .. } => libc::ENOSPC,
+            | Error::SpareTooSmall { .. }
+            | Error::NotEnoughSpare { .. } => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
             | Error::NameLength { .. }

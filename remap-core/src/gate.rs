@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::mutation::{Mutation, active};
+use crate::ranges::Ranges;
 use crate::tasks::Waiters;
 use crate::units::Extent;
 
@@ -28,14 +29,40 @@ impl Side {
     }
 }
 
+/// How much I/O has passed through gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// So many have come in.
+    pub came: u64,
+    /// So many of those have left.
+    pub left: u64,
+}
+
+impl Passed {
+    /// Through either.
+    #[must_use]
+    pub fn and(self, other: Passed) -> Passed {
+        Passed { came: self.came + other.came, left: self.left + other.left }
+    }
+
+    /// Whether any was inside at some time since it was as `before`.
+    #[must_use]
+    pub fn any_since(self, before: Passed) -> bool {
+        self.came != before.came || self.came != self.left
+    }
+}
+
 /// The gate of one channel.
 pub struct Gate {
     /// Where newcomers are counted.
     side: Cell<Side>,
     /// Whether `closed` holds anything.
     is_closed: Cell<bool>,
-    inside: [Cell<u64>; 2],
-    closed: RefCell<Vec<Extent>>,
+    /// How many came in by each side, and how many have left.
+    came: [Cell<u64>; 2],
+    left: [Cell<u64>; 2],
+    /// As many as there are movers: few, each of which may have very many runs.
+    closed: RefCell<Vec<Ranges>>,
     /// How often a side by which nobody comes in was emptied.
     rounds: [Cell<u64>; 2],
     /// Who waits for that.
@@ -47,11 +74,12 @@ pub struct Gate {
 impl Gate {
     /// A gate with nobody behind it, closed for these blocks.
     #[must_use]
-    pub fn new(closed: Vec<Extent>) -> Gate {
+    pub fn new(closed: Vec<Ranges>) -> Gate {
         Gate {
             side: Cell::new(Side::Even),
             is_closed: Cell::new(!closed.is_empty()),
-            inside: Default::default(),
+            came: Default::default(),
+            left: Default::default(),
             closed: RefCell::new(closed),
             rounds: Default::default(),
             emptied: Waiters::default(),
@@ -64,8 +92,8 @@ impl Gate {
     #[must_use]
     pub fn enter(&self) -> Side {
         let side = self.side.get();
-        let inside = &self.inside[side as usize];
-        inside.set(inside.get() + 1);
+        let came = &self.came[side as usize];
+        came.set(came.get() + 1);
         side
     }
 
@@ -82,13 +110,19 @@ impl Gate {
     /// An I/O is over.
     #[inline(always)]
     pub fn leave(&self, side: Side) {
-        let inside = &self.inside[side as usize];
-        debug_assert!(inside.get() > 0, "who leaves has come in, once");
-        let left = inside.get().saturating_sub(1);
-        inside.set(left);
-        if left == 0 && side != self.side.get() {
+        let left = &self.left[side as usize];
+        debug_assert!(!self.is_empty(side), "who leaves has come in, once");
+        left.set(left.get() + 1);
+        if self.is_empty(side) && side != self.side.get() {
             self.empty(side);
         }
+    }
+
+    /// How many have come in, and how many of those have left.
+    #[must_use]
+    pub fn passed(&self) -> Passed {
+        let sum = |sides: &[Cell<u64>; 2]| sides.iter().map(Cell::get).sum();
+        Passed { came: sum(&self.came), left: sum(&self.left) }
     }
 
     /// A side is empty by which nobody comes in.
@@ -112,24 +146,25 @@ impl Gate {
         self.emptied.until(|| self.is_empty(before) || rounds.get() != round).await;
     }
 
+    #[inline(always)]
     fn is_empty(&self, side: Side) -> bool {
-        self.inside[side as usize].get() == 0
+        self.left[side as usize].get() >= self.came[side as usize].get()
     }
 
     /// Nobody comes in any more to change these blocks; who is inside goes on: see [`Gate::drain`].
-    pub fn close(&self, range: Extent) {
+    pub fn close(&self, blocks: Ranges) {
         let closed = &mut *self.closed.borrow_mut();
         // A gate may have been made closed for them.
-        if !closed.contains(&range) {
-            closed.push(range);
+        if !closed.contains(&blocks) {
+            closed.push(blocks);
         }
         self.is_closed.set(true);
     }
 
     /// Ends a [`Gate::close`] of the same blocks.
-    pub fn open(&self, range: Extent) {
+    pub fn open(&self, blocks: &Ranges) {
         let closed = &mut *self.closed.borrow_mut();
-        closed.retain(|other| *other != range);
+        closed.retain(|other| other != blocks);
         self.is_closed.set(!closed.is_empty());
         self.stir();
     }
@@ -221,9 +256,9 @@ mod tests {
 
     #[test]
     fn a_gate_that_is_closed_for_blocks_lets_in_what_does_not_change_them() {
-        let gate = Gate::new(vec![blocks(10, 10)]);
-        gate.close(blocks(30, 1));
-        gate.close(blocks(10, 10));
+        let gate = Gate::new(vec![blocks(10, 10).into()]);
+        gate.close(blocks(30, 1).into());
+        gate.close(blocks(10, 10).into());
         for (range, enters) in
             [(blocks(0, 10), true), (blocks(9, 2), false), (blocks(19, 1), false), (blocks(20, 10), true)]
         {
@@ -233,18 +268,30 @@ mod tests {
         _ = gate.enter();
         let mut waiting = pin!(gate.wait_outside(blocks(9, 2), || false));
         assert!(!is_over(&mut waiting));
-        gate.open(blocks(30, 1));
+        gate.open(&blocks(30, 1).into());
         assert!(!is_over(&mut waiting), "that was of others");
-        gate.close(blocks(30, 1));
-        gate.open(blocks(10, 10));
+        gate.close(blocks(30, 1).into());
+        gate.open(&blocks(10, 10).into());
         assert!(is_over(&mut waiting));
         assert!(gate.enter_to_change(blocks(9, 2)).is_some());
         assert_eq!(gate.enter_to_change(blocks(29, 2)), None, "others are still closed");
     }
 
     #[test]
+    fn a_gate_that_is_closed_for_scattered_blocks_is_open_between_them() {
+        let gate = Gate::new(Vec::new());
+        let scattered = Ranges::new((0..1000).map(|index| blocks(index * 10, 2)).collect());
+        gate.close(scattered.clone());
+        for (range, enters) in [(blocks(5000, 1), false), (blocks(5001, 9), false), (blocks(5002, 8), true)] {
+            assert_eq!(gate.enter_to_change(range).is_some(), enters, "{range:?}");
+        }
+        gate.open(&scattered);
+        assert!(gate.enter_to_change(blocks(5000, 1)).is_some());
+    }
+
+    #[test]
     fn who_is_given_up_outside_waits_no_longer() {
-        let gate = Gate::new(vec![blocks(0, 1)]);
+        let gate = Gate::new(vec![blocks(0, 1).into()]);
         let given_up = Cell::new(false);
         let mut waiting = pin!(gate.wait_outside(blocks(0, 1), || given_up.get()));
         assert!(!is_over(&mut waiting));

@@ -116,9 +116,16 @@ pub trait Owner {
     fn set_pending(&self, blocks: Vec<BaseLba>) -> impl Future<Output = Result<(), Refused>>;
 
     /// Before a write of `range` while what is written goes to both spares: waits for other such writes of these blocks. The answer
-    /// is what of the range is on the other spare. To be ended by [`Owner::end_mirrored`] in any case.
-    fn begin_mirrored(&self, range: Extent) -> impl Future<Output = Vec<Run>>;
+    /// is what of the range is on the other spare. To be ended by [`Owner::end_mirrored`] in any case. Nothing, for those that only
+    /// give blocks new places: these are copied later.
+    fn begin_mirrored(&self, range: Extent) -> impl Future<Output = Vec<Run>> {
+        let _ = range;
+        std::future::ready(Vec::new())
+    }
 
     /// The write is over, and was also done over there, other than for these blocks.
-    fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) -> impl Future<Output = ()>;
+    fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) -> impl Future<Output = ()> {
+        let _ = (range, uncopied);
+        std::future::ready(())
+    }
 }

@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
+use remap_core::format::ScrubPosition;
 use remap_core::{
-    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Stopped, Target,
+    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, Stopped, Target,
 };
 
 use super::hosts::Process;
@@ -52,6 +53,62 @@ impl Process {
         }
     }
 
+    /// Takes over a list: every second block of the range, the last one twice.
+    async fn import_list(&self, range: Extent) {
+        let (engine, base, on) = (Rc::clone(&self.vbdev.engine), self.vbdev.base.clone(), self.vbdev.remap_on);
+        let listed = (range.lba.0..range.end().0).step_by(2).chain([range.end().0 - 1]);
+        let blocks = Ranges::new(listed.map(|lba| Extent::new(BaseLba(lba), 1)).collect());
+        let added = Rc::new(Cell::new(0));
+        let told = Rc::clone(&added);
+        let outcome = self.job(JobKind::Import, move |job| async move {
+            let report = engine.import(&base, &blocks, on, &job).await?;
+            told.set(report.added);
+            Ok(())
+        });
+        self.judge("import", range, outcome.await);
+        if added.get() > 0 {
+            self.world.count("event: a list taken over");
+        }
+    }
+
+    /// Scrubs the blocks of the range, and the metadata, as fast as that goes.
+    pub(crate) async fn scrub(&self, range: Extent) {
+        let _running = self.quiesce.enter().await;
+        self.run_scrub(ScrubPosition { next: range.lba, end: range.end(), max_mbps: u32::MAX }).await;
+    }
+
+    /// Goes on with a scrub that the last process did not end, if there is one.
+    pub(crate) async fn resume_scrub(&self) {
+        if let Some(left) = self.vbdev.engine.unfinished_scrub() {
+            self.world.count("event: scrub gone on with");
+            let _running = self.quiesce.enter().await;
+            self.run_scrub(left).await;
+        }
+    }
+
+    async fn run_scrub(&self, plan: ScrubPosition) {
+        let (engine, scrubs) = (&self.vbdev.engine, &self.world.scrubs);
+        let range = Extent::new(plan.next, plan.end.0 - plan.next.0);
+        let begun = match engine.begin_scrub(self.vbdev.base.clone(), plan, self.vbdev.remap_on) {
+            Ok(begun) => begun,
+            Err(error) => return self.judge("scrub", range, Err(error.into())),
+        };
+        scrubs.set(true);
+        let outcome = begun.join().await;
+        scrubs.set(false);
+        self.judge("scrub", range, outcome);
+        let last = engine.jobs().status().into_iter().find_map(|job| job.scrub).unwrap_or_default();
+        for (found, what) in [
+            (last.unreadable, "event: unreadable blocks found by a scrub"),
+            (last.rescued, "event: rescued by a scrub"),
+            (last.metadata_bad, "event: bad metadata found by a scrub"),
+        ] {
+            if found > 0 {
+                self.world.count(what);
+            }
+        }
+    }
+
     /// Runs a job to its end.
     async fn job<F: Future<Output = JobOutcome> + 'static>(
         &self,
@@ -64,10 +121,20 @@ impl Process {
     /// A job may fail only for a reason.
     fn judge(&self, what: &str, range: Extent, outcome: JobOutcome) {
         self.world.note(|| format!("{what} of {range:?}: {outcome:?}"));
+        let outcome = match outcome {
+            Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
+            outcome => outcome,
+        };
         match outcome {
             Ok(()) | Err(Stopped::Cancelled) => {}
             Err(Stopped::Failed(
-                Error::JobRuns { .. } | Error::BaseIo { .. } | Error::NoSpare | Error::Tripped | Error::Closed,
+                Error::JobRuns { .. }
+                | Error::BaseIo { .. }
+                | Error::NoSpare
+                | Error::NotEnoughSpare { .. }
+                | Error::Tripped
+                | Error::Closed
+                | Error::TooManyUnreadable { .. },
             )) => {}
             // A reset came between.
             Err(Stopped::Failed(Error::Io { status: IoStatus::Aborted, .. })) => {}
@@ -76,11 +143,12 @@ impl Process {
         }
     }
 
-    /// Relocates a few blocks as an operator does, or, of many, every second one that is in its own place and can be read, in one
-    /// commit.
+    /// Relocates a few blocks as an operator does, by range or, where that begins at an odd block, by list; or, of many, every
+    /// second one that is in its own place and can be read, in one commit.
     pub(crate) async fn import(&self, range: Extent) {
         let _running = self.quiesce.enter().await;
         match range.blocks {
+            0..=FEW if range.lba.0 % 2 == 1 => self.import_list(range).await,
             0..=FEW => self.add(range).await,
             _ => self.vbdev.engine.with_range_locked(range, self.relocate(range)).await,
         }

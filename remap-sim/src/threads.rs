@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use remap_core::{Env, Event, Extent, Gate, Side};
+use remap_core::{Env, Event, Extent, Gate, Passed, Ranges, Side};
 
 use super::executor::Executor;
 use super::random::Random;
@@ -142,19 +142,24 @@ unsafe impl Env for Threads {
         }
     }
 
-    async fn close(&self, range: Extent) {
+    async fn close(&self, blocks: Ranges) {
         for (reactor, gate) in self.gates.iter().enumerate() {
             self.hop(reactor).await;
-            gate.close(range);
+            gate.close(blocks.clone());
             gate.drain().await;
         }
     }
 
-    async fn open(&self, range: Extent) {
+    async fn open(&self, blocks: Ranges) {
         for (reactor, gate) in self.gates.iter().enumerate() {
             self.hop(reactor).await;
-            gate.open(range);
+            gate.open(&blocks);
         }
+    }
+
+    async fn passed(&self) -> Passed {
+        join(self.hop(0), self.hop(1)).await;
+        self.gates.iter().map(Gate::passed).fold(Passed::default(), Passed::and)
     }
 
     fn tell(&self, event: &Event) {

@@ -118,6 +118,34 @@ fn acknowledged_writes_survive_add_and_remove_under_load() {
     });
 }
 
+/// Lists of blocks of all writers are taken over while these are at work, and go back to the base.
+#[test]
+fn acknowledged_writes_survive_import_under_load() {
+    survive("import", |scene, shared| {
+        let end = Instant::now() + Duration::from_secs(3);
+        let (mut added, mut rounds) = (0, 0);
+        while Instant::now() < end || rounds < 2 {
+            // Every other block, from the last one on, and some of them twice.
+            let listed = (0..WRITERS * OWNED).rev().filter(|lba| lba % 2 == rounds % 2);
+            let text = listed.map(|lba| if lba % 6 == 0 { format!("{lba}+1,{lba}") } else { lba.to_string() });
+            let extents = text.collect::<Vec<_>>().join(",");
+            let report = scene.target.rpc("bdev_remap_import", json!({ "name": "Remap0", "extents": extents }));
+            let number = |field: &str| report[field].as_u64().unwrap_or_else(|| panic!("{report}"));
+            assert_eq!((number("added") + number("already"), number("pending")), (WRITERS * OWNED / 2, 0), "{report}");
+            added += number("added");
+            rounds += 1;
+            if Instant::now() < end {
+                let all = json!({ "name": "Remap0", "lba": 0, "num_blocks": WRITERS * OWNED });
+                scene.target.rpc("bdev_remap_remove", all);
+            }
+        }
+        announce(&format!("{added} blocks by {rounds} lists, {} writes", shared.acked.load(Ordering::Relaxed)));
+        let status = scene.status();
+        assert_eq!((&status["state"], &status["pending"], &status["lost"]), (&json!("online"), &json!(0), &json!(0)));
+        shared.dying.set();
+    });
+}
+
 /// A subsystem that is paused, and saves and options that change, disturb no I/O.
 #[test]
 fn acknowledged_writes_survive_administration_under_load() {

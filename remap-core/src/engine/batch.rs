@@ -9,6 +9,7 @@ use super::Shared;
 use crate::device::Env;
 use crate::format::Record;
 use crate::owner::{Committed, Move, Refused};
+use crate::pace::Pace;
 use crate::slot::SpareBlock;
 use crate::table::Mapping;
 use crate::units::BaseLba;
@@ -84,14 +85,19 @@ impl Batch {
 }
 
 impl<E: Env> Shared<E> {
-    /// Decides what becomes of each block; a log page takes `capacity` records.
-    pub(super) fn decide<'a>(&self, asked: impl Iterator<Item = &'a Asked>, capacity: usize) -> Batch {
+    /// Decides what becomes of each block; a log page takes `capacity` records. Others run now and then: nothing that is decided on
+    /// changes meanwhile, as the committer alone changes it, and what is reserved for a request is left to it.
+    pub(super) async fn decide<'a>(&self, asked: impl Iterator<Item = &'a Asked>, capacity: usize) -> Batch {
         let mut batch = Batch { capacity, ..Batch::default() };
+        let mut pace = Pace::default();
         for one in asked {
             let answer = match one {
-                Asked::Commit(moves) => moves.iter().map(|one| self.decide_move(*one, &mut batch)).collect(),
+                Asked::Commit(moves) => self.decide_moves(moves, &mut batch, &mut pace).await,
                 Asked::Pending(blocks) => {
-                    blocks.iter().for_each(|lba| self.decide_pending(*lba, &mut batch));
+                    for lba in blocks {
+                        self.decide_pending(*lba, &mut batch);
+                        pace.step(1).await;
+                    }
                     Ok(Vec::new())
                 }
                 Asked::Bad(blocks) => {
@@ -101,7 +107,10 @@ impl<E: Env> Shared<E> {
                     Ok(Vec::new())
                 }
                 Asked::Clear(blocks) => {
-                    blocks.iter().for_each(|lba| self.decide_clear(*lba, &mut batch));
+                    for lba in blocks {
+                        self.decide_clear(*lba, &mut batch);
+                        pace.step(1).await;
+                    }
                     Ok(Vec::new())
                 }
             };
@@ -114,6 +123,15 @@ impl<E: Env> Shared<E> {
 
     fn now(&self, lba: BaseLba, batch: &Batch) -> Option<Mapping> {
         batch.decided.get(&lba).copied().unwrap_or_else(|| self.table.mapping(lba))
+    }
+
+    async fn decide_moves(&self, moves: &[Move], batch: &mut Batch, pace: &mut Pace) -> Answer {
+        let mut answers = Vec::with_capacity(moves.len());
+        for one in moves {
+            answers.push(self.decide_move(*one, batch)?);
+            pace.step(1).await;
+        }
+        Ok(answers)
     }
 
     fn decide_move(&self, Move { lba, to }: Move, batch: &mut Batch) -> Result<Committed, Refused> {

@@ -24,16 +24,18 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
 use super::batch::{Answer, Asked, Page};
+use super::check::{Checked, Part};
 use super::report::{RestoreReport, SaveReport};
 use super::switch::{SwitchTo, Switched};
 use super::upkeep::Upkeep;
 use super::{Shared, Times};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Superblock;
 use crate::format::record::RawRecord;
+use crate::format::{ScrubPosition, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::owner::Refused;
+use crate::pace::Pace;
 use crate::remap_log::{AppendError, Log, Records, Saved, checkpoint_records};
 use crate::table::{Change, Mapping};
 use crate::units::BaseLba;
@@ -45,6 +47,14 @@ const BATCH_BLOCKS: usize = 4096;
 pub(super) enum Request<D: Device, E: Env> {
     Change(Asked, oneshot::Sender<Answer>),
     Save(oneshot::Sender<Result<SaveReport, Error>>),
+    /// Some copies of the metadata are to be read, and healed.
+    Check(Part, oneshot::Sender<Result<Checked, Error>>),
+    /// Where a scrub goes on; whether that is to be durable now, or with the next superblock.
+    Scrub {
+        at: Option<ScrubPosition>,
+        durable: bool,
+        answer: oneshot::Sender<()>,
+    },
     Restore {
         dry_run: bool,
         answer: oneshot::Sender<Result<RestoreReport, Error>>,
@@ -149,6 +159,11 @@ impl<D: Device, E: Env> Committer<D, E> {
         match request {
             Request::Change(asked, answer) => self.serve_changes(asked, answer).await,
             Request::Save(answer) => drop(answer.send(self.save().await)),
+            Request::Check(part, answer) => drop(answer.send(self.check(part).await)),
+            Request::Scrub { at, durable, answer } => {
+                self.note_scrub(at, durable).await;
+                let _ = answer.send(());
+            }
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
             Request::Superblock(answer) => drop(answer.send(self.log.superblock().clone())),
@@ -196,34 +211,34 @@ impl<D: Device, E: Env> Committer<D, E> {
             }
         }
         if self.shared.closed.get() {
-            return self.refuse(queued, Refused::Closed);
+            return self.refuse(queued, Refused::Closed).await;
         }
         // Before anything is decided: it settles what is in doubt.
         if !self.ready().await {
-            return self.refuse(queued, Refused::LogFailed);
+            return self.refuse(queued, Refused::LogFailed).await;
         }
-        let batch = self.shared.decide(queued.iter().map(|one| &one.0), self.log.page_capacity());
+        let batch = self.shared.decide(queued.iter().map(|one| &one.0), self.log.page_capacity()).await;
         let decided = queued.into_iter().zip(batch.outcomes);
         let decided = decided.map(|((asked, to), (answer, pages))| Decided { asked, to, answer, pages });
         let mut waiting = decided.collect::<VecDeque<_>>();
         let mut durable = 0;
-        self.answer_those_done(&mut waiting, durable);
+        self.answer_those_done(&mut waiting, durable).await;
         for page in &batch.pages {
             if !self.write_page(page, durable).await {
                 break;
             }
             durable += 1;
-            self.answer_those_done(&mut waiting, durable);
+            self.answer_those_done(&mut waiting, durable).await;
         }
-        self.refuse(waiting.into_iter().map(|one| (one.asked, one.to)), Refused::LogFailed);
+        self.refuse(waiting.into_iter().map(|one| (one.asked, one.to)), Refused::LogFailed).await;
     }
 
     /// Answers those whose pages are durable.
-    fn answer_those_done(&self, waiting: &mut VecDeque<Decided>, durable: usize) {
+    async fn answer_those_done(&self, waiting: &mut VecDeque<Decided>, durable: usize) {
         let enough = if active(Mutation::AnswerOnePageEarly) && durable > 0 { durable + 1 } else { durable };
         while waiting.front().is_some_and(|one| one.pages <= enough) {
             let Some(Decided { asked, to, answer, .. }) = waiting.pop_front() else { return };
-            self.give_back(&asked);
+            self.give_back(&asked).await;
             // Nobody listens any more if the caller is gone; the mapping holds all the same.
             let _ = to.send(answer);
         }
@@ -235,7 +250,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             return false;
         }
         if active(Mutation::PublishBeforeCommit) {
-            self.take_effect(page);
+            self.take_effect(page).await;
         }
         let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
         let appended = if active(Mutation::SecondPageNotWritten) && number == 1 {
@@ -244,7 +259,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.log.append(&records).await
         };
         match appended {
-            Ok(()) => self.take_effect(page),
+            Ok(()) => self.take_effect(page).await,
             Err(AppendError::NotWritten) => {}
             Err(AppendError::InDoubt) => self.doubt(page),
         }
@@ -260,30 +275,40 @@ impl<D: Device, E: Env> Committer<D, E> {
     }
 
     /// Answers all with `why`, and takes their reservations back.
-    fn refuse(&self, queued: impl IntoIterator<Item = (Asked, oneshot::Sender<Answer>)>, why: Refused) {
+    async fn refuse(&self, queued: impl IntoIterator<Item = (Asked, oneshot::Sender<Answer>)>, why: Refused) {
         for (asked, answer) in queued {
-            self.give_back(&asked);
+            self.give_back(&asked).await;
             let _ = answer.send(Err(why));
         }
     }
 
     /// Takes those reservations of the request back that were not used.
-    fn give_back(&self, asked: &Asked) {
-        if let Asked::Commit(moves) = asked {
-            let allocator = &mut self.shared.state.borrow_mut().allocator;
-            moves.iter().for_each(|one| allocator.release(one.to));
+    async fn give_back(&self, asked: &Asked) {
+        let Asked::Commit(moves) = asked else { return };
+        let mut pace = Pace::default();
+        for part in moves.chunks(Pace::STRIDE) {
+            {
+                let allocator = &mut self.shared.state.borrow_mut().allocator;
+                part.iter().for_each(|one| allocator.release(one.to));
+            }
+            pace.step(part.len()).await;
         }
     }
 
     /// The page is durable: what it says is so from now on.
-    fn take_effect(&mut self, page: &Page) {
-        {
-            let allocator = &mut self.shared.state.borrow_mut().allocator;
-            let used = page.changes.iter().filter_map(|(_, to)| to.and_then(Mapping::spare));
-            used.for_each(|spare| allocator.set_used(spare));
-            page.bad.iter().for_each(|spare| allocator.set_bad(*spare));
+    async fn take_effect(&mut self, page: &Page) {
+        let mut pace = Pace::default();
+        for part in page.changes.chunks(Pace::STRIDE) {
+            {
+                let allocator = &mut self.shared.state.borrow_mut().allocator;
+                let used = part.iter().filter_map(|(_, to)| to.and_then(Mapping::spare));
+                used.for_each(|spare| allocator.set_used(spare));
+            }
+            pace.step(part.len()).await;
         }
-        self.shared.publish(page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to }).collect());
+        page.bad.iter().for_each(|spare| self.shared.state.borrow_mut().allocator.set_bad(*spare));
+        let changes = page.changes.iter().map(|(lba, to)| Change { lba: *lba, to: *to });
+        self.shared.publish_page(changes.collect()).await;
         self.shared.free_when_drained(page.freed.clone());
         self.upkeep.committed();
         self.shared.tell_page(page);

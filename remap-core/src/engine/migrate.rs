@@ -204,6 +204,10 @@ impl<D: Device, E: Env> Engine<D, E> {
 
     /// A window that begins with the first block from `from` on that is not over there.
     async fn next_window(&self, mirror: &Mirror, mut from: BaseLba) -> Option<Extent> {
+        // All that it holds, the table holds, too.
+        if mirror.count() == self.shared.state.borrow().writer.counts().total() {
+            return None;
+        }
         let (table, end) = (&self.shared.table, self.shared.table.base_blocks());
         let mut pace = Pace::default();
         while from.0 < end {
@@ -248,7 +252,8 @@ impl<D: Device, E: Env> Engine<D, E> {
             }
             std::ops::ControlFlow::Continue(())
         });
-        let hand = self.hand(None::<&D>, window, job);
+        let blocks = (0..window.blocks).map(|offset| window.lba.plus(offset)).collect();
+        let hand = self.hand(None::<&D>, blocks, job);
         let unread = self.moving(&hand.io(HostOp::Read), &Operator(self), params.on).do_runs(&there).await;
         let mut open: Vec<u64> = blocks_of(&there).filter(|offset| !is_among(&unread, *offset)).collect();
         lost.extend(copying.only_media(unread, "read", &mut pass)?);

@@ -131,7 +131,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     /// What [`crate::Owner::begin_mirrored`] answers.
     pub(super) async fn copies_for(&self, range: Extent) -> Vec<Run> {
         if !active(Mutation::MirroredWritesTogether) {
-            self.shared.mirror_locks.take(range).await;
+            self.shared.mirror_locks.take(&range.into()).await;
         }
         let mirror = self.shared.mirror.borrow().clone();
         let (runs, lost) = mirror.map(|mirror| mirror.copies(range)).unwrap_or_default();
@@ -151,7 +151,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             mirror.failure.set(Some(status));
         }
         if !active(Mutation::MirroredWritesTogether) {
-            shared.mirror_locks.give_back(range);
+            shared.mirror_locks.give_back(&range.into());
         }
     }
 }

@@ -11,7 +11,9 @@
 
 mod admin;
 mod batch;
+mod check;
 mod committer;
+mod gathered;
 mod growth;
 mod inspect;
 mod migrate;
@@ -20,7 +22,9 @@ mod moves;
 mod open;
 mod owner;
 mod range_lock;
+mod relocate;
 mod report;
+mod scrub;
 mod settle;
 mod storm;
 mod switch;
@@ -36,7 +40,8 @@ use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
 pub use self::migrate::{MigrateParams, NewSpare};
-pub use self::moves::{AddReport, RemoveReport};
+pub use self::moves::RemoveReport;
+pub use self::relocate::AddReport;
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
@@ -54,7 +59,7 @@ use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::events::Events;
-use crate::format::Layout;
+use crate::format::{Layout, ScrubPosition};
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
@@ -62,12 +67,16 @@ use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
-use crate::table::{Change, LEAF_BLOCKS, Mapping, Table, TableWriter, reclaim};
+use crate::table::{Change, LEAF_BLOCKS, Mapping, Retired, Table, TableWriter, reclaim};
 use crate::tasks::Tasks;
 use crate::units::BaseLba;
 
 /// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
 const PUBLISHED_AT_ONCE: usize = 8192;
+/// So many entries of a leaf are copied in the time of one step of other work.
+const COPIED_AS_ONE: usize = 64;
+/// A change takes as long as copying so many entries.
+const CHANGED_AS: usize = 8;
 
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
@@ -76,6 +85,8 @@ pub struct Engine<D: Device, E: Env> {
     jobs: JobScope<E>,
     /// The spares as they are, for data that is moved. What looks after their I/O ends with the committer.
     spares: RefCell<PerSlot<Option<DataOf<D>>>>,
+    /// The scrub that its last process did not end.
+    unfinished_scrub: Option<ScrubPosition>,
 }
 
 /// A spare, and where the data is on it.
@@ -177,6 +188,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             left: Cell::default(),
             bad_copies: RefCell::default(),
         });
+        let unfinished_scrub = superblock.scrub;
         shared.load(recovered).await;
         shared.look_at_what_is_left();
         let (requests, asked) = unbounded();
@@ -189,7 +201,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         let data = DataOf { device, layout: shared.layout.get() };
         let mut spares = PerSlot::default();
         spares[shared.slot.get()] = Some(data);
-        Ok(Rc::new(Engine { shared, requests, jobs, spares: RefCell::new(spares) }))
+        Ok(Rc::new(Engine { shared, requests, jobs, spares: RefCell::new(spares), unfinished_scrub }))
     }
 
     /// The jobs of the set.
@@ -263,10 +275,27 @@ impl<E: Env> Shared<E> {
         self.publish(part);
     }
 
+    /// Publishes the changes of a log page. They may be in many leaves, each of which is copied: others go on between large ones.
+    async fn publish_page(&self, mut changes: Vec<Change>) {
+        // Stable, as the last change of a block counts.
+        changes.sort_by_key(|change| change.lba);
+        let (mut retired, mut pace) = (Retired::default(), Pace::default());
+        for leaf in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
+            pace.step((self.table.leaf_entries(leaf[0].lba) + leaf.len() * CHANGED_AS) / COPIED_AS_ONE).await;
+            self.forget_copies(leaf.iter().map(|change| change.lba), Forget::Changed);
+            retired.merge(self.state.borrow_mut().writer.publish(leaf.to_vec()));
+        }
+        self.reclaim(retired);
+    }
+
     /// Changes the table, and frees what that takes out of it when nobody can look at it any more.
     fn publish(&self, changes: Vec<Change>) {
         self.forget_copies(changes.iter().map(|change| change.lba), Forget::Changed);
         let retired = self.state.borrow_mut().writer.publish(changes);
+        self.reclaim(retired);
+    }
+
+    fn reclaim(&self, retired: Retired) {
         if !retired.is_empty() {
             self.tasks.spawn(reclaim(Rc::clone(&self.env), retired));
         }

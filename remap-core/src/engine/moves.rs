@@ -1,5 +1,5 @@
-//! Blocks that change their place because an operator asks for it: relocated before they fail, or given back to the base. In
-//! windows, each under the range lock, so that a host's write waits for one window at most.
+//! Blocks that are given back to the base because an operator asks for it, in windows, each under the range lock, so that a host's
+//! write waits for one window at most; and what all have in hand who move blocks.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::jobs::{Job, Stopped};
 use crate::owner::{Owner, Refused};
-use crate::rescue::moves::{Missed, NotRelocated, Run, add_block};
+use crate::rescue::moves::{Missed, Run, add_block};
 use crate::rescue::{HostIo, HostOp, Rescue};
 use crate::route::At;
 use crate::slot::PerSlot;
@@ -22,19 +22,12 @@ use crate::units::{BaseLba, Extent};
 
 /// Bytes of a window.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// Blocks of a window, where they are small: what is done with all of them at once does not hold the thread for long.
+const WINDOW_BLOCKS: u64 = 256;
+/// I/Os that are under way at one time.
+const IN_FLIGHT: usize = 32;
 /// Extents that a removal names, at most.
 const NAMED: usize = 1024;
-
-/// What relocating a range came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AddReport {
-    /// Blocks that were relocated.
-    pub added: u64,
-    /// Blocks that were remapped, pending or lost before.
-    pub already: u64,
-    /// Blocks that could not be read, and are pending now.
-    pub pending: u64,
-}
 
 /// What giving back a range came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -59,61 +52,6 @@ impl RemoveReport {
 }
 
 impl<D: Device, E: Env> Engine<D, E> {
-    /// Relocates the blocks of `range` that are on the base. Those that cannot be read become pending.
-    ///
-    /// # Errors
-    /// [`Stopped::Cancelled`]; [`Error::NoSpare`], [`Error::Tripped`], [`Error::LogFailed`], [`Error::BaseIo`]. What was
-    /// relocated by then stays so.
-    pub async fn add<B: Device>(&self, base: &B, range: Extent, on: RemapOn, job: &Job) -> Result<AddReport, Stopped> {
-        let mut report = AddReport::default();
-        job.set_total(range.blocks);
-        for window in self.windows(range) {
-            job.go_on()?;
-            self.with_range_locked(window, self.add_window(base, window, on, job, &mut report)).await?;
-            job.advance(window.blocks);
-        }
-        Ok(report)
-    }
-
-    async fn add_window<B: Device>(
-        &self,
-        base: &B,
-        window: Extent,
-        on: RemapOn,
-        job: &Job,
-        report: &mut AddReport,
-    ) -> Result<(), Stopped> {
-        let mut runs = Vec::new();
-        for offset in 0..window.blocks {
-            match self.shared.table.lookup(window.lba.plus(offset)) {
-                Place::Base(lba) => add_block(&mut runs, offset, At::Base(lba)),
-                _ => report.already += 1,
-            }
-        }
-        let hand = self.hand(Some(base), window, job);
-        let missed = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&runs).await;
-        job.go_on()?;
-        self.only_media(&missed, window, on, "read")?;
-        if !missed.is_empty() {
-            let pending = missed.iter().map(|missed| window.lba.plus(missed.offset)).collect();
-            self.set_pending(pending).await.map_err(Error::from)?;
-            report.pending += missed.len() as u64;
-        }
-        let read = blocks_of(&runs).filter(|offset| !is_among(&missed, *offset));
-        let relocated = self.moving(&hand.io(HostOp::Write), &Operator(self), on).relocate_blocks(read).await;
-        report.added += relocated.blocks;
-        job.go_on()?;
-        match relocated.failure {
-            None => Ok(()),
-            Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
-            Some(NotRelocated::Failed(at, status)) => {
-                let layout = self.layout();
-                let lba = at.map_or(layout.data_start, |block| layout.data(block));
-                Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
-            }
-        }
-    }
-
     /// Gives the remapped blocks of `range` back to the base: their data is copied there, made durable, and read again; then their
     /// spare blocks are free. What the base or the spare fails stays where it is.
     ///
@@ -149,27 +87,30 @@ impl<D: Device, E: Env> Engine<D, E> {
         job: &Job,
         report: &mut RemoveReport,
     ) -> Result<(), Stopped> {
-        let (mut there, mut here) = (Vec::new(), Vec::new());
+        let (mut blocks, mut there, mut here) = (Vec::new(), Vec::new(), Vec::new());
         let _ = self.shared.table.visit(window, |lba, mapping| {
             if let Place::Spare(block) = Place::new(lba, mapping) {
-                add_block(&mut there, lba.0 - window.lba.0, At::Spare(block));
-                add_block(&mut here, lba.0 - window.lba.0, At::Base(lba));
+                add_block(&mut there, blocks.len() as u64, At::Spare(block));
+                add_block(&mut here, blocks.len() as u64, At::Base(lba));
+                blocks.push(lba);
             }
             ControlFlow::<()>::Continue(())
         });
         if there.is_empty() {
             return Ok(());
         }
-        let hand = self.hand(Some(base), window, job);
+        let hand = self.hand(Some(base), blocks.clone(), job);
         // What fails in any way, at any step, is kept.
         let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
         kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let flushed = base.flush().await;
         flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
-        let copy = self.hand(Some(base), window, job);
+        let copy = self.hand(Some(base), blocks, job);
         let written = without(&here, &kept);
         kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let size = hand.block_size;
         let same = |offset: u64| {
@@ -178,9 +119,9 @@ impl<D: Device, E: Env> Engine<D, E> {
         };
         let (good, bad): (Vec<_>, Vec<_>) =
             blocks_of(&here).partition(|offset| !is_among(&kept, *offset) && same(*offset));
-        bad.into_iter().for_each(|offset| report.keep(window.lba.plus(offset)));
+        bad.into_iter().for_each(|offset| report.keep(hand.block(offset)));
         if !good.is_empty() {
-            let good: Vec<_> = good.into_iter().map(|offset| window.lba.plus(offset)).collect();
+            let good: Vec<_> = good.into_iter().map(|offset| hand.block(offset)).collect();
             let count = good.len() as u64;
             self.clear(good).await.map_err(Error::from)?;
             report.removed += count;
@@ -190,42 +131,38 @@ impl<D: Device, E: Env> Engine<D, E> {
 
     /// The range in windows.
     pub(super) fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
-        let size = u64::from(self.layout().block_size.max(1));
-        let step = (WINDOW_BYTES / size).max(1);
+        let step = window_blocks(self.layout().block_size);
         let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))
     }
 
-    pub(super) fn hand<'a, B: Device>(&'a self, base: Option<&'a B>, window: Extent, job: &'a Job) -> Hand<'a, B, D> {
+    /// Room for the data of these blocks.
+    pub(super) fn hand<'a, B: Device>(
+        &'a self,
+        base: Option<&'a B>,
+        blocks: Vec<BaseLba>,
+        job: &'a Job,
+    ) -> Hand<'a, B, D> {
         let block_size = self.layout().block_size as usize;
         Hand {
-            range: window,
             block_size,
-            data: RefCell::new(vec![0; window.blocks as usize * block_size]),
+            data: RefCell::new(vec![0; blocks.len() * block_size]),
+            blocks,
             base,
             spares: self.spares.borrow().clone(),
             job,
         }
     }
 
-    pub(super) fn moving<'a, H: HostIo>(
-        &'a self,
-        io: &'a H,
-        operator: &'a Operator<'a, D, E>,
-        on: RemapOn,
-    ) -> Rescue<'a, H, Operator<'a, D, E>> {
-        Rescue::new(io, &self.shared.table, operator, on, &self.shared.counters)
+    /// Moves what is in hand.
+    pub(super) fn moving<'a, H: HostIo, O: Owner>(&'a self, io: &'a H, owner: &'a O, on: RemapOn) -> Rescue<'a, H, O> {
+        Rescue::new(io, &self.shared.table, owner, on, &self.shared.counters).with_in_flight(IN_FLIGHT)
     }
+}
 
-    /// An error that is not of the medium says nothing about a block.
-    fn only_media(&self, missed: &[Missed], window: Extent, on: RemapOn, what: &'static str) -> Result<(), Error> {
-        match missed.iter().find(|missed| !missed.status.is_media_error(on)) {
-            None => Ok(()),
-            Some(Missed { offset, status }) => {
-                Err(Error::BaseIo { what, lba: window.lba.plus(*offset), status: *status })
-            }
-        }
-    }
+/// Blocks of a window, at most.
+pub(super) fn window_blocks(block_size: u32) -> u64 {
+    (WINDOW_BYTES / u64::from(block_size.max(1))).clamp(1, WINDOW_BLOCKS)
 }
 
 /// The blocks of runs.
@@ -233,8 +170,9 @@ pub(super) fn blocks_of(runs: &[Run]) -> impl Iterator<Item = u64> + '_ {
     runs.iter().flat_map(|run| run.offset..run.offset + run.blocks)
 }
 
+/// Whether the block is among these, which are in order.
 pub(super) fn is_among(missed: &[Missed], offset: u64) -> bool {
-    missed.iter().any(|missed| missed.offset == offset)
+    missed.binary_search_by_key(&offset, |missed| missed.offset).is_ok()
 }
 
 /// Runs without these blocks.
@@ -250,9 +188,9 @@ fn without(runs: &[Run], missed: &[Missed]) -> Vec<Run> {
     left
 }
 
-/// The data of a window, in memory.
+/// The data of some blocks, in memory. An I/O for it counts its blocks from the first of them on, wherever they are.
 pub(super) struct Hand<'a, B, D> {
-    range: Extent,
+    blocks: Vec<BaseLba>,
     block_size: usize,
     data: RefCell<Vec<u8>>,
     /// None, if it goes from spare to spare.
@@ -264,6 +202,20 @@ pub(super) struct Hand<'a, B, D> {
 impl<'a, B: Device, D: Device> Hand<'a, B, D> {
     pub(super) fn io(&'a self, op: HostOp) -> InHand<'a, B, D> {
         InHand { hand: self, op }
+    }
+
+    /// The block that is so far from the first.
+    pub(super) fn block(&self, offset: u64) -> BaseLba {
+        // There are no others than those that are in hand.
+        self.blocks.get(offset as usize).copied().unwrap_or(BaseLba(u64::MAX))
+    }
+
+    /// An error that is not of the medium says nothing about a block.
+    pub(super) fn only_media(&self, missed: &[Missed], on: RemapOn, what: &'static str) -> Result<(), Error> {
+        match missed.iter().find(|missed| !missed.status.is_media_error(on)) {
+            None => Ok(()),
+            Some(Missed { offset, status }) => Err(Error::BaseIo { what, lba: self.block(*offset), status: *status }),
+        }
     }
 
     async fn transfer<T: Device>(
@@ -291,7 +243,7 @@ impl<'a, B: Device, D: Device> Hand<'a, B, D> {
     }
 }
 
-/// The data of a window as an I/O: read into memory, or written from there.
+/// The data of some blocks as an I/O: read into memory, or written from there.
 pub(super) struct InHand<'a, B, D> {
     hand: &'a Hand<'a, B, D>,
     op: HostOp,
@@ -303,7 +255,11 @@ impl<B: Device, D: Device> HostIo for InHand<'_, B, D> {
     }
 
     fn range(&self) -> Extent {
-        self.hand.range
+        Extent::new(self.block(0), self.hand.blocks.len() as u64)
+    }
+
+    fn block(&self, offset: u64) -> BaseLba {
+        self.hand.block(offset)
     }
 
     fn is_given_up(&self) -> bool {

@@ -86,13 +86,6 @@ impl<D: Device, E: Env> Owner for Operator<'_, D, E> {
     async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
         self.0.set_pending(blocks).await
     }
-
-    async fn begin_mirrored(&self, _range: Extent) -> Vec<Run> {
-        // What an operator has moved gets a new place, which is copied later.
-        Vec::new()
-    }
-
-    async fn end_mirrored(&self, _range: Extent, _uncopied: Vec<Uncopied>) {}
 }
 
 impl<D: Device, E: Env> Engine<D, E> {

@@ -4,41 +4,42 @@ use std::cell::RefCell;
 
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
+use crate::ranges::Ranges;
 use crate::tasks::Waiters;
-use crate::units::Extent;
 
-/// The ranges that are locked, and who waits for one.
+/// The blocks that are locked, and who waits for some.
 #[derive(Default)]
 pub(super) struct RangeLocks {
-    held: RefCell<Vec<Extent>>,
+    held: RefCell<Vec<Ranges>>,
     given_back: Waiters,
 }
 
 impl<D: Device, E: Env> Engine<D, E> {
-    /// Does `work` while no I/O of hosts that changes blocks of `range` is under way: new ones wait, and reads go on, so that the
+    /// Does `work` while no I/O of hosts that changes any of `blocks` is under way: new ones wait, and reads go on, so that the
     /// blocks must stay where they are until the change of place is published. Other work on any of these blocks waits, too.
     ///
     /// To be run to its end: hosts wait for it. `work` may commit; a task of the committer must not call this.
-    pub async fn with_range_locked<R>(&self, range: Extent, work: impl Future<Output = R>) -> R {
+    pub async fn with_range_locked<R>(&self, blocks: impl Into<Ranges>, work: impl Future<Output = R>) -> R {
         let Shared { env, range_locks, .. } = &*self.shared;
-        range_locks.take(range).await;
-        env.close(range).await;
+        let blocks = blocks.into();
+        range_locks.take(&blocks).await;
+        env.close(blocks.clone()).await;
         let result = work.await;
-        env.open(range).await;
-        range_locks.give_back(range);
+        env.open(blocks.clone()).await;
+        range_locks.give_back(&blocks);
         result
     }
 }
 
 impl RangeLocks {
-    pub(super) async fn take(&self, range: Extent) {
-        self.given_back.until(|| !self.held.borrow().iter().any(|other| other.overlaps(range))).await;
-        self.held.borrow_mut().push(range);
+    pub(super) async fn take(&self, blocks: &Ranges) {
+        self.given_back.until(|| !self.held.borrow().iter().any(|other| other.share(blocks))).await;
+        self.held.borrow_mut().push(blocks.clone());
     }
 
-    pub(super) fn give_back(&self, range: Extent) {
-        // Ranges that are held do not overlap, so that none is there twice.
-        self.held.borrow_mut().retain(|other| *other != range);
+    pub(super) fn give_back(&self, blocks: &Ranges) {
+        // What is held does not overlap, so that nothing is there twice.
+        self.held.borrow_mut().retain(|other| other != blocks);
         self.given_back.wake();
     }
 }

@@ -69,7 +69,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             return Err(Error::CheckpointFailed);
         }
         if !active(Mutation::OldSpareNotGivenUp) {
-            self.give_up_old(&new).await?;
+            self.give_up_old(&mut new).await?;
         }
         self.come_into_force(&mut new).await?;
         let old = std::mem::replace(&mut self.log, *new);
@@ -84,7 +84,7 @@ impl<D: Device, E: Env> Committer<D, E> {
     }
 
     /// The old spare says, on both copies, that it was given up for the new one; or that it was not, and then it stays in force.
-    async fn give_up_old(&mut self, new: &Log<D, E>) -> Result<(), Error> {
+    async fn give_up_old(&mut self, new: &mut Log<D, E>) -> Result<(), Error> {
         let other = OtherSpare { id: new.superblock().spare_id, state: SpareState::Active };
         loop {
             let told = self.log.write_state(SpareState::MigratingOut, Some(other), None).await;
@@ -92,6 +92,9 @@ impl<D: Device, E: Env> Committer<D, E> {
                 return Ok(());
             }
             if self.log.write_state(SpareState::Active, None, None).await.any() {
+                // What one copy of the old one said may be all that can be read of it some day.
+                let other = OtherSpare { id: self.log.superblock().spare_id, state: SpareState::Active };
+                new.write_state(SpareState::Retired, Some(other), None).await;
                 return Err(Error::CheckpointFailed);
             }
             if self.shared.closing.get() {

@@ -24,6 +24,8 @@ use crate::status::{IoStatus, RemapOn};
 use crate::table::Table;
 use crate::units::{BaseLba, Extent};
 
+/// I/Os that are under way at one time, of one rescue.
+const IN_FLIGHT: usize = 8;
 /// Blocks with which a rescue goes to the owner at one time, at most.
 const BATCH: usize = 1024;
 
@@ -45,6 +47,11 @@ pub trait HostIo {
 
     /// The blocks that it asked for.
     fn range(&self) -> Extent;
+
+    /// The block `offset` blocks into the I/O.
+    fn block(&self, offset: u64) -> BaseLba {
+        self.range().lba.plus(offset)
+    }
 
     /// Whether the host does not wait for it any more, because of a reset or an abort. Then it ends with [`IoStatus::Aborted`]
     /// as soon as nothing of it is under way: nothing is issued, and nothing committed.
@@ -113,6 +120,8 @@ pub(crate) struct Rescue<'a, H, O> {
     owner: &'a O,
     on: RemapOn,
     counters: &'a Counters,
+    /// I/Os that are under way at one time.
+    in_flight: usize,
 }
 
 impl<'a, H: HostIo, O: Owner> Rescue<'a, H, O> {
@@ -123,7 +132,12 @@ impl<'a, H: HostIo, O: Owner> Rescue<'a, H, O> {
         on: RemapOn,
         counters: &'a Counters,
     ) -> Rescue<'a, H, O> {
-        Rescue { io, table, owner, on, counters }
+        Rescue { io, table, owner, on, counters, in_flight: IN_FLIGHT }
+    }
+
+    /// The same, with so many I/Os under way at one time.
+    pub(crate) fn with_in_flight(self, in_flight: usize) -> Rescue<'a, H, O> {
+        Rescue { in_flight, ..self }
     }
 
     fn count_media_error(&self, at: At) {
@@ -149,6 +163,6 @@ impl<'a, H: HostIo, O: Owner> Rescue<'a, H, O> {
     }
 
     fn block(&self, offset: u64) -> BaseLba {
-        self.io.range().lba.plus(offset)
+        self.io.block(offset)
     }
 }

@@ -33,14 +33,6 @@ pub(crate) fn add_block(runs: &mut Vec<Run>, offset: u64, at: At) {
     }
 }
 
-/// What relocating came to.
-pub(crate) struct Relocated {
-    /// How many blocks.
-    pub(crate) blocks: u64,
-    /// Why others were not.
-    pub(crate) failure: Option<NotRelocated>,
-}
-
 /// Why a block was not relocated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NotRelocated {
@@ -62,17 +54,16 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
         failed.into_iter().flat_map(blocks).collect()
     }
 
-    /// Relocates blocks whose data the I/O has.
-    pub(crate) async fn relocate_blocks(&self, offsets: impl Iterator<Item = u64>) -> Relocated {
+    /// Relocates blocks whose data the I/O has; the answer is why some of them were not.
+    pub(crate) async fn relocate_blocks(&self, offsets: impl Iterator<Item = u64>) -> Option<NotRelocated> {
         let mut errors = Errors::default();
         let unmoved =
             offsets.map(|offset| Failed { part: Part::block(offset), status: IoStatus::WRITE_FAULT }).collect();
-        let blocks = self.relocate(unmoved, &mut errors).await;
-        let failure = match errors {
+        self.relocate(unmoved, &mut errors).await;
+        match errors {
             Errors { refused: Some(refused), .. } => Some(NotRelocated::Refused(refused)),
             Errors { first: Some(failed), .. } => Some(NotRelocated::Failed(failed.bad_spare(), failed.status)),
             Errors { .. } => None,
-        };
-        Relocated { blocks, failure }
+        }
     }
 }

@@ -11,8 +11,6 @@ use crate::status::IoStatus;
 use crate::table::Place;
 use crate::units::Extent;
 
-/// I/Os that are under way at one time, of one rescue.
-const IN_FLIGHT: usize = 8;
 /// Blocks that the table holds and that are looked up as one, at most.
 const LONGEST_RUN: u64 = 4096;
 
@@ -62,7 +60,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
         let mut under_way = FuturesUnordered::new();
         loop {
             while !self.io.is_given_up()
-                && under_way.len() < IN_FLIGHT
+                && under_way.len() < self.in_flight
                 && failed.len() + under_way.len() < room
                 && let Some(part) = todo.pop()
             {

@@ -285,8 +285,18 @@ impl Table {
     /// Calls `f` for each block that the table holds, in ascending order; the thread's other tasks go on now and then. Nobody
     /// changes the table meanwhile.
     pub(crate) async fn visit_in_steps(&self, mut f: impl FnMut(BaseLba, Mapping)) {
-        let mut pace = Pace::default();
-        let (mut from, end) = (BaseLba(0), BaseLba(self.base_blocks()));
+        let all = Extent::new(BaseLba(0), self.base_blocks());
+        self.visit_range_in_steps(all, &mut Pace::default(), &mut f).await;
+    }
+
+    /// As [`Table::visit_in_steps`], of `range`.
+    pub(crate) async fn visit_range_in_steps(
+        &self,
+        range: Extent,
+        pace: &mut Pace,
+        mut f: impl FnMut(BaseLba, Mapping),
+    ) {
+        let (mut from, end) = (range.lba, range.end());
         while from < end {
             let (mut seen, mut next) = (0, end);
             let _ = self.visit(Extent::new(from, end.0 - from.0), |lba, mapping| {
@@ -301,6 +311,11 @@ impl Table {
             from = next;
             pace.step(seen).await;
         }
+    }
+
+    /// How many blocks the leaf of this block holds: so many entries are copied when one of them changes.
+    pub(crate) fn leaf_entries(&self, lba: BaseLba) -> usize {
+        self.directory.leaf(lba.0 / LEAF_BLOCKS).map_or(0, |leaf| leaf.keys.len())
     }
 
     /// The size of the base that the table is for, in blocks.

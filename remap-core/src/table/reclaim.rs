@@ -24,6 +24,12 @@ impl Retired {
         self.leaves.is_empty() && self.nodes.is_empty()
     }
 
+    /// Takes what `other` has, too.
+    pub(crate) fn merge(&mut self, other: Retired) {
+        self.leaves.extend(other.leaves);
+        self.nodes.extend(other.nodes);
+    }
+
     /// How many leaves and nodes there are.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod golden;
 mod growth;
+mod import;
 mod jobs;
 mod migrate;
 mod moves;
@@ -20,6 +21,7 @@ mod range_lock;
 mod rescue;
 mod reservations;
 mod review;
+mod scrub;
 
 use std::rc::Rc;
 

@@ -7,7 +7,7 @@ use remap_core::{AddReport, Job, JobKind, JobState, RemapOn, RemoveReport, Stopp
 use super::*;
 
 /// Runs a job on the set to its end; what it reports.
-fn run<R: 'static, F: Future<Output = Result<R, Stopped>> + 'static>(
+pub(crate) fn run<R: 'static, F: Future<Output = Result<R, Stopped>> + 'static>(
     world: &World,
     host: &Vbdev,
     kind: JobKind,
@@ -34,7 +34,7 @@ fn add(world: &World, host: &Vbdev, range: Extent) -> Result<AddReport, Stopped>
     run(world, host, JobKind::Add, work)
 }
 
-fn remove(world: &World, host: &Vbdev, range: Extent) -> Result<RemoveReport, Stopped> {
+pub(crate) fn remove(world: &World, host: &Vbdev, range: Extent) -> Result<RemoveReport, Stopped> {
     let work =
         move |engine: Rc<SimEngine>, base, job| async move { engine.remove(&base, range, RemapOn::Media, &job).await };
     run(world, host, JobKind::Remove, work)
@@ -52,7 +52,7 @@ fn blocks_are_relocated_with_their_data_and_those_that_cannot_be_read_become_pen
     let expected: Vec<_> = [filled_run(50, 5), filled(1), filled(110)].concat();
     assert_eq!(world.read(&host, 5, 7), Ok(expected.clone()));
     assert_eq!(world.read(&host, 12, 1), Err(READ_ERROR));
-    assert_eq!(host.engine.status().counters.log_pages, 3, "one commit for those that moved, one for the pending");
+    assert_eq!(host.engine.status().counters.log_pages, 2, "one commit for those that moved and for the pending");
     let again = world.after_kill();
     let host = again.open();
     assert_eq!((host.engine.status().remapped, host.engine.status().pending), (13, 2));
@@ -108,6 +108,24 @@ fn blocks_go_back_to_a_base_that_holds_them_and_others_stay() {
     let again = world.after_kill();
     let host = again.open();
     assert_eq!(again.read(&host, 10, 30), Ok(filled_run(100, 30)));
+}
+
+/// The base holds zeros there, as memory does that nothing was read into.
+#[test]
+fn a_block_that_the_spare_fails_stays_whatever_the_base_fails_before_it() {
+    let (world, host) = world();
+    world.write(&host, 10, filled_run(100, 30)).unwrap();
+    world.base.heal();
+    world.base.rot(|medium| medium.clear(30, 1));
+    world.bad_for_writes(11, 2);
+    let Place::Spare(at) = host.engine.table().lookup(lba(30)) else { panic!() };
+    let at = host.engine.layout().data(at).0;
+    world.spare.fail(Fault::new(Verb::Read, at..at + 1, READ_ERROR));
+    let report = remove(&world, &host, Extent::new(lba(0), BASE_BLOCKS)).unwrap();
+    let kept = [Extent::new(lba(11), 2), Extent::new(lba(30), 1)];
+    assert_eq!((report.removed, report.kept_extents), (27, kept.to_vec()));
+    world.spare.heal();
+    assert_eq!(world.read(&host, 10, 30), Ok(filled_run(100, 30)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use remap_core::{Move, Owner, Target};
+use remap_core::{JobKind, Move, Owner, Ranges, RemapOn, Target};
 
 /// How long the longest single poll took while `work` was done, and all of it.
 fn longest<T: 'static>(world: &World, work: impl Future<Output = T> + 'static) -> (T, Duration, Duration) {
@@ -51,6 +51,38 @@ fn how_long_a_million_remaps_hold_the_thread() {
         let (opened, longest_step, all) = longest(&again, again.opening(params));
         assert_eq!(opened.unwrap().engine.status().remapped, 1_000_000);
         say("open", longest_step, all);
+    }
+}
+
+/// In calls of 4,000 extents: `cargo test --release -p remap-sim --test engine pace -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures; nothing is asserted of a machine"]
+fn how_long_an_import_holds_the_thread() {
+    // The last one changes several large leaves with each page.
+    for (name, first, apart, count) in
+        [("one by one", 0, 2, 400_000), ("sequential", 0, 1, 100_000), ("into large leaves", 1, 200, 4000)]
+    {
+        // Small blocks, as memory is the simulated disk's own matter.
+        let params = OpenParams { base_blocks: 1 << 31, storm_limit: u64::MAX, ..params() };
+        let world = World::with(Medium::new(512, 1_000_000), false);
+        let host = world.open_with(params).unwrap();
+        if name == "into large leaves" {
+            remap(&world, &host.engine, 400_000, 2);
+        }
+        let (mut longest_step, mut all) = (Duration::ZERO, Duration::ZERO);
+        for call in 0..count / 4000 {
+            let (engine, base) = (Rc::clone(&host.engine), world.base.clone());
+            let one = |index: u64| Extent::new(lba(first + (call * 4000 + index) * apart), 1);
+            let blocks = Ranges::new((0..4000).map(one).collect());
+            let work = async move {
+                let worker = Rc::clone(&engine);
+                let import = |job| async move { worker.import(&base, &blocks, RemapOn::Media, &job).await.map(drop) };
+                engine.jobs().begin(JobKind::Import, import).unwrap().join().await.unwrap();
+            };
+            let ((), longest, time) = longest(&world, work);
+            (longest_step, all) = (longest_step.max(longest), all + time);
+        }
+        println!("{name}: import: longest step {longest_step:?} of {all:?}");
     }
 }
 

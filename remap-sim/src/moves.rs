@@ -7,9 +7,11 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use remap_core::format::ScrubPosition;
 use remap_core::{
-    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, Stopped, Target,
+    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, RemapOn,
+    SpareLba, Stopped, Target,
 };
 
+use super::faults::{Fault, Verb};
 use super::hosts::Process;
 
 /// Records in a page of 4096 bytes.
@@ -138,9 +140,17 @@ impl Process {
             )) => {}
             // A reset came between.
             Err(Stopped::Failed(Error::Io { status: IoStatus::Aborted, .. })) => {}
+            // As of a host's write, after many attempts.
+            Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
+                if status.is_media_error(RemapOn::Any) && self.spare_fails_writes(lba) => {}
             Err(_) if self.log_may_fail() => {}
             Err(why) => self.world.fail(|| format!("{what} failed for no reason: {why}")),
         }
+    }
+
+    fn spare_fails_writes(&self, lba: SpareLba) -> bool {
+        let fails = |fault: &Fault| fault.verb == Verb::Write && (fault.first..fault.end).contains(&lba.0);
+        self.world.spare.faults(|faults| faults.any(fails))
     }
 
     /// Relocates a few blocks as an operator does, by range or, where that begins at an odd block, by list; or, of many, every

@@ -150,6 +150,8 @@ mod mutations {
     /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too. The last one is shown by a
     /// test of the engine: `a_spare_block_that_is_not_drained_is_given_out_while_it_is_read`.
     const RARE: &[Mutation] = &[
+        Mutation::GoOnInTheSameEpoch,
+        Mutation::ScrubWithoutLock,
         Mutation::SkipFlushBeforeRecord,
         Mutation::CompleteWithFirstPage,
         Mutation::BadReservationReleased,

@@ -13,7 +13,7 @@ pub async fn follow(tag: Tag) {
     registry::opening_over(tag.set).await;
     let mut told = false;
     while let Some(device) = registry::tagged_online(tag) {
-        let name = &device.names.name;
+        let name = &device.name;
         let Some((engine, base)) = device.for_moves() else { return };
         let Some(blocks) = device.base_blocks() else { return };
         let before = engine.table().base_blocks();

@@ -1,8 +1,10 @@
 //! The owner thread: it alone has the engine, and changes the remap state. Other threads ask it.
 
-use std::{future::Future, rc::Rc};
+use std::{cell::RefCell, future::Future, rc::Rc};
 
-use remap_core::{BaseLba, Committed, Engine, Extent, Move, Owner, Refused, Run, SpareBlock, Target, Uncopied};
+use remap_core::{
+    BaseLba, Committed, Engine, Extent, Move, Owner, PerSlot, Refused, Run, SpareBlock, Target, Uncopied,
+};
 use spdk::thread::Bound;
 
 use crate::{disk::Disk, runtime::Threads};
@@ -16,8 +18,8 @@ pub struct Owned {
     pub engine: Rc<RemapEngine>,
     /// The base, for what is moved.
     pub base: Disk,
-    /// Its spare.
-    pub spare: Disk,
+    /// The spare in each slot where there is one.
+    pub spares: RefCell<PerSlot<Option<Disk>>>,
 }
 
 /// The engine, called from any thread.

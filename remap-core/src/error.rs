@@ -216,7 +216,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The spare is not the active one of its set.
-    #[error("the spare is {state} (other spare: {other}); nothing was written; use the active spare of the set")]
+    #[error("the spare is {state}: its set is on the spare with UUID {other}; nothing was written; give that one")]
     NotActive {
         /// The state in the superblock.
         state: &'static str,
@@ -244,6 +244,12 @@ pub enum Error {
     /// The spare to which all moves has become full.
     #[error("the new spare has no room left; the old one is in force, and has everything; give a larger one")]
     NewSpareFull,
+    /// The bdev of the spare to which all moves has gone.
+    #[error("the bdev of the new spare is being removed; the old one is in force, and has everything")]
+    NewSpareRemoved,
+    /// A thread has no way to a device.
+    #[error("a thread has no memory for a channel to it; the old one is in force; try again")]
+    NoChannel,
     /// A spare failed while all moved to another.
     #[error(
         "cannot {what} a spare: {status:?}; nothing was given up, the old spare is in force; check both spare bdevs, then try again"
@@ -426,7 +432,8 @@ impl Error {
             | Error::LogFailed
             | Error::SizeNotNoted
             | Error::TooManyUnreadable { .. } => libc::EIO,
-            Error::NoMemory { .. } => libc::ENOMEM,
+            Error::NoMemory { .. } | Error::NoChannel => libc::ENOMEM,
+            Error::NewSpareRemoved => libc::ENODEV,
             Error::TooSmall { .. }
             | Error::CheckpointTooLarge { .. }
             | Error::NoSpare

@@ -123,11 +123,7 @@ impl Process {
     /// A job may fail only for a reason.
     fn judge(&self, what: &str, range: Extent, outcome: JobOutcome) {
         self.world.note(|| format!("{what} of {range:?}: {outcome:?}"));
-        let outcome = match outcome {
-            Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
-            outcome => outcome,
-        };
-        match outcome {
+        match reason(outcome) {
             Ok(()) | Err(Stopped::Cancelled) => {}
             Err(Stopped::Failed(
                 Error::JobRuns { .. }
@@ -221,5 +217,13 @@ impl Process {
             read.ok().map(|()| data)
         }))
         .await
+    }
+}
+
+/// What became of a job, without how much of it was done.
+pub(crate) fn reason(outcome: JobOutcome) -> JobOutcome {
+    match outcome {
+        Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
+        outcome => outcome,
     }
 }

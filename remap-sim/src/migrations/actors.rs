@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::disk::Disk;
 use super::super::faults::{Effect, Fault, Verb};
 use super::super::model::{Value, ZEROS};
+use super::super::moves::reason;
 use super::super::store::Cut;
 use super::super::vbdev::{Story, Vbdev};
 use super::{BLOCKS, HOSTS, Scene};
@@ -213,9 +214,9 @@ impl Actor {
             Err(error) => Err(Stopped::Failed(error)),
         };
         self.scene.note(|| format!("{} of {range:?}: {outcome:?}", kind.name()));
-        match outcome {
+        match reason(outcome) {
             Ok(()) | Err(Stopped::Cancelled) => {}
-            Err(Stopped::Failed(Error::JobRuns { .. } | Error::NoSpare)) => {}
+            Err(Stopped::Failed(Error::JobRuns { .. } | Error::NoSpare | Error::NotEnoughSpare { .. })) => {}
             Err(Stopped::Failed(
                 Error::Io { status: IoStatus::Aborted, .. } | Error::BaseIo { status: IoStatus::Aborted, .. },
             )) => {}

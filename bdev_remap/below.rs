@@ -1,0 +1,60 @@
+//! The bdevs below, for all threads.
+
+use remap_core::{Abilities, PerSlot, Takes, format::Layout};
+use spdk::{Desc, IoKind};
+
+/// The data area of a spare.
+#[derive(Clone, Copy)]
+pub struct DataArea {
+    /// LBA of its first block.
+    pub start: u64,
+    /// Length in blocks.
+    pub blocks: u64,
+}
+
+/// The bdevs below, claimed.
+pub struct Below {
+    /// The base.
+    pub base: Desc,
+    /// The spare in each slot where there is one.
+    pub spares: PerSlot<Option<SpareBelow>>,
+}
+
+/// A spare, for all threads.
+#[derive(Clone)]
+pub struct SpareBelow {
+    /// Its bdev.
+    pub desc: Desc,
+    /// Where the data is.
+    pub data: DataArea,
+    /// Which I/O it takes.
+    pub takes: Takes,
+}
+
+impl SpareBelow {
+    /// The spare behind `desc`.
+    pub fn new(desc: Desc, layout: &Layout) -> SpareBelow {
+        let data = DataArea { start: layout.data_start.0, blocks: layout.data_blocks.into() };
+        let takes = takes(&desc);
+        SpareBelow { desc, data, takes }
+    }
+}
+
+impl Below {
+    /// Which I/O the base takes; nothing is said of spares.
+    pub fn abilities_of_base(&self) -> Abilities {
+        let (base_cache, base) = (self.base.info().write_cache, takes(&self.base));
+        Abilities { base_cache, base, spares: PerSlot::default() }
+    }
+}
+
+/// What a device takes.
+fn takes(desc: &Desc) -> Takes {
+    Takes {
+        flush: desc.supports(IoKind::Flush),
+        unmap: desc.supports(IoKind::Unmap),
+        zeroes: desc.supports(IoKind::WriteZeroes),
+        reset: desc.supports(IoKind::Reset),
+        abort: desc.supports(IoKind::Abort),
+    }
+}

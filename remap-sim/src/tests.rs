@@ -155,6 +155,7 @@ mod mutations {
         Mutation::SkipFlushBeforeRecord,
         Mutation::CompleteWithFirstPage,
         Mutation::BadReservationReleased,
+        Mutation::ChangedWhileCopied,
         Mutation::FreedSpareNotDrained,
     ];
 

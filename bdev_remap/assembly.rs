@@ -14,7 +14,7 @@ use crate::{
     create::{By, Creation, Names, create},
     members, registry,
     set::{FoundSpare, Identity, Member, Set, State},
-    waiting,
+    spareless, waiting,
 };
 
 /// A bdev has appeared: if it is the base of a set that waits for it, nobody else may have it.
@@ -57,6 +57,9 @@ async fn superblock_of_itself(desc: &Desc, info: &BdevInfo) -> Option<Superblock
 async fn found(superblock: Superblock, bdev: &str) {
     let identity = Identity::from(&superblock);
     registry::opening_over(identity.uuid).await;
+    if let Some(tag) = registry::online_as(identity.uuid) {
+        return spareless::appeared(tag, &superblock, bdev).await;
+    }
     let tag = registry::with(|sets| {
         let set = sets.know(&identity);
         set.waiting().is_some_and(|waiting| waiting.spares.iter().all(|spare| spare.bdev != bdev)).then(|| set.tag())
@@ -103,7 +106,11 @@ async fn assemble(set: Uuid) {
         by: By::Assembly,
     };
     if let Err(error) = create(creation).await {
-        waiting::refused(set, error.message);
+        return waiting::refused(set, error.message);
+    }
+    for bdev in ready.outdated {
+        // It is to say so.
+        Box::pin(examine(bdev)).await;
     }
 }
 

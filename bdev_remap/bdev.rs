@@ -59,8 +59,10 @@ impl Bdev for Remap {
     fn config(&self) -> Option<(&'static str, Value)> {
         let Remap { name, base_bdev, .. } = self;
         let status = self.engine()?.status();
+        // Without a spare the set is expected, and no more.
+        let spare_bdev = Some(self.spare_bdev()).filter(|spare| !spare.is_empty())?;
         let params = json!({
-            "name": name, "base_bdev": base_bdev, "spare_bdev": self.spare_bdev(), "uuid": status.uuid,
+            "name": name, "base_bdev": base_bdev, "spare_bdev": spare_bdev, "uuid": status.uuid,
             "format": FormatPolicy::Never, "take_over": false,
             "remap_on": self.remap_on(), "storm_limit": status.storm_limit,
         });

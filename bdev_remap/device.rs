@@ -105,12 +105,18 @@ impl Remap {
         self.spares_below().0.map(|spare| spare.desc.info().name).unwrap_or_default()
     }
 
-    /// A further spare is there: hosts' I/O may go to it once this is done. Owner thread; the engine is told by whoever calls this.
-    pub async fn attach(device: &BdevHandle<Remap>, slot: Slot, spare: SpareBelow, disk: Disk) -> Result<(), Errno> {
+    /// A spare is there: hosts' I/O may go to it once this is done. Its disk, unless there is one. Owner thread; the engine is told by
+    /// whoever calls this.
+    pub async fn attach(
+        device: &BdevHandle<Remap>,
+        slot: Slot,
+        spare: SpareBelow,
+        disk: Option<Disk>,
+    ) -> Result<(), Errno> {
         if let Some(below) = &mut *lock(&device.below) {
             below.spares[slot] = Some(spare.clone());
         }
-        if let Some(owned) = device.owned.get() {
+        if let (Some(owned), Some(disk)) = (device.owned.get(), disk) {
             owned.spares.borrow_mut()[slot] = Some(disk);
         }
         let failure = Arc::new(Mutex::new(None));
@@ -126,7 +132,7 @@ impl Remap {
         match failure {
             None => Ok(()),
             Some(errno) => {
-                Remap::detach(device, slot).await;
+                Remap::part_with(device, slot).await;
                 Err(errno)
             }
         }
@@ -134,15 +140,22 @@ impl Remap {
 
     /// The spare in this slot, to which nothing goes any more, is given up. Owner thread.
     pub async fn detach(device: &BdevHandle<Remap>, slot: Slot) {
+        Remap::part_with(device, slot).await;
+        if let Some(owned) = device.owned.get() {
+            owned.spares.borrow_mut()[slot] = None;
+        }
+    }
+
+    /// The spare in this slot, to which nothing goes any more, is let go; it may come back ([`Remap::attach`], [`Remap::open_disk`]).
+    /// Owner thread.
+    pub async fn part_with(device: &BdevHandle<Remap>, slot: Slot) {
         let spare = lock(&device.below).as_mut().and_then(|below| below.spares[slot].take());
         let detach = move |channel: &Channel| {
             channel.detach(slot);
             ready(())
         };
         device.visit_channels(detach).await;
-        if let Some(disk) = device.owned.get().and_then(|owned| owned.spares.borrow_mut()[slot].take()) {
-            disk.close();
-        }
+        device.close_disk(slot);
         // No channel to it is left.
         drop(spare);
     }
@@ -205,6 +218,20 @@ impl Remap {
     /// The size of the base now, in blocks. None once it was given up.
     pub fn base_blocks(&self) -> Option<u64> {
         lock(&self.below).as_ref().map(|below| below.base.info().blocks)
+    }
+
+    fn disk(&self, slot: Slot) -> Option<Disk> {
+        self.owned.get().and_then(|owned| owned.spares.borrow()[slot].clone())
+    }
+
+    /// What the engine does to the spare in this slot fails from now on. Owner thread.
+    pub fn close_disk(&self, slot: Slot) {
+        self.disk(slot).iter().for_each(Disk::close);
+    }
+
+    /// It works again, and goes to `desc`. Owner thread.
+    pub fn open_disk(&self, slot: Slot, desc: &Desc) -> Result<(), Errno> {
+        self.disk(slot).ok_or(Errno::NODEV)?.reopen(desc)
     }
 
     /// The bdev is to go. While all moves to another spare, writes may be held back until it is known which spare is in force, and that may

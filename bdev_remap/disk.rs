@@ -20,7 +20,7 @@ struct Inner {
     blocks: Cell<u64>,
     /// Does it take FLUSH at all? What it says of its cache is not asked: a cache may be further below.
     flushes: bool,
-    /// None when it was closed.
+    /// None while it is closed.
     endpoint: RefCell<Option<Endpoint>>,
 }
 
@@ -35,6 +35,12 @@ impl Disk {
     /// It has so many blocks now.
     pub fn grow(&self, blocks: u64) {
         self.0.blocks.set(blocks);
+    }
+
+    /// It is there again, as `desc`.
+    pub fn reopen(&self, desc: &Desc) -> Result<(), Errno> {
+        self.0.endpoint.replace(Some(Endpoint::new(desc)?));
+        Ok(())
     }
 
     /// Gives it up: I/O fails from now on.

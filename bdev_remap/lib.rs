@@ -11,6 +11,7 @@
 //! restore     the table is loaded again
 //! moves       blocks are relocated, or given back to the base
 //! migrate     a set moves to another spare
+//! spareless   the spare goes and comes back while a set is in use
 //! growth      the base grows, and the Remap bdev with it
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
@@ -66,6 +67,7 @@ mod rpc;
 mod runtime;
 mod scrub;
 mod set;
+mod spareless;
 mod status;
 mod waiting;
 

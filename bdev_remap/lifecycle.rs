@@ -8,6 +8,7 @@ use crate::{
     growth, migrate,
     registry::{self, Fate, Lost},
     set::{Member, Tag},
+    spareless,
 };
 
 /// Something has happened to a member; see [`crate::members::listen`].
@@ -26,6 +27,9 @@ pub fn on_event(tag: Tag, member: Member, bdev: &str, event: Event) {
 
 /// A set that is online has lost a member. Without its base there is nothing to serve, without its spare not all of it.
 async fn lost(tag: Tag, member: Member, bdev: String) {
+    if member == Member::Spare && spareless::go_on(tag, &bdev).await {
+        return;
+    }
     let Some(identity) = registry::with(|sets| sets.tagged(tag).map(|set| set.identity.clone())) else { return };
     let (name, member) = (&identity.name, member.parameter());
     match close(tag, Fate::Waiting, None).await {

@@ -120,7 +120,7 @@ impl Migration {
         job.go_on()?;
         let slot = new.slot();
         let below = SpareBelow::new(desc, &new.layout());
-        let attached = Remap::attach(&device, slot, below, disk).await;
+        let attached = Remap::attach(&device, slot, below, Some(disk)).await;
         attached.map_err(|_| remap_core::Error::NoChannel)?;
         log::info!("{name}: moves from spare {from} to spare {}", info.name);
         // Nobody may want to know.

@@ -277,6 +277,11 @@ pub fn moved(tag: Tag, spare_uuid: Uuid) {
     });
 }
 
+/// The tag of the set with this UUID, if it is online.
+pub fn online_as(uuid: Uuid) -> Option<Tag> {
+    with(|sets| sets.get(uuid).filter(|set| matches!(set.state, State::Online(_))).map(Set::tag))
+}
+
 /// All Remap bdevs that are online.
 pub fn online() -> Vec<BdevHandle<Remap>> {
     with(|sets| {

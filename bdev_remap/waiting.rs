@@ -50,13 +50,25 @@ fn entitled(set: &Set, waiting: &Waiting, options: &Options) -> bool {
     (set.expected || found) && foreign(waiting, options).is_none()
 }
 
+/// Of spares that say that they are in force, the one that has replaced the others while these were away.
+fn replaced_others<'a>(active: &[&'a FoundSpare]) -> Option<&'a FoundSpare> {
+    let newest = active.iter().max_by_key(|spare| spare.superblock.generation)?;
+    let Superblock { spare_id, generation, other, .. } = &newest.superblock;
+    let is_outdated =
+        |of: &Superblock| of.generation < *generation && other.is_some_and(|other| other.id == of.spare_id);
+    let all = active.iter().all(|spare| spare.superblock.spare_id == *spare_id || is_outdated(&spare.superblock));
+    // Two of the same name are as good as each other.
+    let alone = active.iter().filter(|spare| spare.superblock.spare_id == *spare_id).count() == 1;
+    (all && alone).then_some(*newest)
+}
+
 /// Which spare of those that were found is in force.
 fn in_force(spares: &[FoundSpare]) -> Result<&FoundSpare, Obstacle<'_>> {
     let active: Vec<_> = spares.iter().filter(|spare| spare.superblock.state == SpareState::Active).collect();
     match active[..] {
         [one] => return Ok(one),
         [] => {}
-        _ => return Err(Obstacle::Spares(active)),
+        _ => return replaced_others(&active).ok_or(Obstacle::Spares(active)),
     }
     // A crash has stopped a migration after the old one was given up, and before the new one said that it is active.
     let given_up_for = |new: &Superblock, old: &Superblock| {
@@ -218,6 +230,8 @@ pub struct Ready {
     pub base_uuid: Uuid,
     /// Name of the spare's bdev.
     pub spare_bdev: String,
+    /// Others that say that they are in force, and were replaced by it.
+    pub outdated: Vec<String>,
 }
 
 /// What the set with this UUID can be made of, if it waits and can come online by itself. An earlier refusal does not count:
@@ -239,7 +253,10 @@ pub fn ready(uuid: Uuid) -> Option<Ready> {
             }
             return None;
         }
-        Some(Ready { name, base_uuid, spare_bdev: in_force(&waiting.spares).ok()?.bdev.clone() })
+        let spare_bdev = in_force(&waiting.spares).ok()?.bdev.clone();
+        let active = waiting.spares.iter().filter(|spare| spare.superblock.state == SpareState::Active);
+        let outdated = active.map(|spare| spare.bdev.clone()).filter(|bdev| *bdev != spare_bdev).collect();
+        Some(Ready { name, base_uuid, spare_bdev, outdated })
     })
 }
 

@@ -1,15 +1,20 @@
 //! A member goes away while Remap0 is in use: no crash, and everything is there again when the member is.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    slice,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
 use e2e::{
     config::Config,
+    load::{self, Habits, Shared},
+    model::{Flag, Model},
     nvme_tcp::{Host, Status},
-    scene::{BASE_UUID, SPARE_UUID, Scene, fault_every, stack_on_two_reactors, stamped},
+    random::{Random, announce, number, seed},
+    scene::{BASE_UUID, NQN, SPARE_UUID, Scene, Stack, fault, fault_every, stack_on_two_reactors, stamped},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -85,6 +90,181 @@ fn removal_of_the_spare_under_load() {
         .rpc("bdev_aio_create", json!({ "name": "Spare0", "filename": file, "block_size": 4096, "uuid": SPARE_UUID }));
     scene.target.rpc("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" }));
     assert!(scene.count("remapped") > 3);
+    scene.target.stop();
+}
+
+/// The spare's bdev again.
+fn spare_returns(scene: &Scene) {
+    let file = scene.spare.display().to_string();
+    let params = json!({ "name": "Spare0", "filename": file, "block_size": 4096, "uuid": SPARE_UUID });
+    scene.target.rpc("bdev_aio_create", params);
+}
+
+/// The spare goes while nothing is on it, and hosts are at work; `then` follows, and until its end no I/O may fail.
+fn without_spare(scene: &mut Scene, then: impl FnOnce(&mut Scene)) {
+    let stop = AtomicBool::new(false);
+    let (mut one, rounds) = (scene.host(), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let (stop, rounds) = (&stop, &rounds);
+        let writer = scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let round = rounds.fetch_add(1, Ordering::Relaxed);
+                let (lba, data) = (round * 8 % 4096, stamped(round * 8 % 4096, 8, round));
+                assert_eq!(one.write(lba, &data).unwrap(), Status::SUCCESS);
+                assert_eq!(one.flush().unwrap(), Status::SUCCESS);
+                assert_eq!(one.read(lba, 8).unwrap().unwrap(), data);
+            }
+        });
+        let goes_on = || {
+            let before = rounds.load(Ordering::Relaxed);
+            wait_until("I/O", LIMIT, || rounds.load(Ordering::Relaxed) > before + 20 || writer.is_finished());
+        };
+        goes_on();
+        scene.target.rpc("bdev_aio_delete", json!({ "name": "Spare0" }));
+        wait_until("the end of the spare", LIMIT, || !scene.target.has_bdev("Spare0"));
+        let status = scene.status();
+        assert_eq!((&status["state"], &status["spare_bdev"]), (&json!("degraded"), &Value::Null), "{status}");
+        goes_on();
+        let done = catch_unwind(AssertUnwindSafe(|| then(scene)));
+        // Whatever came of it: the writer ends.
+        stop.store(true, Ordering::Relaxed);
+        done.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+#[test]
+fn a_spare_that_nothing_is_on_goes_and_comes_back_while_hosts_go_on() {
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[]);
+    let bad = fault(8000, 4, "write", "write_fault");
+    without_spare(&mut scene, |scene| {
+        scene.target.rpc("bdev_fault_inject", bad.clone());
+        let written = scene.host().write(8000, &stamped(8000, 4, 1)).unwrap();
+        assert_eq!(written, Status::WRITE_FAULT, "there is nowhere to go");
+        spare_returns(scene);
+        wait_until("the set to be whole", LIMIT, || scene.status()["state"] == "online");
+        assert_eq!(scene.status()["spare_bdev"], "Spare0");
+        assert_eq!(scene.host().write(8000, &stamped(8000, 4, 2)).unwrap(), Status::SUCCESS);
+    });
+    scene.target.kill9();
+    scene.start_again(&[bad]);
+    assert_eq!(scene.count("remapped"), 4);
+    assert_eq!(scene.host().read(8000, 4).unwrap().unwrap(), stamped(8000, 4, 2));
+    scene.target.stop();
+}
+
+#[test]
+fn a_spare_that_is_gone_is_replaced_and_retired_when_it_comes_back() {
+    let mut scene = Scene::of(Stack { spare1_mib: 16, ..stack_on_two_reactors(json!({})) }, &[]);
+    let bad = fault(8000, 4, "write", "write_fault");
+    without_spare(&mut scene, |scene| {
+        scene.target.rpc("bdev_remap_migrate", json!({ "name": "Remap0", "spare_bdev": "Spare1" }));
+        assert_eq!(scene.ended("migrate")["state"], "done");
+        let status = scene.status();
+        assert_eq!((&status["state"], &status["spare_bdev"]), (&json!("online"), &json!("Spare1")), "{status}");
+        scene.target.rpc("bdev_fault_inject", bad.clone());
+        assert_eq!(scene.host().write(8000, &stamped(8000, 4, 2)).unwrap(), Status::SUCCESS);
+    });
+    let check = |scene: &Scene| {
+        assert_eq!((&scene.status()["spare_bdev"], scene.count("remapped")), (&json!("Spare1"), 4));
+        assert_eq!(scene.host().read(8000, 4).unwrap().unwrap(), stamped(8000, 4, 2));
+    };
+    // Both say that they are in force: the one that has replaced the other is, and the other says so from then on.
+    scene.target.kill9();
+    scene.start_assembling(slice::from_ref(&bad), &["Spare0", "Spare1", "Fault0"]);
+    check(&scene);
+    wait_until("the old one to be retired", LIMIT, || scene.target.log().contains("is retired"));
+    scene.target.kill9();
+    for order in [["Fault0", "Spare0", "Spare1"], ["Spare0", "Fault0", "Spare1"]] {
+        scene.start_assembling(slice::from_ref(&bad), &order);
+        check(&scene);
+        scene.target.kill9();
+    }
+}
+
+/// Base or spare goes under load, again and again, and comes back: as long as nothing is remapped hosts do not notice that the spare
+/// goes. `E2E_REMOVALS` says how often, `E2E_SEED` which.
+#[test]
+fn nothing_is_lost_in_200_removals_and_returns_under_load() {
+    const WINDOW: u64 = 400;
+    let (removals, seed) = (number("E2E_REMOVALS", 200), seed());
+    announce(&format!("removals: E2E_SEED={seed}"));
+    let mut random = Random::new(seed);
+    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[]);
+    let (mut shared, mut model, mut round) = (Shared::default(), Model::new(false), 1);
+    let habits = Habits { window: 0..WINDOW, block_size: 4096, depth: 16, max_blocks: 8, flush_one_in: 20 };
+    let (mut unnoticed, mut of_spare) = (0, 0);
+    for removal in 0..removals {
+        // Of the first ones nothing is remapped; of the others something is.
+        let goes_bad = removal >= removals / 4;
+        if goes_bad && scene.count("remapped") == 0 {
+            scene.target.rpc("bdev_fault_inject", fault(WINDOW, 1, "write", "write_fault"));
+            assert_eq!(scene.host().write(WINDOW, &stamped(WINDOW, 1, 1)).unwrap(), Status::SUCCESS);
+        }
+        let spare_goes = random.one_in(2);
+        shared.dying = Flag::default();
+        let host = scene.host();
+        thread::scope(|scope| {
+            let (shared, habits, model, mut fork) = (&shared, &habits, &mut model, random.fork());
+            let writer = scope.spawn(move || {
+                let mut queue = host.queue(2).unwrap();
+                load::run(&mut queue, habits, model, shared, &mut fork, round)
+            });
+            let some_load = || {
+                let acked = shared.acked.load(Ordering::Relaxed);
+                let more = || shared.acked.load(Ordering::Relaxed) > acked + 50;
+                wait_until("some load", LIMIT, || more() || writer.is_finished());
+            };
+            some_load();
+            if goes_bad && random.one_in(4) {
+                let lba = random.below(WINDOW);
+                shared.bad.doom(lba, false);
+                scene.target.rpc("bdev_fault_inject", fault(lba, 1, "write", "write_fault"));
+                shared.bad.confirm();
+            }
+            thread::sleep(Duration::from_millis(random.below(20)));
+            if spare_goes && !goes_bad {
+                scene.target.rpc("bdev_aio_delete", json!({ "name": "Spare0" }));
+                wait_until("the end of the spare", LIMIT, || !scene.target.has_bdev("Spare0"));
+                some_load();
+                spare_returns(&scene);
+                wait_until("the set to be whole", LIMIT, || scene.status()["state"] == "online");
+                some_load();
+                unnoticed += 1;
+            }
+            shared.dying.set();
+            match spare_goes && goes_bad {
+                true => scene.target.rpc("bdev_aio_delete", json!({ "name": "Spare0" })),
+                false => scene.target.rpc("bdev_fault_delete", json!({ "name": "Fault0" })),
+            };
+            wait_until("the end of Remap0", LIMIT, || !scene.target.has_bdev("Remap0"));
+            round = writer.join().unwrap();
+        });
+        if spare_goes && goes_bad {
+            of_spare += 1;
+            spare_returns(&scene);
+        } else {
+            scene.target.rpc("bdev_fault_create", json!({ "name": "Fault0", "base_bdev": "Base0" }));
+            let bad = shared.bad.list().into_iter().map(|(lba, _)| lba).chain(goes_bad.then_some(WINDOW));
+            for lba in bad {
+                scene.target.rpc("bdev_fault_inject", fault(lba, 1, "write", "write_fault"));
+            }
+        }
+        wait_until("the set to come back", LIMIT, || scene.status()["state"] == "online");
+        let params = json!({ "nqn": NQN, "namespace": { "bdev_name": "Remap0", "nsid": 1 } });
+        scene.target.rpc("nvmf_subsystem_add_ns", params);
+        let mut host = scene.host();
+        for (first, blocks) in model.runs(32) {
+            let data = host.read(first, blocks as u16).unwrap().unwrap();
+            for (lba, block) in (first..).zip(data.chunks(4096)) {
+                model.recovered(lba, Some(block), &shared.bad).unwrap_or_else(|wrong| panic!("{wrong}"));
+            }
+        }
+    }
+    let remapped = scene.count("remapped");
+    announce(&format!(
+        "{removals} removals, {of_spare} of the spare; {unnoticed} more of it that no host noticed; {remapped} blocks remapped"
+    ));
+    assert!(unnoticed > 0 && remapped > 0);
     scene.target.stop();
 }
 

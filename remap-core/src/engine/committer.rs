@@ -70,6 +70,8 @@ pub(super) enum Request<D: Device, E: Env> {
         blocks: u64,
         answer: oneshot::Sender<Result<(), Error>>,
     },
+    SpareGone(oneshot::Sender<bool>),
+    SpareBack(oneshot::Sender<Result<(), Error>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -169,6 +171,8 @@ impl<D: Device, E: Env> Committer<D, E> {
             Request::Superblock(answer) => drop(answer.send(self.log.superblock().clone())),
             Request::Switch(to, answer) => drop(answer.send(self.switch(to).await)),
             Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),
+            Request::SpareGone(answer) => drop(answer.send(self.do_without())),
+            Request::SpareBack(answer) => drop(answer.send(self.take_back().await)),
             Request::Close(answer) => {
                 self.close().await;
                 // What waits behind this is still answered: by a refusal.

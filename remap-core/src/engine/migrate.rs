@@ -87,7 +87,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     /// [`Error::Closed`].
     pub async fn prepare(&self, device: D, id: Uuid, force: bool) -> Result<NewSpare<D, E>, Error> {
         let shared = &self.shared;
-        let in_force = self.ask(Request::Superblock).await.ok_or(Error::Closed)?;
+        let in_force = self.superblock().await.ok_or(Error::Closed)?;
         let spare = Rc::new(Spare::with_tasks(device, Rc::clone(&shared.env), shared.tasks.clone()));
         let device = Rc::clone(spare.device());
         let needed = shared.state.borrow().writer.counts();

@@ -26,6 +26,7 @@ mod relocate;
 mod report;
 mod scrub;
 mod settle;
+mod spareless;
 mod storm;
 mod switch;
 mod telling;
@@ -47,7 +48,7 @@ pub use self::report::{
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 
-pub use self::settle::give_up_for;
+pub use self::settle::{give_up_for, retire_outdated};
 
 use self::committer::{Committer, Request};
 use self::mirror::{Forget, Mirror};
@@ -124,6 +125,8 @@ struct Shared<E: Env> {
     closed: Cell<bool>,
     /// The end has begun: nothing is tried again and again any more.
     closing: Cell<bool>,
+    /// The set does without its spare.
+    spare_gone: Cell<bool>,
     range_locks: RangeLocks,
     events: Events<E>,
     /// How much of the spare was left, and which copies of the metadata were bad, when that was last told.
@@ -183,6 +186,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             state: RefCell::new(State { writer, allocator, storm: StormBrake::new(params.storm_limit) }),
             closed: Cell::new(false),
             closing: Cell::new(false),
+            spare_gone: Cell::new(false),
             range_locks: RangeLocks::default(),
             events,
             left: Cell::default(),

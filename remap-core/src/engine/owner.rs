@@ -105,6 +105,9 @@ impl<E: Env> Shared<E> {
         if self.closed.get() || !blocks.iter().all(|lba| self.on_base(*lba)) {
             return Err(Refused::Closed);
         }
+        if self.spare_gone.get() {
+            return Err(Refused::LogFailed);
+        }
         let mappings: Vec<_> = blocks.iter().map(|lba| self.table.mapping(*lba)).collect();
         let new = mappings.iter().filter(|mapping| mapping.and_then(Mapping::spare).is_none()).count();
         let state = &mut *self.state.borrow_mut();

@@ -1,4 +1,5 @@
-//! The end of a migration that a crash has stopped after the old spare was given up for the new one.
+//! The end of a migration that a crash has stopped after the old spare was given up for the new one, and the end of a spare that was
+//! replaced while it was away.
 
 use std::rc::Rc;
 
@@ -7,7 +8,7 @@ use uuid::Uuid;
 use super::open::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Copy, SpareState};
+use crate::format::{Copy, OtherSpare, SpareState, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
 
@@ -33,6 +34,31 @@ pub async fn give_up_for<D: Device, E: Env>(old: D, env: E, successor: Uuid) -> 
     }
     // One that cannot be read now may say something else, and be read later.
     superblock.state = SpareState::Retired;
+    write(&spare, &mut superblock).await?;
+    Ok(superblock.spare_id)
+}
+
+/// Makes sure that the spare `old` is never in force again, which says that it is, but was replaced while it was away by the one with
+/// the superblock `in_force`. Whether it is one of those.
+///
+/// # Errors
+/// As of [`give_up_for`], but for [`Error::NotGivenUp`].
+pub async fn retire_outdated<D: Device, E: Env>(old: D, env: E, in_force: &Superblock) -> Result<bool, Error> {
+    let spare = Spare::new(old, Rc::new(env));
+    let Some(mut superblock) = newest(&read_superblocks(&spare).await?)? else { return Ok(false) };
+    let same_set = superblock.set_uuid == in_force.set_uuid && superblock.spare_id != in_force.spare_id;
+    if !same_set || superblock.state != SpareState::Active || superblock.generation >= in_force.generation {
+        return Ok(false);
+    }
+    superblock.state = SpareState::Retired;
+    superblock.slot = in_force.slot.other();
+    superblock.other = Some(OtherSpare { id: in_force.spare_id, state: SpareState::Active });
+    write(&spare, &mut superblock).await?;
+    Ok(true)
+}
+
+/// Writes both copies, one after the other, each durably.
+async fn write<D: Device, E: Env>(spare: &Spare<D, E>, superblock: &mut Superblock) -> Result<(), Error> {
     superblock.sequence = superblock.sequence.plus(1);
     for copy in Copy::BOTH {
         let layout = &superblock.layout;
@@ -41,5 +67,5 @@ pub async fn give_up_for<D: Device, E: Env>(old: D, env: E, successor: Uuid) -> 
         spare.write(layout.superblock(copy), page).await.1?;
         spare.flush().await?;
     }
-    Ok(superblock.spare_id)
+    Ok(())
 }

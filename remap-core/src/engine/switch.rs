@@ -49,7 +49,9 @@ impl<D: Device, E: Env> Committer<D, E> {
         if self.shared.closed.get() {
             return Err(Error::Closed);
         }
-        if self.in_doubt() {
+        // Then nothing is on the old one, and nothing can be said there.
+        let without = self.shared.spare_gone.get();
+        if self.in_doubt() && !without {
             self.checkpoint().await?;
         }
         if self.shared.state.borrow().writer.counts().total() != mirror.count() {
@@ -68,7 +70,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         if !saved?.all_copies {
             return Err(Error::CheckpointFailed);
         }
-        if !active(Mutation::OldSpareNotGivenUp) {
+        if !without && !active(Mutation::OldSpareNotGivenUp) {
             self.give_up_old(&mut new).await?;
         }
         self.come_into_force(&mut new).await?;
@@ -145,6 +147,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         shared.tasks.spawn(reclaim_table(Rc::clone(&shared.env), old));
         shared.slot.set(mirror.slot);
         shared.layout.set(mirror.layout);
+        shared.spare_gone.set(false);
         self.upkeep = Upkeep::default();
         self.observe();
         shared.look_at_what_is_left();

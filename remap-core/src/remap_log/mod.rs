@@ -227,6 +227,12 @@ impl<D: Device, E: Env> Log<D, E> {
         }
     }
 
+    /// All of it has gone: nothing is appended before a checkpoint has made everything anew.
+    pub(crate) fn lose_all_copies(&mut self) {
+        (self.log_ok, self.superblock_ok) = (PerCopy::NONE, PerCopy::NONE);
+        self.sealed = Some(Sealed::Unfinished);
+    }
+
     fn seal_after_reading(&mut self) {
         self.superblock.epoch = self.superblock.epoch.max(self.position.epoch);
         self.superblock.committed = self.superblock.committed.max(self.position.last());

@@ -22,6 +22,7 @@ mod rescue;
 mod reservations;
 mod review;
 mod scrub;
+mod spareless;
 
 use std::rc::Rc;
 

@@ -186,9 +186,9 @@ pub enum Error {
         /// Asked for.
         expected: Uuid,
     },
-    /// The spare has another size than when it was formatted.
+    /// The spare is smaller than it was.
     #[error(
-        "the spare had {found} blocks when it was formatted and has {expected} now; nothing was written; bring it back to its size"
+        "the spare had {found} blocks and has {expected} now; nothing was written; bring it back to its size"
     )]
     SpareSizeDiffers {
         /// In the superblock.

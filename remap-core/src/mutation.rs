@@ -84,6 +84,10 @@ mutations! {
     GateLeftOpen,
     /// Blocks are moved while writes of them are under way.
     GateNotDrained,
+    /// When the spare has grown, superblock A is written first, while the other is not where it says.
+    GrownSuperblockNotFirst,
+    /// What a spare has grown by is used before all copies of the metadata know it.
+    GrownSpareUsedEarly,
     /// A list of blocks counts as relocated, and is open to writes, before that is durable.
     ListAnsweredBeforeCommit,
     /// A spare block that failed a write is given to others.

@@ -145,7 +145,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             let next = ListedExtent {
                 lba,
                 num_blocks: 1,
-                spare_lba: mapping.spare().map(|index| self.shared.layout.data(index)),
+                spare_lba: mapping.spare().map(|index| self.shared.layout.get().data(index)),
                 state: match mapping {
                     Mapping::Spare(_) => ListedState::Remapped,
                     Mapping::Pending => ListedState::Pending,
@@ -228,7 +228,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             return Err(Error::StillRemapped { blocks });
         }
         self.shared.closed.set(true);
-        let (spare, layout) = (self.log.spare(), &self.shared.layout);
+        let (spare, layout) = (self.log.spare(), self.log.superblock().layout);
         for copy in [Copy::B, Copy::A] {
             spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
             spare.flush().await?;

@@ -164,7 +164,7 @@ impl<E: Env> Shared<E> {
             return;
         }
         let pending = self.state.borrow().writer.counts().pending + batch.fresh_pending;
-        if pending >= self.layout.pending_limit() {
+        if pending >= self.layout.get().pending_limit() {
             self.counters.pending_skipped.add(1);
             return;
         }

@@ -1,10 +1,14 @@
-//! The base grows while the set is open. Records about blocks beyond the old end are made only when the superblocks have the
-//! new size, so that no later start finds them out of range.
+//! A device of the set grows while it is open.
+//!
+//! The base: records about blocks beyond the old end are made only when the superblocks have the new size, so that no later start
+//! finds them out of range. The spare: the next checkpoint is written where the metadata has its place then ([`crate::format::Layout::grown`]), and
+//! new blocks are used only when all copies know of them, as copy B of the old log is under them.
 
 use super::Engine;
 use super::committer::{Committer, Request};
 use crate::device::{Device, Env};
 use crate::error::Error;
+use crate::mutation::{Mutation, active};
 
 impl<D: Device, E: Env> Engine<D, E> {
     /// Follows the base, which has `blocks` blocks now: that is made durable on the spare, and blocks beyond the old end can be
@@ -36,5 +40,18 @@ impl<D: Device, E: Env> Committer<D, E> {
         self.shared.state.borrow_mut().writer.grow(blocks);
         log::info!("{}: the base had {before} blocks and has {blocks} now", self.shared.name);
         Ok(())
+    }
+
+    /// The blocks by which the spare has grown are free, once all copies of the metadata know of them.
+    pub(super) fn take_what_has_grown(&self) {
+        let (before, layout) = (self.shared.layout.get(), self.log.superblock().layout);
+        if layout == before || !(self.log.view().sound() || active(Mutation::GrownSpareUsedEarly)) {
+            return;
+        }
+        self.shared.layout.set(layout);
+        self.shared.state.borrow_mut().allocator.grow(layout.data_blocks);
+        self.shared.look_at_what_is_left();
+        let (name, new) = (&self.shared.name, layout.data_blocks - before.data_blocks);
+        log::info!("{name}: the spare has grown to {} blocks, {new} more for data", layout.spare_blocks);
     }
 }

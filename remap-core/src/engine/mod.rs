@@ -88,7 +88,8 @@ struct Shared<E: Env> {
     set_uuid: Uuid,
     /// Where the spare is in the set, and what is where on it.
     slot: Slot,
-    layout: Layout,
+    /// It grows with the spare.
+    layout: Cell<Layout>,
     state: RefCell<State>,
     /// The log as the committer last saw it.
     log: Cell<LogView>,
@@ -144,7 +145,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
             slot: superblock.slot,
-            layout: superblock.layout,
+            layout: Cell::new(superblock.layout),
             log: Cell::new(log.view()),
             times: Cell::default(),
             state: RefCell::new(State { writer, allocator, storm: StormBrake::new(params.storm_limit) }),
@@ -182,8 +183,8 @@ impl<D: Device, E: Env> Engine<D, E> {
     }
 
     /// The layout of the spare.
-    pub fn layout(&self) -> &Layout {
-        &self.shared.layout
+    pub fn layout(&self) -> Layout {
+        self.shared.layout.get()
     }
 
     /// The identity of the set.

@@ -143,7 +143,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             blocks,
             base,
             spare: &*self.device,
-            layout: &self.shared.layout,
+            layout: self.shared.layout.get(),
             job,
         }
     }
@@ -189,7 +189,7 @@ pub(super) struct Hand<'a, B, D> {
     data: RefCell<Vec<u8>>,
     base: &'a B,
     spare: &'a D,
-    layout: &'a Layout,
+    layout: Layout,
     job: &'a Job,
 }
 

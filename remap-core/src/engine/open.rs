@@ -87,7 +87,9 @@ pub(super) async fn open<D: Device, E: Env>(
             let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
             // What the last process had under way may be there or not, and be seen now or only the next time.
             let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
-            recovered.unfinished |= rewrite || died || resized;
+            // The checkpoint takes into use what the spare has grown by.
+            let grown = superblock.layout.spare_blocks < spare.geometry().blocks;
+            recovered.unfinished |= rewrite || died || resized || grown;
             recovered.unsettled |= taken_over || resized;
             let health = recovered.health(ok);
             let log = Log::new(spare, counters, *superblock, recovered.position, health);
@@ -113,7 +115,27 @@ pub(super) async fn read_superblocks<D: Device, E: Env>(spare: &Spare<D, E>) -> 
         let page = spare.read(lba, page_blocks as u64).await?;
         Ok::<_, Error>(page.map_or(Found::Unreadable, |page| Found::Read(Superblock::decode(page.as_ref()))))
     };
-    Ok(PerCopy([read(SpareLba(0)).await?, read(superblock_b).await?]))
+    let (a, mut b) = (read(SpareLba(0)).await?, read(superblock_b).await?);
+    // The device may have grown, and have anything at its new end.
+    if let Some(grown) = a.valid().filter(|a| is_before(a, &b, superblock_b)) {
+        let old = read(grown.layout.superblock_b).await?;
+        // One that cannot be read may be of this spare, and newer.
+        if b != Found::Unreadable || old.valid().is_none() {
+            b = old;
+        }
+    }
+    Ok(PerCopy([a, b]))
+}
+
+/// Whether superblock B is where `a` has it, before the end of the device where `b` was found.
+fn is_before(a: &Superblock, b: &Found, end: SpareLba) -> bool {
+    let moved = match b {
+        Found::Read(SuperblockContent::Valid(b)) => b.spare_id == a.spare_id,
+        // It may say something about this spare that is not known here.
+        Found::Read(SuperblockContent::Newer { .. }) => true,
+        _ => false,
+    };
+    a.layout.superblock_b < end && !moved
 }
 
 /// Of two valid superblocks the one that counts.
@@ -228,7 +250,7 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
     if found.md_size != params.md_size {
         return Err(Error::MdSizeDiffers { found: found.md_size, expected: params.md_size });
     }
-    if layout.spare_blocks != geometry.blocks {
+    if layout.spare_blocks > geometry.blocks {
         return Err(Error::SpareSizeDiffers { found: layout.spare_blocks, expected: geometry.blocks });
     }
     if found.name != params.name {

@@ -177,7 +177,7 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
             None => Ok(()),
             Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
             Some(NotRelocated::Failed(at, status)) => {
-                let layout = &engine.shared.layout;
+                let layout = engine.shared.layout.get();
                 let lba = at.map_or(layout.data_start, |block| layout.data(block));
                 Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
             }

@@ -13,7 +13,7 @@ fn a_log_that_lost_its_end_on_both_copies_is_refused_once_the_set_was_quiet_or_c
         } else {
             world.quiet();
         }
-        let layout = *host.engine.layout();
+        let layout = host.engine.layout();
         let mut medium = world.spare.contents();
         for copy in Copy::BOTH {
             medium.clear(layout.log_page(copy, Area::Zero, 2).0, 1);
@@ -29,7 +29,7 @@ fn a_log_that_lost_its_end_on_both_copies_is_refused_once_the_set_was_quiet_or_c
 fn what_a_read_error_hid_at_open_does_not_win_later() {
     for status in [READ_ERROR, IoStatus::Aborted] {
         let (world, host) = world();
-        let layout = *host.engine.layout();
+        let layout = host.engine.layout();
         let hidden = layout.log_page(Copy::A, Area::One, 0).0;
         let mut medium = world.spare.contents();
         world.save(&host).unwrap();
@@ -169,7 +169,7 @@ fn superblocks_catch_up_after_a_crash_between_checkpoint_and_superblocks() {
     for at in [11, 12, 13] {
         world.write(&host, at, filled(at)).unwrap();
     }
-    let (layout, at) = (*host.engine.layout(), host.engine.status().epoch);
+    let (layout, at) = (host.engine.layout(), host.engine.status().epoch);
     assert_eq!(at, epoch(3), "a checkpoint of its own, and superblocks that know it");
     let mut medium = world.spare.contents();
     for copy in Copy::BOTH {
@@ -186,7 +186,7 @@ fn a_misdirected_page_is_bad_and_nothing_else() {
     for at in 11..14 {
         world.write(&host, at, filled(at)).unwrap();
     }
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let medium = world.spare.contents();
     let pages = |copy, area| (0..5).map(move |page| layout.log_page(copy, area, page).0);
     let of_a: Vec<_> = Area::BOTH.into_iter().flat_map(|area| pages(Copy::A, area)).collect();
@@ -210,7 +210,7 @@ fn damage_found_while_loading_is_healed_before_the_other_copy_is_needed() {
     for at in 11..15 {
         world.write(&host, at, filled(at)).unwrap();
     }
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     for copy in Copy::BOTH {
         let mut medium = world.spare.contents();
         for page in 0..8 {
@@ -247,7 +247,7 @@ fn what_an_operator_accepts_to_lose_is_lost_and_nothing_else() {
         world.write(&host, at, filled(at)).unwrap();
     }
     world.quiet();
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let mut medium = world.spare.contents();
     Copy::BOTH.iter().for_each(|copy| medium.flip(layout.log_page(*copy, Area::Zero, 3).0, 77));
     let again = world.after_crash(medium.clone());
@@ -278,7 +278,7 @@ fn rot_of_one_copy_is_healed_and_rot_of_both_is_refused() {
     let (world, host) = world();
     world.write(&host, 11, filled(2)).unwrap();
     world.write(&host, 12, filled(3)).unwrap();
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let medium = world.spare.contents();
     for page in 0..3 {
         for copy in Copy::BOTH {

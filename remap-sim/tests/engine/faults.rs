@@ -96,7 +96,7 @@ fn with_one_copy_bad_a_page_torn_by_a_power_cut_loses_nothing() {
 fn a_last_page_that_one_copy_has_is_noted_before_anything_rests_on_it() {
     let (world, host) = world();
     world.write(&host, 11, filled(2)).unwrap();
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let mut medium = world.spare.contents();
     medium.clear(layout.log_page(Copy::B, Area::Zero, 2).0, 1);
     let again = world.after_crash(medium);
@@ -120,7 +120,7 @@ fn a_page_in_doubt_that_the_next_process_finds_is_noted_before_anything_rests_on
         world.spare.fail(log_fault(&host, copy, Verb::Write).with_effect(Effect::Everything).times(1));
     }
     // Nothing goes to the other area.
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     for copy in Copy::BOTH {
         let first = layout.log_page(copy, Area::One, 0).0;
         world.spare.fail(Fault::new(Verb::Write, first..first + layout.area_blocks(), WRITE_FAULT));
@@ -363,7 +363,7 @@ fn what_is_in_doubt_stays_so_until_a_checkpoint_succeeds() {
 fn a_failed_checkpoint_leaves_the_old_area_in_force() {
     let (world, host) = world();
     // The other area cannot be written at all.
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     for copy in Copy::BOTH {
         let first = layout.log_page(copy, Area::One, 0).0;
         world.spare.fail(Fault::new(Verb::Write, first..first + 65, IoStatus::Failed));

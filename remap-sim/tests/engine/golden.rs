@@ -172,7 +172,7 @@ fn images() -> Vec<(&'static str, &'static str, Medium)> {
     let before = saved.0.spare.contents();
     saved.0.save(&saved.1).unwrap();
     let after = saved.0.spare.contents();
-    let layout = *saved.1.engine.layout();
+    let layout = saved.1.engine.layout();
     let mut unfinished = before.clone();
     let first = layout.log_page(Copy::A, Area::Zero, 0).0;
     unfinished.set_block(first, &after.block(first));

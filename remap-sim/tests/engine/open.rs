@@ -311,7 +311,7 @@ fn an_erased_spare_is_not_taken_for_an_empty_one() {
     // Any page of a commit that is left tells.
     let world = World::with(medium.clone(), true);
     let forced = OpenParams { format: FormatPolicy::Force, fresh_set_uuid: Uuid::from_u128(11), ..params() };
-    let layout = *world.open_with(forced).unwrap().engine.layout();
+    let layout = world.open_with(forced).unwrap().engine.layout();
     for copy in Copy::BOTH {
         let mut medium = Medium::new(BLOCK, SPARE_BLOCKS);
         let at = layout.log_page(copy, Area::Zero, 1).0;
@@ -357,7 +357,7 @@ fn a_damaged_log_is_refused_and_left_alone() {
     world.bad_for_writes(5, 2);
     let host = world.open();
     world.write(&host, 6, filled(66)).unwrap();
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let mut medium = world.spare.contents();
     for copy in remap_core::format::Copy::BOTH {
         medium.flip(layout.log_page(copy, Area::One, 1).0, 999);

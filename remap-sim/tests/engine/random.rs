@@ -36,7 +36,7 @@ async fn hammer(host: Vbdev, model: Model, random: Random, first: u64) {
 
 /// Errors of log, superblocks and spare blocks, one in a while.
 async fn sabotage(host: Vbdev, random: Random) {
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let both = 2 * u64::from(layout.area_pages);
     for _ in 0..12 {
         host.threads.executor.sleep(Duration::from_micros(random.below(200))).await;

@@ -102,7 +102,7 @@ fn a_stated_end_is_durable_before_it_is_served() {
     world.save(&host).unwrap();
     world.write(&host, 11, filled(2)).unwrap();
     world.quiet();
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     let world = world.after_kill();
     for copy in Copy::BOTH {
         let at = layout.log_page(copy, Area::One, 0).0;
@@ -125,7 +125,7 @@ fn a_stated_end_is_durable_before_it_is_served() {
 #[test]
 fn a_checkpoint_that_may_come_back_is_void_before_anything_is_served() {
     let (world, host) = world();
-    let layout = *host.engine.layout();
+    let layout = host.engine.layout();
     for copy in Copy::BOTH {
         let page = layout.log_page(copy, Area::Zero, 2).0;
         let fault = Fault::new(Verb::Write, page..page + 1, IoStatus::Failed);

@@ -4,10 +4,11 @@ use std::{
     future::{Future, ready},
     num::NonZeroU8,
     rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::future::{FutureExt, LocalBoxFuture};
-use remap_core::{FormatPolicy, Ranges};
+use remap_core::{FormatPolicy, Passed, Ranges};
 use serde_json::{Value, json};
 use spdk::{Bdev, Errno, Incoming, IoKind, MemoryDomain, Module, WeakBdev};
 
@@ -126,6 +127,23 @@ unsafe impl Readers for WeakBdev<Remap> {
                 };
                 bdev.visit_channels(open).await;
             }
+        }
+        .boxed_local()
+    }
+
+    fn passed(&self) -> LocalBoxFuture<'_, Passed> {
+        async {
+            let all = Arc::new(Mutex::new(Passed::default()));
+            if let Some(bdev) = self.upgrade() {
+                let sum = Arc::clone(&all);
+                let add = move |channel: &Channel| {
+                    let sum = &mut *sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    *sum = sum.and(channel.gate.passed());
+                    ready(())
+                };
+                bdev.visit_channels(add).await;
+            }
+            *all.lock().unwrap_or_else(PoisonError::into_inner)
         }
         .boxed_local()
     }

@@ -16,6 +16,7 @@ use crate::{
     options::options,
     registry::{self, Begun},
     runtime::Threads,
+    scrub,
     set::{Identity, Member, Tag},
     status::to_rpc,
     waiting,
@@ -250,6 +251,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         status.spare.free,
         status.spare.total,
     );
+    scrub::resume(&handle);
     Ok(handle)
 }
 

@@ -200,6 +200,20 @@ impl Remap {
         lock(&self.below).as_ref().map(|below| below.base.info().blocks)
     }
 
+    /// The spare has another size: what it has grown by is used from the next save on. Owner thread.
+    pub fn spare_was_resized(&self) {
+        let Some(Owned { engine, spare, .. }) = self.owned.get() else { return };
+        let size = lock(&self.below).as_ref().and_then(|below| Some(below.spares[engine.slot()].as_ref()?.info().blocks));
+        let (Some(blocks), before) = (size, engine.layout().spare_blocks) else { return };
+        let name = &self.names.name;
+        if blocks > before {
+            spare.grow(blocks);
+            log::info!("{name}: the spare has grown from {before} blocks to {blocks}: they are used after the next save");
+        } else if blocks < before {
+            log::error!("{name}: the spare has shrunk from {before} blocks to {blocks}; bring it back to its size");
+        }
+    }
+
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
     pub async fn give_up(&self) {
         let wipe = lock(&self.end).wipe;

@@ -10,9 +10,10 @@
 //! delete      a set is deleted, and its spare wiped
 //! restore     the table is loaded again
 //! moves       blocks are relocated, or given back to the base
-//! growth      the base grows, and the Remap bdev with it
+//! growth      base or spare grow, and the set with them
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
+//! scrub       all blocks and all metadata are read
 //! waiting     what stands between a set and its coming online
 //! members     base and spare: open, claim, identify
 //! registry    all sets, and what becomes of them
@@ -59,6 +60,7 @@ mod rescue;
 mod restore;
 mod rpc;
 mod runtime;
+mod scrub;
 mod set;
 mod status;
 mod waiting;

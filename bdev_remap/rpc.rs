@@ -22,6 +22,7 @@ use crate::{
     owner::RemapEngine,
     registry,
     restore::restore,
+    scrub,
     set::Identity,
     status::to_rpc,
     waiting,
@@ -43,6 +44,7 @@ pub fn register() {
     rpc::register::<Add>();
     rpc::register::<Import>();
     rpc::register::<Remove>();
+    rpc::register::<Scrub>();
     rpc::register::<SetOptions>();
     rpc::register::<Expect>();
     rpc::register::<Forget>();
@@ -303,6 +305,39 @@ impl Method for Remove {
 
     async fn call(params: RangeParams) -> Result<RemoveReport, Error> {
         moves::remove(&params.name, params.lba, params.num_blocks).await
+    }
+}
+
+struct Scrub;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScrubParams {
+    name: String,
+    lba: Option<u64>,
+    num_blocks: Option<u64>,
+    max_mbps: Option<u32>,
+    #[serde(default)]
+    cancel: bool,
+}
+
+impl Method for Scrub {
+    const NAME: &'static CStr = c"bdev_remap_scrub";
+    type Params = ScrubParams;
+    type Reply = bool;
+
+    async fn call(params: ScrubParams) -> Result<bool, Error> {
+        let ScrubParams { name, lba, num_blocks, max_mbps, cancel } = params;
+        if max_mbps == Some(0) {
+            return Err(Error::invalid("max_mbps", "must be at least 1"));
+        }
+        if !cancel {
+            return scrub::start(&name, &scrub::Range { lba, blocks: num_blocks }, max_mbps).map(|()| true);
+        }
+        if lba.is_some() || num_blocks.is_some() || max_mbps.is_some() {
+            return Err(Error::invalid("cancel", "goes with name alone"));
+        }
+        scrub::cancel(&name).map(|()| true)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
-use remap_core::{Env, Event, Ranges};
+use remap_core::{Env, Event, Passed, Ranges};
 use spdk::thread;
 
 use crate::events;
@@ -27,6 +27,8 @@ pub unsafe trait Readers {
     fn close(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()>;
     /// See [`Env::open`].
     fn open(&self, blocks: Ranges) -> LocalBoxFuture<'_, ()>;
+    /// See [`Env::passed`].
+    fn passed(&self) -> LocalBoxFuture<'_, Passed>;
 }
 
 /// The services of SPDK's threads for one engine. Clones are the same.
@@ -81,6 +83,13 @@ unsafe impl Env for Threads {
     async fn open(&self, blocks: Ranges) {
         if let Some(readers) = self.readers.get() {
             readers.open(blocks).await;
+        }
+    }
+
+    async fn passed(&self) -> Passed {
+        match self.readers.get() {
+            Some(readers) => readers.passed().await,
+            None => Passed::default(),
         }
     }
 

@@ -142,6 +142,13 @@ METHODS = (
                   help="Bytes of a block of badblocks, as it was given by -b there (default: 1024, as there)"),
     ), bdev_remap_import.run),
     ("bdev_remap_remove", "Give remapped blocks back to the base, where it holds their data again", (NAME, *RANGE)),
+    ("bdev_remap_scrub", "Read base, spare and metadata in the background; bdev_remap_status shows what is found", (
+        NAME,
+        _argument("-l", "--lba", type=_number, help="First LBA (block) that is read (default: 0)"),
+        _argument("-b", "--num-blocks", type=_number, help="Number of blocks (default: all that follow)"),
+        _argument("-m", "--max-mbps", type=_number, help="Rate at most, in 10^6 bytes a second (default: 50)"),
+        _switch("--cancel", help="End the scrub that runs"),
+    )),
     ("bdev_remap_set_options", "Change options of a Remap bdev; prints those in force", (
         NAME,
         _argument("--remap-on", choices=["media", "any"], help="Errors that count as bad blocks"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::Gate;
 use crate::events::Event;
+use crate::gate::Passed;
 use crate::ranges::Ranges;
 use crate::status::IoStatus;
 
@@ -77,6 +78,9 @@ pub unsafe trait Env: 'static {
 
     /// Ends a [`Env::close`] of the same blocks.
     fn open(&self, blocks: Ranges) -> impl Future<Output = ()>;
+
+    /// How much I/O of hosts has passed so far ([`Gate::passed`], of all channels that there are).
+    fn passed(&self) -> impl Future<Output = Passed>;
 
     /// Tells whoever watches the set what has happened to it. Must not call back into the engine.
     fn tell(&self, event: &Event);

@@ -340,6 +340,14 @@ pub enum Error {
         "the storm brake is on; what was not relocated yet stays where it is; find out why so many blocks failed, then re-arm it"
     )]
     Tripped,
+    /// The base fails as a whole.
+    #[error(
+        "more than {limit} blocks could not be read within 60 s; those found before are pending, nothing else was changed; find out what the base suffers from, then scrub again"
+    )]
+    TooManyUnreadable {
+        /// The storm limit.
+        limit: u64,
+    },
     /// The log cannot be written.
     #[error(
         "the remap log cannot be written on any copy; what was not moved yet stays where it is; check the spare bdev, or migrate to another spare"
@@ -376,7 +384,8 @@ impl Error {
             | Error::BaseIo { .. }
             | Error::CheckpointFailed
             | Error::LogFailed
-            | Error::SizeNotNoted => libc::EIO,
+            | Error::SizeNotNoted
+            | Error::TooManyUnreadable { .. } => libc::EIO,
             Error::NoMemory { .. } => libc::ENOMEM,
             Error::TooSmall { .. }
             | Error::CheckpointTooLarge { .. }

@@ -29,13 +29,38 @@ impl Side {
     }
 }
 
+/// How much I/O has passed through gates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// So many have come in.
+    pub came: u64,
+    /// So many of those have left.
+    pub left: u64,
+}
+
+impl Passed {
+    /// Through either.
+    #[must_use]
+    pub fn and(self, other: Passed) -> Passed {
+        Passed { came: self.came + other.came, left: self.left + other.left }
+    }
+
+    /// Whether any was inside at some time since it was as `before`.
+    #[must_use]
+    pub fn any_since(self, before: Passed) -> bool {
+        self.came != before.came || self.came != self.left
+    }
+}
+
 /// The gate of one channel.
 pub struct Gate {
     /// Where newcomers are counted.
     side: Cell<Side>,
     /// Whether `closed` holds anything.
     is_closed: Cell<bool>,
-    inside: [Cell<u64>; 2],
+    /// How many came in by each side, and how many have left.
+    came: [Cell<u64>; 2],
+    left: [Cell<u64>; 2],
     /// As many as there are movers: few, each of which may have very many runs.
     closed: RefCell<Vec<Ranges>>,
     /// How often a side by which nobody comes in was emptied.
@@ -53,7 +78,8 @@ impl Gate {
         Gate {
             side: Cell::new(Side::Even),
             is_closed: Cell::new(!closed.is_empty()),
-            inside: Default::default(),
+            came: Default::default(),
+            left: Default::default(),
             closed: RefCell::new(closed),
             rounds: Default::default(),
             emptied: Waiters::default(),
@@ -66,8 +92,8 @@ impl Gate {
     #[must_use]
     pub fn enter(&self) -> Side {
         let side = self.side.get();
-        let inside = &self.inside[side as usize];
-        inside.set(inside.get() + 1);
+        let came = &self.came[side as usize];
+        came.set(came.get() + 1);
         side
     }
 
@@ -84,13 +110,19 @@ impl Gate {
     /// An I/O is over.
     #[inline(always)]
     pub fn leave(&self, side: Side) {
-        let inside = &self.inside[side as usize];
-        debug_assert!(inside.get() > 0, "who leaves has come in, once");
-        let left = inside.get().saturating_sub(1);
-        inside.set(left);
-        if left == 0 && side != self.side.get() {
+        let left = &self.left[side as usize];
+        debug_assert!(!self.is_empty(side), "who leaves has come in, once");
+        left.set(left.get() + 1);
+        if self.is_empty(side) && side != self.side.get() {
             self.empty(side);
         }
+    }
+
+    /// How many have come in, and how many of those have left.
+    #[must_use]
+    pub fn passed(&self) -> Passed {
+        let sum = |sides: &[Cell<u64>; 2]| sides.iter().map(Cell::get).sum();
+        Passed { came: sum(&self.came), left: sum(&self.left) }
     }
 
     /// A side is empty by which nobody comes in.
@@ -114,8 +146,9 @@ impl Gate {
         self.emptied.until(|| self.is_empty(before) || rounds.get() != round).await;
     }
 
+    #[inline(always)]
     fn is_empty(&self, side: Side) -> bool {
-        self.inside[side as usize].get() == 0
+        self.left[side as usize].get() >= self.came[side as usize].get()
     }
 
     /// Nobody comes in any more to change these blocks; who is inside goes on: see [`Gate::drain`].

@@ -83,6 +83,7 @@ struct Running {
     started_at: u64,
     done: Cell<u64>,
     total: Cell<u64>,
+    scrub: Cell<Option<ScrubCounts>>,
     cancelled: Cell<bool>,
     on_cancel: Waiters,
     outcome: OnceCell<JobOutcome>,
@@ -120,6 +121,7 @@ impl Running {
             started_at: self.started_at,
             ended_at,
             seconds: time.as_secs(),
+            scrub: self.scrub.get(),
             remaining_seconds: (state == JobState::Running && rate > 0).then(|| left.div_ceil(rate)),
         }
     }
@@ -137,6 +139,11 @@ impl Job {
     /// So many blocks more are done.
     pub fn advance(&self, blocks: u64) {
         self.0.done.set(self.0.done.get().saturating_add(blocks));
+    }
+
+    /// What a scrub has found so far.
+    pub fn set_scrub(&self, counts: ScrubCounts) {
+        self.0.scrub.set(Some(counts));
     }
 
     /// Whether it is to go on. To be asked wherever it can end without leaving anything undone or locked.
@@ -219,6 +226,7 @@ impl<E: Env> JobScope<E> {
             started_at: self.jobs.env.unix_time().as_secs(),
             done: Cell::new(0),
             total: Cell::new(0),
+            scrub: Cell::new(None),
             cancelled: Cell::new(false),
             on_cancel: Waiters::default(),
             outcome: OnceCell::new(),
@@ -240,6 +248,12 @@ impl<E: Env> JobScope<E> {
         let job = running.iter().find(|job| job.kind == kind).ok_or(Error::NoJob { kind: kind.name() })?;
         job.cancel();
         Ok(())
+    }
+
+    /// Whether jobs end because the set does.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.jobs.closed.get()
     }
 
     /// Cancels all jobs, begins none any more, and waits until all have ended.
@@ -351,4 +365,26 @@ pub struct JobStatus {
     /// How long it will still run at this rate, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_seconds: Option<u64>,
+    /// Of a scrub: what it has found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubCounts>,
+}
+
+/// What a scrub has found so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ScrubCounts {
+    /// 10^6 bytes a second at most.
+    pub max_mbps: u32,
+    /// Blocks that could be read where they live.
+    pub blocks_read: u64,
+    /// Blocks of the base that cannot be read, and were not known to be so.
+    pub unreadable: u64,
+    /// Pending blocks that could be read again, and were copied to the spare.
+    pub rescued: u64,
+    /// Remapped blocks that cannot be read on the spare.
+    pub spare_unreadable: u64,
+    /// Pages of superblocks and log that were checked, in all copies.
+    pub metadata_pages: u64,
+    /// Those that were not what they should be.
+    pub metadata_bad: u64,
 }

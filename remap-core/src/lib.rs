@@ -46,8 +46,8 @@ pub use engine::{
 pub use error::Error;
 pub use events::{Event, Events, What};
 pub use extent_list::{ExtentList, ListError};
-pub use gate::{Gate, Side};
-pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, Stopped};
+pub use gate::{Gate, Passed, Side};
+pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, ScrubCounts, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target};
 pub use ranges::Ranges;
 pub use recovery::{Candidate, StatedEnd};

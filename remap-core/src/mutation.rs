@@ -84,14 +84,14 @@ mutations! {
     GateLeftOpen,
     /// Blocks are moved while writes of them are under way.
     GateNotDrained,
-    /// When the spare has grown, superblock A is written first, while the other is not where it says.
-    GrownSuperblockNotFirst,
-    /// What a spare has grown by is used before all copies of the metadata know it.
-    GrownSpareUsedEarly,
     /// A list of blocks counts as relocated, and is open to writes, before that is durable.
     ListAnsweredBeforeCommit,
     /// A spare block that failed a write is given to others.
     BadReservationReleased,
+    /// A scrub copies pending blocks while hosts write them.
+    ScrubWithoutLock,
+    /// A scrub takes pending blocks for rescued that it could not read.
+    ScrubKeepsFailedReads,
     /// A write of a pending block goes to the base.
     WritePendingToBase,
     /// An I/O of several blocks goes where its first block lives.

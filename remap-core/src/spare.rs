@@ -248,19 +248,19 @@ fn may_pass(status: IoStatus) -> bool {
 }
 
 /// Trying again what may pass.
-struct Patience<'a, E> {
+pub(crate) struct Patience<'a, E> {
     env: &'a E,
     may_pass: fn(IoStatus) -> bool,
     pauses: u32,
 }
 
 impl<'a, E: Env> Patience<'a, E> {
-    fn new(env: &'a E, may_pass: fn(IoStatus) -> bool) -> Patience<'a, E> {
+    pub(crate) fn new(env: &'a E, may_pass: fn(IoStatus) -> bool) -> Patience<'a, E> {
         Patience { env, may_pass, pauses: 0 }
     }
 
     /// Whether to try again after `status`; waits a while before.
-    async fn again(&mut self, status: IoStatus) -> bool {
+    pub(crate) async fn again(&mut self, status: IoStatus) -> bool {
         if !(self.may_pass)(status) || self.pauses >= PAUSES {
             return false;
         }

@@ -49,6 +49,7 @@ impl Process {
             What::Abort => self.abort(false).await,
             What::Remove { lba, blocks } => self.remove(Extent::new(BaseLba(lba), blocks)).await,
             What::Import { lba, blocks } => self.import(Extent::new(BaseLba(lba), blocks)).await,
+            What::Scrub { lba, blocks } => self.scrub(Extent::new(BaseLba(lba), blocks)).await,
             What::Save => self.save().await,
             What::Compare => self.compare(true).await,
             What::Restore => {

@@ -132,6 +132,7 @@ fn start(world: &World, plan: &Plan) -> Threads {
     world.base.attach(&executor);
     world.spare.attach(&executor);
     world.open.set(false);
+    world.scrubs.set(false);
     world.wiped.set(false);
     let slowness = [plan.config.slowness[2], plan.config.slowness[3]];
     let mut threads = Threads::new(&executor, &world.random, slowness);
@@ -188,6 +189,8 @@ async fn main(
     let process = Process::new(&world, with_abilities(vbdev, &config), errors_before);
     process.check_table();
     process.compare(true).await;
+    let resumed = process.clone();
+    threads.executor.spawn(async move { resumed.resume_scrub().await });
     if verify {
         read_all(&process).await;
     }

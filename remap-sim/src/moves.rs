@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
+use remap_core::format::ScrubPosition;
 use remap_core::{
     At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, Stopped, Target,
 };
@@ -70,6 +71,44 @@ impl Process {
         }
     }
 
+    /// Scrubs the blocks of the range, and the metadata, as fast as that goes.
+    pub(crate) async fn scrub(&self, range: Extent) {
+        let _running = self.quiesce.enter().await;
+        self.run_scrub(ScrubPosition { next: range.lba, end: range.end(), max_mbps: u32::MAX }).await;
+    }
+
+    /// Goes on with a scrub that the last process did not end, if there is one.
+    pub(crate) async fn resume_scrub(&self) {
+        if let Some(left) = self.vbdev.engine.unfinished_scrub() {
+            self.world.count("event: scrub gone on with");
+            let _running = self.quiesce.enter().await;
+            self.run_scrub(left).await;
+        }
+    }
+
+    async fn run_scrub(&self, plan: ScrubPosition) {
+        let (engine, scrubs) = (&self.vbdev.engine, &self.world.scrubs);
+        let range = Extent::new(plan.next, plan.end.0 - plan.next.0);
+        let begun = match engine.begin_scrub(self.vbdev.base.clone(), plan, self.vbdev.remap_on) {
+            Ok(begun) => begun,
+            Err(error) => return self.judge("scrub", range, Err(error.into())),
+        };
+        scrubs.set(true);
+        let outcome = begun.join().await;
+        scrubs.set(false);
+        self.judge("scrub", range, outcome);
+        let last = engine.jobs().status().into_iter().find_map(|job| job.scrub).unwrap_or_default();
+        for (found, what) in [
+            (last.unreadable, "event: unreadable blocks found by a scrub"),
+            (last.rescued, "event: rescued by a scrub"),
+            (last.metadata_bad, "event: bad metadata found by a scrub"),
+        ] {
+            if found > 0 {
+                self.world.count(what);
+            }
+        }
+    }
+
     /// Runs a job to its end.
     async fn job<F: Future<Output = JobOutcome> + 'static>(
         &self,
@@ -94,7 +133,8 @@ impl Process {
                 | Error::NoSpare
                 | Error::NotEnoughSpare { .. }
                 | Error::Tripped
-                | Error::Closed,
+                | Error::Closed
+                | Error::TooManyUnreadable { .. },
             )) => {}
             // A reset came between.
             Err(Stopped::Failed(Error::Io { status: IoStatus::Aborted, .. })) => {}

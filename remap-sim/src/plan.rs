@@ -161,6 +161,11 @@ pub enum What {
         lba: u64,
         blocks: u64,
     },
+    /// Blocks are scrubbed, and the metadata.
+    Scrub {
+        lba: u64,
+        blocks: u64,
+    },
     Save,
     /// A restore that changes nothing: the spare has to say what the table says.
     Compare,

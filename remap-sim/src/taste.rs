@@ -30,6 +30,8 @@ enum Shape {
     Reuse,
     /// A page is only in copy A when a crash comes, is not seen while others are written, and then is.
     Attempts,
+    /// Blocks cannot be read for a while, and are scrubbed while hosts write them.
+    Scrub,
 }
 
 /// What is decided for all of a plan.
@@ -59,6 +61,7 @@ impl Plan {
             14..17 => Shape::Superblocks,
             17..22 => Shape::Reuse,
             22..24 => Shape::Attempts,
+            24..27 => Shape::Scrub,
             _ => Shape::Ordinary,
         };
         let harms = [
@@ -71,7 +74,7 @@ impl Plan {
             Harm::Both,
         ];
         let harm = match shape {
-            Shape::Doubt | Shape::Reuse => Harm::Errors,
+            Shape::Doubt | Shape::Reuse | Shape::Scrub => Harm::Errors,
             Shape::Superblocks => Harm::One(random.pick(&Copy::BOTH)),
             // The copy that is written first.
             Shape::Attempts => Harm::One(Copy::A),
@@ -114,6 +117,7 @@ impl Plan {
             Shape::Long => 100,
             Shape::Doubt => 8,
             Shape::Reuse => 80,
+            Shape::Scrub => 24,
             _ => random.pick(&[8, 16, 24, 40, 64]),
         };
         let many = matches!(shape, Shape::Large | Shape::Medium);
@@ -141,6 +145,7 @@ impl Plan {
             // An answer that comes too soon must not take longer than what it should have waited for.
             slowness: match shape {
                 Shape::Medium | Shape::Reuse => [2, 200, 2, 2],
+                Shape::Scrub => [200, 20, 2, 2],
                 _ => [(); 4].map(|()| slow(random)),
             },
             want: random.pick(&[0, 0, 5, 30]),
@@ -156,10 +161,11 @@ impl Plan {
             shape,
             blocks,
             harm,
-            hosts: if shape == Shape::Reuse { 6 } else { 1 + random.below(6) },
+            hosts: if matches!(shape, Shape::Reuse | Shape::Scrub) { 6 } else { 1 + random.below(6) },
             fate: match shape {
                 Shape::Doubt | Shape::Superblocks => 40,
                 Shape::Attempts => 0,
+                Shape::Scrub => 25,
                 _ => random.pick(&[0, 10, 10, 25]),
             },
             patience: random.pick(&[4, 40, 400]),
@@ -169,7 +175,7 @@ impl Plan {
         };
         let lives = match shape {
             Shape::Large => 1 + random.below(2),
-            Shape::Long | Shape::Reuse => 1 + random.below(3),
+            Shape::Long | Shape::Reuse | Shape::Scrub => 1 + random.below(3),
             Shape::Medium => 2 + random.below(3),
             Shape::Attempts => 3,
             _ => 2 + random.below(12),
@@ -190,7 +196,7 @@ impl Taste {
     fn life(&self, number: u64, crashes: bool, random: &Random) -> Life {
         let many = matches!(self.shape, Shape::Large | Shape::Medium);
         let ops = match self.shape {
-            Shape::Long | Shape::Reuse => 150 + random.below(300),
+            Shape::Long | Shape::Reuse | Shape::Scrub => 150 + random.below(300),
             Shape::Medium | Shape::Large => 3 + random.below(10),
             _ => random.pick(&[0, 6, 15, 40]) + random.below(10),
         };
@@ -306,7 +312,7 @@ impl Taste {
     fn sick(&self, list: &mut Vec<Op>, random: &Random) {
         let percent = match self.shape {
             Shape::Long => 90,
-            Shape::Doubt | Shape::Large | Shape::Reuse => 0,
+            Shape::Doubt | Shape::Large | Shape::Reuse | Shape::Scrub => 0,
             Shape::Medium => 30,
             _ => random.pick(&[0, 10, 50, 95]),
         };
@@ -336,6 +342,13 @@ impl Taste {
             let what = random.pick(&[What::Remove { lba, blocks: few }, What::Import { lba, blocks: few }]);
             return Op { host: 1 + random.below(self.hosts) as u8, wait, what };
         }
+        if self.shape == Shape::Scrub && random.chance(1, 8) {
+            return Op {
+                host: 1 + random.below(self.hosts) as u8,
+                wait,
+                what: What::Scrub { lba: 0, blocks: self.blocks },
+            };
+        }
         let what = match random.below(100) {
             0..24 => What::Read { lba, blocks },
             24..66 => What::Write { lba, blocks },
@@ -362,6 +375,11 @@ impl Taste {
         let times = random.pick(&[1, 1, 2, 3, 20]);
         if self.shape == Shape::Doubt && random.chance(1, 2) {
             return What::Glitch { side: Side::Base, verb: Verb::Write, lba, times: 1, media: true, effect };
+        }
+        if self.shape == Shape::Scrub && random.chance(1, 2) {
+            // Some of them are over when a scrub has found them.
+            let times = 2 + random.below(8) as u32;
+            return What::Glitch { side: Side::Base, verb: Verb::Read, lba, times, media: true, effect };
         }
         match random.below(20) {
             0..6 => What::BadBlock { side, lba, bad: random.pick(&[Bad::Reads, Bad::Writes, Bad::Both]) },

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use remap_core::{Env, Event, Extent, Gate, Ranges, Side};
+use remap_core::{Env, Event, Extent, Gate, Passed, Ranges, Side};
 
 use super::executor::Executor;
 use super::random::Random;
@@ -155,6 +155,11 @@ unsafe impl Env for Threads {
             self.hop(reactor).await;
             gate.open(&blocks);
         }
+    }
+
+    async fn passed(&self) -> Passed {
+        join(self.hop(0), self.hop(1)).await;
+        self.gates.iter().map(Gate::passed).fold(Passed::default(), Passed::and)
     }
 
     fn tell(&self, event: &Event) {

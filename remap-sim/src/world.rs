@@ -75,6 +75,8 @@ pub(crate) struct World {
     pub(crate) wiped: Cell<bool>,
     /// Whether the set has been opened in this life.
     pub(crate) open: Cell<bool>,
+    /// Whether a scrub runs.
+    pub(crate) scrubs: Cell<bool>,
     /// Whether damage that cannot be undone has ended the simulation.
     pub(crate) over: Cell<bool>,
     /// What is wrong, if anything is.
@@ -125,6 +127,7 @@ impl World {
             past: RefCell::default(),
             wiped: Cell::new(false),
             open: Cell::new(false),
+            scrubs: Cell::new(false),
             over: Cell::new(false),
             failure: RefCell::default(),
             coverage: RefCell::default(),
@@ -210,6 +213,9 @@ impl World {
             self.base.under_way().iter().map(base_kind).chain(spare.iter().map(|one| self.spare_kind(one))).collect();
         if kinds.is_empty() {
             self.count("crash: nothing under way");
+        }
+        if self.scrubs.get() {
+            self.count("crash: while scrubbing");
         }
         kinds.into_iter().for_each(|kind| self.count(kind));
     }

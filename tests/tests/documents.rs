@@ -218,6 +218,7 @@ fn every_method_is_documented_with_all_parameters_and_fields() {
     call("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare" }));
     let expected = json!({ "name": "Remap1", "uuid": uuid(1), "base_uuid": uuid(2), "spare_uuid": uuid(3) });
     call("bdev_remap_expect", expected);
+    call("bdev_remap_scrub", json!({ "name": "Remap0", "max_mbps": 1 }));
     call("bdev_remap_status", json!({}));
     for method in ["bdev_remap_list", "bdev_remap_save", "bdev_remap_restore", "bdev_remap_set_options"] {
         call(method, json!({ "name": "Remap0" }));

@@ -24,11 +24,13 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
 use super::batch::{Answer, Asked, Page};
+use super::check::{Checked, Part};
 use super::report::{RestoreReport, SaveReport};
 use super::upkeep::Upkeep;
 use super::{Shared, Times};
 use crate::device::{Device, Env};
 use crate::error::Error;
+use crate::format::ScrubPosition;
 use crate::format::record::RawRecord;
 use crate::mutation::{Mutation, active};
 use crate::owner::Refused;
@@ -44,9 +46,26 @@ const BATCH_BLOCKS: usize = 4096;
 pub(super) enum Request {
     Change(Asked, oneshot::Sender<Answer>),
     Save(oneshot::Sender<Result<SaveReport, Error>>),
-    Restore { dry_run: bool, answer: oneshot::Sender<Result<RestoreReport, Error>> },
-    Wipe { force: bool, answer: oneshot::Sender<Result<(), Error>> },
-    Grow { blocks: u64, answer: oneshot::Sender<Result<(), Error>> },
+    /// Some copies of the metadata are to be read, and healed.
+    Check(Part, oneshot::Sender<Result<Checked, Error>>),
+    /// Where a scrub goes on; whether that is to be durable now, or with the next superblock.
+    Scrub {
+        at: Option<ScrubPosition>,
+        durable: bool,
+        answer: oneshot::Sender<()>,
+    },
+    Restore {
+        dry_run: bool,
+        answer: oneshot::Sender<Result<RestoreReport, Error>>,
+    },
+    Wipe {
+        force: bool,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
+    Grow {
+        blocks: u64,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -132,6 +151,11 @@ impl<D: Device, E: Env> Committer<D, E> {
         match request {
             Request::Change(asked, answer) => self.serve_changes(asked, answer).await,
             Request::Save(answer) => drop(answer.send(self.save().await)),
+            Request::Check(part, answer) => drop(answer.send(self.check(part).await)),
+            Request::Scrub { at, durable, answer } => {
+                self.note_scrub(at, durable).await;
+                let _ = answer.send(());
+            }
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
             Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),

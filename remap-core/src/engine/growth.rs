@@ -8,7 +8,6 @@ use super::Engine;
 use super::committer::{Committer, Request};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::mutation::{Mutation, active};
 
 impl<D: Device, E: Env> Engine<D, E> {
     /// Follows the base, which has `blocks` blocks now: that is made durable on the spare, and blocks beyond the old end can be
@@ -45,7 +44,7 @@ impl<D: Device, E: Env> Committer<D, E> {
     /// The blocks by which the spare has grown are free, once all copies of the metadata know of them.
     pub(super) fn take_what_has_grown(&self) {
         let (before, layout) = (self.shared.layout.get(), self.log.superblock().layout);
-        if layout == before || !(self.log.view().sound() || active(Mutation::GrownSpareUsedEarly)) {
+        if layout == before || !self.log.view().sound() {
             return;
         }
         self.shared.layout.set(layout);

@@ -11,6 +11,7 @@
 
 mod admin;
 mod batch;
+mod check;
 mod committer;
 mod gathered;
 mod growth;
@@ -21,6 +22,7 @@ mod owner;
 mod range_lock;
 mod relocate;
 mod report;
+mod scrub;
 mod storm;
 mod telling;
 mod upkeep;
@@ -49,7 +51,7 @@ use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::events::Events;
-use crate::format::Layout;
+use crate::format::{Layout, ScrubPosition};
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
@@ -75,6 +77,8 @@ pub struct Engine<D: Device, E: Env> {
     jobs: JobScope<E>,
     /// The spare as it is, for data that is moved. What looks after its I/O ends with the committer.
     device: Rc<D>,
+    /// The scrub that its last process did not end.
+    unfinished_scrub: Option<ScrubPosition>,
 }
 
 /// What the engine and its committer share.
@@ -155,6 +159,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             left: Cell::default(),
             bad_copies: RefCell::default(),
         });
+        let unfinished_scrub = superblock.scrub;
         shared.load(recovered).await;
         shared.look_at_what_is_left();
         let (requests, asked) = unbounded();
@@ -164,7 +169,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, device }))
+        Ok(Rc::new(Engine { shared, requests, jobs, device, unfinished_scrub }))
     }
 
     /// The jobs of the set.

@@ -103,12 +103,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         // What fails in any way, at any step, is kept.
         let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
         kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let flushed = base.flush().await;
         flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
         let copy = self.hand(base, blocks, job);
         let written = without(&here, &kept);
         kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
+        kept.sort_unstable_by_key(|missed| missed.offset);
         job.go_on()?;
         let size = hand.block_size;
         let same = |offset: u64| {
@@ -128,7 +130,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     }
 
     /// The range in windows.
-    fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
+    pub(super) fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
         let step = window_blocks(&*self.device);
         let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))

@@ -310,6 +310,7 @@ async fn format<D: Device, E: Env>(
         state: SpareState::Active,
         other: None,
         layout,
+        scrub: None,
         compat: 0,
         kept: Kept::default(),
     };

@@ -75,6 +75,18 @@ impl<D: Device, E: Env> Engine<D, E> {
         Relocation::new(self, base, on, job).run(blocks.iter().collect(), GROUP_BLOCKS).await
     }
 
+    /// Why blocks were not relocated, for the operator.
+    pub(super) fn not_relocated(&self, why: NotRelocated) -> Error {
+        match why {
+            NotRelocated::Refused(refused) => refused.into(),
+            NotRelocated::Failed(at, status) => {
+                let layout = self.shared.layout.get();
+                let lba = at.map_or(layout.data_start, |block| layout.data(block));
+                Error::Io { what: "write", lba, status }
+            }
+        }
+    }
+
     /// Whether the spare has room for those of `blocks` that are on the base.
     async fn check_room_for(&self, blocks: &Ranges) -> Result<(), Error> {
         let (mut held, mut pace) = (0, Pace::default());
@@ -173,15 +185,7 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
         let failure = engine.moving(&hand.io(HostOp::Write), gathered, on).relocate_blocks(read).await;
         job.go_on()?;
         job.advance(window.iter().map(|extent| extent.blocks).sum());
-        match failure {
-            None => Ok(()),
-            Some(NotRelocated::Refused(refused)) => Err(Stopped::Failed(refused.into())),
-            Some(NotRelocated::Failed(at, status)) => {
-                let layout = engine.shared.layout.get();
-                let lba = at.map_or(layout.data_start, |block| layout.data(block));
-                Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
-            }
-        }
+        failure.map_or(Ok(()), |why| Err(Stopped::Failed(engine.not_relocated(why))))
     }
 }
 

@@ -10,37 +10,54 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 pub(super) struct StormBrake {
     limit: u64,
-    /// When how many blocks were let through, oldest first, not older than the window.
-    passed: VecDeque<(Duration, u64)>,
-    sum: u64,
+    passed: Recent,
     tripped: bool,
+}
+
+/// Blocks that were counted within the window.
+#[derive(Default)]
+pub(super) struct Recent {
+    /// When how many were, oldest first.
+    counted: VecDeque<(Duration, u64)>,
+    sum: u64,
+}
+
+impl Recent {
+    /// Counts `blocks` more at `now`, unless they are more than `limit` then; whether it did.
+    pub(super) fn admit(&mut self, now: Duration, blocks: u64, limit: u64) -> bool {
+        while let Some(&(at, old)) = self.counted.front()
+            && now.saturating_sub(at) >= WINDOW
+        {
+            self.counted.pop_front();
+            self.sum -= old;
+        }
+        if self.sum.saturating_add(blocks) > limit {
+            return false;
+        }
+        self.sum += blocks;
+        match self.counted.back_mut() {
+            Some((at, count)) if *at == now => *count += blocks,
+            _ => self.counted.push_back((now, blocks)),
+        }
+        true
+    }
 }
 
 impl StormBrake {
     pub(super) fn new(limit: u64) -> StormBrake {
-        StormBrake { limit, passed: VecDeque::new(), sum: 0, tripped: false }
+        StormBrake { limit, passed: Recent::default(), tripped: false }
     }
 
     /// Whether `blocks` more may be relocated at `now`. The first that may not trip the brake, and it stays on.
     pub(super) fn admit(&mut self, now: Duration, blocks: u64) -> bool {
-        while let Some(&(at, old)) = self.passed.front()
-            && now.saturating_sub(at) >= WINDOW
-        {
-            self.passed.pop_front();
-            self.sum -= old;
-        }
-        if !self.tripped && self.sum.saturating_add(blocks) > self.limit {
-            self.tripped = true;
-        }
         if self.tripped {
             return false;
         }
-        self.sum += blocks;
-        match self.passed.back_mut() {
-            Some((at, count)) if *at == now => *count += blocks,
-            _ => self.passed.push_back((now, blocks)),
+        let admitted = self.passed.admit(now, blocks, self.limit);
+        if !admitted {
+            self.tripped = true;
         }
-        true
+        admitted
     }
 
     pub(super) fn tripped(&self) -> bool {

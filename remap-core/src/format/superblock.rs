@@ -14,7 +14,7 @@ use super::crc::{crc_without, is_zero};
 use super::layout::Layout;
 use super::place::PerCopy;
 use crate::slot::Slot;
-use crate::units::{Epoch, Sequence, SpareLba};
+use crate::units::{BaseLba, Epoch, Sequence, SpareLba};
 
 /// The first bytes of a superblock.
 pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"BDRMSUP1";
@@ -29,7 +29,7 @@ pub const NAME_MAX: usize = 191;
 /// Bytes of a superblock.
 pub const SUPERBLOCK_SIZE: usize = 4096;
 /// Bytes that this version keeps and does not look at: [`RawSuperblock::reserved`] and [`RawSuperblock::tail`].
-const KEPT: usize = 64 + 3584;
+const KEPT: usize = 44 + 3584;
 
 /// The superblock as it is on the spare.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -103,8 +103,14 @@ pub struct RawSuperblock {
     pub in_use: U32,
     /// Name of the Remap bdev, UTF-8, zeros behind it.
     pub name: [u8; 192],
+    /// The block of the base where a scrub goes on that has not ended.
+    pub scrub_next: U64,
+    /// The block behind the last one of that scrub; zero, or not above `scrub_next`: there is none.
+    pub scrub_end: U64,
+    /// Its rate: 10^6 bytes a second at most.
+    pub scrub_mbps: U32,
     /// For later versions; kept.
-    pub reserved: [u8; 64],
+    pub reserved: [u8; 44],
     /// For later versions; kept.
     pub tail: [u8; 3584],
 }
@@ -171,6 +177,17 @@ pub struct OtherSpare {
     pub state: SpareState,
 }
 
+/// A scrub that has not ended: where it goes on, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubPosition {
+    /// The block with which it goes on.
+    pub next: BaseLba,
+    /// The block behind its last one, above `next`.
+    pub end: BaseLba,
+    /// 10^6 bytes a second at most.
+    pub max_mbps: u32,
+}
+
 /// A superblock, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -211,6 +228,8 @@ pub struct Superblock {
     pub other: Option<OtherSpare>,
     /// Where everything is.
     pub layout: Layout,
+    /// The scrub that has not ended, if there is one.
+    pub scrub: Option<ScrubPosition>,
     /// Compatible features, known here or not.
     pub compat: u64,
     /// What this version does not look at.
@@ -298,6 +317,10 @@ impl Superblock {
             in_use: U32::new(u32::from(self.in_use)),
             ..RawSuperblock::new_zeroed()
         };
+        if let Some(ScrubPosition { next, end, max_mbps }) = self.scrub {
+            (raw.scrub_next, raw.scrub_end) = (U64::new(next.0), U64::new(end.0));
+            raw.scrub_mbps = U32::new(max_mbps);
+        }
         raw.name[..name_len].copy_from_slice(&self.name.as_bytes()[..name_len]);
         self.kept.put(&mut raw);
         raw.crc = U32::new(crc_without(raw.as_bytes(), offset_of!(RawSuperblock, crc)));
@@ -357,6 +380,7 @@ impl Superblock {
         if state != SpareState::Active && other.is_none() {
             return Err("a state that needs another spare");
         }
+        let (next, end) = (BaseLba(raw.scrub_next.get()), BaseLba(raw.scrub_end.get()));
         Ok(Superblock {
             set_uuid: Uuid::from_bytes(raw.set_uuid),
             base_uuid: Uuid::from_bytes(raw.base_uuid),
@@ -376,6 +400,7 @@ impl Superblock {
             state,
             other,
             layout,
+            scrub: (next < end).then(|| ScrubPosition { next, end, max_mbps: raw.scrub_mbps.get() }),
             compat: raw.compat.get(),
             kept: Kept::of(raw),
         })

@@ -39,6 +39,7 @@ fn superblock() -> Superblock {
         state: SpareState::MigratingOut,
         other: Some(OtherSpare { id: Uuid::from_u128(45), state: SpareState::MigratingIn }),
         layout: Layout::for_spare(512, 1 << 20).unwrap(),
+        scrub: Some(ScrubPosition { next: BaseLba(3), end: BaseLba(1 << 34), max_mbps: 50 }),
         compat: 0x80,
         kept: Kept::default(),
     }
@@ -341,7 +342,8 @@ fn the_document_says_what_the_code_does() {
             fields!(RawSuperblock: magic, crc, version, incompat, ro_compat, compat, set_uuid, base_uuid, host_id, generation,
                 sequence, written_at, epoch, committed, noted_epoch, base_blocks, spare_blocks, spare_0_id, spare_1_id,
                 spare_0_state, spare_1_state, slot, block_size, md_size, page_bytes, area_pages, data_blocks, log_a, log_b,
-                data_start, superblock_b, name_len, in_use, name, reserved, tail),
+                data_start, superblock_b, name_len, in_use, name, scrub_next, scrub_end, scrub_mbps,
+                reserved, tail),
         ),
     ];
     for (name, size, fields) in structures {

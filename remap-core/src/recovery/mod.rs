@@ -30,7 +30,7 @@ use crate::spare::Spare;
 use crate::table::Mapping;
 use crate::units::{BaseLba, Epoch, Sequence};
 
-pub(crate) use self::scan::{PageState, Pages};
+pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, scan_pages};
 
 /// A state of the log that an operator accepts although something is lost with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

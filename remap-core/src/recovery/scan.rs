@@ -11,7 +11,7 @@ use crate::format::{Area, Copy, PageAt, PageContent, PageInfo, PageOwner, PerCop
 use crate::spare::Spare;
 
 /// Pages that are read at once.
-pub(super) const CHUNK_PAGES: u32 = 32;
+pub(crate) const CHUNK_PAGES: u32 = 32;
 /// Reads that are under way at one time.
 pub(super) const IN_FLIGHT: usize = 8;
 
@@ -80,7 +80,7 @@ pub(super) fn chunks(pages: u32) -> impl Iterator<Item = (u32, u32)> {
 }
 
 /// Looks at `count` pages from `first` on: reads them together if that works, else one by one.
-async fn scan_pages<D: Device, E: Env>(
+pub(crate) async fn scan_pages<D: Device, E: Env>(
     spare: &Spare<D, E>,
     superblock: &Superblock,
     first: PageAt,

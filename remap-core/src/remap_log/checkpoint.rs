@@ -149,7 +149,7 @@ impl<D: Device, E: Env> Log<D, E> {
             return Ok(None);
         }
         // Where it belongs now, there is none yet; it is written first. Until it is there, superblock A tells all.
-        self.superblock_ok[Copy::B] = active(Mutation::GrownSuperblockNotFirst);
+        self.superblock_ok[Copy::B] = false;
         Ok(Some(next))
     }
 

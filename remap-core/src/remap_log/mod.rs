@@ -12,6 +12,7 @@
 //! checkpoint has made both whole.
 
 mod checkpoint;
+mod found;
 mod superblocks;
 
 use std::rc::Rc;
@@ -197,6 +198,10 @@ impl<D: Device, E: Env> Log<D, E> {
 
     pub(crate) fn superblock(&self) -> &Superblock {
         &self.superblock
+    }
+
+    pub(crate) fn position(&self) -> &Position {
+        &self.position
     }
 
     /// Whether a checkpoint has to be written before the next page.

@@ -231,6 +231,10 @@ fn images() -> Vec<(&'static str, &'static str, Medium)> {
         ("compatible", "with an unknown compatible feature", with_bytes(32, &[0x40])),
         ("read-only-compatible", "with an unknown feature of those needed to write", with_bytes(24, &[1])),
         ("incompatible", "with an unknown feature of those needed to read", with_bytes(16, &[1])),
+        ("scrubbing", "a scrub has not ended", {
+            let at = remap_core::format::ScrubPosition { next: lba(7), end: lba(1000), max_mbps: 50 };
+            with_superblocks(move |superblock| superblock.scrub = Some(at))
+        }),
         ("version-2", "of a later version", with_bytes(12, &[2])),
     ]
 }

@@ -20,6 +20,7 @@ mod range_lock;
 mod rescue;
 mod reservations;
 mod review;
+mod scrub;
 
 use std::rc::Rc;
 

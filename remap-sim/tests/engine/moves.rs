@@ -110,6 +110,24 @@ fn blocks_go_back_to_a_base_that_holds_them_and_others_stay() {
     assert_eq!(again.read(&host, 10, 30), Ok(filled_run(100, 30)));
 }
 
+/// The base holds zeros there, as memory does that nothing was read into.
+#[test]
+fn a_block_that_the_spare_fails_stays_whatever_the_base_fails_before_it() {
+    let (world, host) = world();
+    world.write(&host, 10, filled_run(100, 30)).unwrap();
+    world.base.heal();
+    world.base.rot(|medium| medium.clear(30, 1));
+    world.bad_for_writes(11, 2);
+    let Place::Spare(at) = host.engine.table().lookup(lba(30)) else { panic!() };
+    let at = host.engine.layout().data(at).0;
+    world.spare.fail(Fault::new(Verb::Read, at..at + 1, READ_ERROR));
+    let report = remove(&world, &host, Extent::new(lba(0), BASE_BLOCKS)).unwrap();
+    let kept = [Extent::new(lba(11), 2), Extent::new(lba(30), 1)];
+    assert_eq!((report.removed, report.kept_extents), (27, kept.to_vec()));
+    world.spare.heal();
+    assert_eq!(world.read(&host, 10, 30), Ok(filled_run(100, 30)));
+}
+
 #[test]
 fn a_base_that_cannot_be_flushed_keeps_nothing_back() {
     let (world, host) = world();

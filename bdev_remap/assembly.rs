@@ -11,8 +11,7 @@ use spdk::{BdevInfo, Desc, Errno, rpc::Error};
 use uuid::Uuid;
 
 use crate::{
-    create::{By, Creation, create},
-    device::Names,
+    create::{By, Creation, Names, create},
     members, registry,
     set::{FoundSpare, Identity, Member, Set, State},
     waiting,
@@ -44,14 +43,14 @@ fn sets_of(wanted: impl Fn(&Set) -> bool) -> Vec<Uuid> {
     registry::with(|sets| sets.all().filter(|set| wanted(set)).map(|set| set.identity.uuid).collect())
 }
 
-/// The superblock of an active spare. It is known by its own UUID, so that a bdev below or above it, with the same content, is not
-/// taken for it.
+/// The superblock of a spare that is in force, or may be after a migration that a crash has stopped. It is known by its own UUID, so
+/// that a bdev below or above it, with the same content, is not taken for it.
 async fn superblock_of_itself(desc: &Desc, info: &BdevInfo) -> Option<Superblock> {
     let superblock = members::identify(desc, info).await.unwrap_or_else(|error| {
         log::warn!("{}", error.message);
         None
     })?;
-    (superblock.spare_id == info.uuid && superblock.state == SpareState::Active).then_some(superblock)
+    (superblock.spare_id == info.uuid && superblock.state != SpareState::Retired).then_some(superblock)
 }
 
 /// A spare has been found.
@@ -126,7 +125,9 @@ pub async fn expect(identity: Identity) -> Result<(), Error> {
     registry::settled(set).await;
     let known = registry::with(|sets| {
         let set = sets.know(&identity);
-        if set.identity != identity {
+        // Its spares know better which of them it is on: it may have moved.
+        let spare_uuid = if set.found() { set.identity.spare_uuid } else { identity.spare_uuid };
+        if set.identity != (Identity { spare_uuid, ..identity.clone() }) {
             return Some(set.identity.clone());
         }
         set.expected = true;

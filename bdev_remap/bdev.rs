@@ -12,13 +12,7 @@ use remap_core::{FormatPolicy, Passed, Ranges};
 use serde_json::{Value, json};
 use spdk::{Bdev, Errno, Incoming, IoKind, MemoryDomain, Module, WeakBdev};
 
-use crate::{
-    channel::Channel,
-    device::{Names, Remap},
-    io,
-    module::MODULE,
-    runtime::Readers,
-};
+use crate::{channel::Channel, device::Remap, io, module::MODULE, runtime::Readers};
 
 impl Bdev for Remap {
     type Channel = Channel;
@@ -54,7 +48,7 @@ impl Bdev for Remap {
     }
 
     fn memory_domains(&self) -> Vec<MemoryDomain> {
-        self.memory_domains()
+        self.memory_domains_with(None)
     }
 
     fn info(&self) -> (&'static str, Value) {
@@ -63,10 +57,10 @@ impl Bdev for Remap {
 
     /// The set is loaded as it is found then: never made anew, and never taken from a host that has taken it over meanwhile.
     fn config(&self) -> Option<(&'static str, Value)> {
-        let Names { name, base_bdev, spare_bdev } = &self.names;
+        let Remap { name, base_bdev, .. } = self;
         let status = self.engine()?.status();
         let params = json!({
-            "name": name, "base_bdev": base_bdev, "spare_bdev": spare_bdev, "uuid": status.uuid,
+            "name": name, "base_bdev": base_bdev, "spare_bdev": self.spare_bdev(), "uuid": status.uuid,
             "format": FormatPolicy::Never, "take_over": false,
             "remap_on": self.remap_on(), "storm_limit": status.storm_limit,
         });

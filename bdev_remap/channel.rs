@@ -1,52 +1,107 @@
 //! What one thread needs to reach the devices, and what it knows of the I/O that is under way.
 
 use std::{
+    cell::{Cell, RefCell},
     future::Future,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
 
-use remap_core::{Gate, PerSlot, Ranges, Slot};
-use spdk::{Desc, Endpoint, Errno, IoId};
+use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, SpareBlock, Takes};
+use spdk::{Endpoint, Errno, IoId};
 
-use crate::held::Holder;
+use crate::{
+    device::{Below, SpareBelow},
+    held::Holder,
+};
 
 /// The channel of a Remap bdev.
 pub struct Channel {
     /// To the base.
     pub base: Endpoint,
-    /// To the spare in each slot where there is one.
-    pub spares: PerSlot<Option<Endpoint>>,
+    /// To the spare in each slot where there is one. Never borrowed over an await.
+    spares: RefCell<PerSlot<Option<Spare>>>,
+    /// Which I/O the devices take.
+    abilities: Cell<Abilities>,
     /// What all I/O to blocks goes through.
     pub gate: Rc<Gate>,
     /// The I/O that is held here.
     pub holder: Holder,
 }
 
+/// A spare, for one thread.
+#[derive(Clone)]
+pub struct Spare {
+    /// The way there.
+    pub endpoint: Endpoint,
+    /// Where the data begins.
+    pub data_start: u64,
+}
+
 impl Channel {
     /// Channels of all devices for the current thread, and a gate that is closed for these blocks.
-    pub fn new(
-        base: &Desc,
-        spares: &PerSlot<Option<Desc>>,
-        closed: Vec<Ranges>,
-        resetting: &Arc<AtomicBool>,
-    ) -> Result<Channel, Errno> {
-        let mut endpoints = PerSlot::default();
-        for (slot, spare) in spares.iter() {
-            endpoints[slot] = spare.as_ref().map(Endpoint::new).transpose()?;
-        }
-        Ok(Channel {
-            base: Endpoint::new(base)?,
-            spares: endpoints,
+    pub fn new(below: &Below, closed: Vec<Ranges>, resetting: &Arc<AtomicBool>) -> Result<Channel, Errno> {
+        let channel = Channel {
+            base: Endpoint::new(&below.base)?,
+            spares: RefCell::default(),
+            abilities: Cell::new(below.abilities_of_base()),
             gate: Rc::new(Gate::new(closed)),
             holder: Holder::new(resetting),
-        })
+        };
+        for (slot, spare) in below.spares.iter() {
+            spare.iter().try_for_each(|spare| channel.attach(slot, spare))?;
+        }
+        Ok(channel)
+    }
+
+    /// A spare is there now, if it was not before.
+    pub fn attach(&self, slot: Slot, spare: &SpareBelow) -> Result<(), Errno> {
+        if self.spares.borrow()[slot].is_none() {
+            let endpoint = Endpoint::new(&spare.desc)?;
+            self.spares.borrow_mut()[slot] = Some(Spare { endpoint, data_start: spare.data_start });
+            self.set_takes(slot, spare.takes);
+        }
+        Ok(())
+    }
+
+    /// The spare in this slot, to which nothing goes any more, is given up.
+    pub fn detach(&self, slot: Slot) {
+        self.set_takes(slot, Takes::NONE);
+        // Given up when nothing is borrowed.
+        let _gone = self.spares.borrow_mut()[slot].take();
+    }
+
+    fn set_takes(&self, slot: Slot, takes: Takes) {
+        let mut abilities = self.abilities.get();
+        abilities.spares[slot] = takes;
+        self.abilities.set(abilities);
+    }
+
+    /// Which I/O the devices take.
+    #[inline(always)]
+    pub fn abilities(&self) -> Abilities {
+        self.abilities.get()
+    }
+
+    /// The device behind a place, and the LBA there. None if it is in a slot without a spare, which does not occur.
+    pub fn reach(&self, at: At) -> Option<(Endpoint, u64)> {
+        match at {
+            At::Base(lba) => Some((self.base.clone(), lba.0)),
+            At::Spare(block) => self.reach_spare(block),
+        }
+    }
+
+    /// As [`Channel::reach`], for a block of a spare.
+    pub fn reach_spare(&self, block: SpareBlock) -> Option<(Endpoint, u64)> {
+        let spares = self.spares.borrow();
+        let Spare { endpoint, data_start } = spares[block.slot()].as_ref()?;
+        Some((endpoint.clone(), data_start + u64::from(block.index())))
     }
 
     /// The spares in these slots.
-    pub fn spares_in(&self, slots: PerSlot<bool>) -> impl Iterator<Item = (Slot, &Endpoint)> {
-        let there = self.spares.iter().filter_map(|(slot, spare)| Some((slot, spare.as_ref()?)));
-        there.filter(move |(slot, _)| slots[*slot])
+    pub fn spares_in(&self, slots: PerSlot<bool>) -> Vec<Spare> {
+        let spares = self.spares.borrow();
+        spares.iter().filter(|(slot, _)| slots[*slot]).filter_map(|(_, spare)| spare.clone()).collect()
     }
 
     /// Gives up all that is held.

@@ -12,16 +12,16 @@ use spdk::{Abort, Io, Reset, Status, thread};
 use crate::{channel::Channel, device::Remap, status::to_spdk};
 
 /// Where `request` goes, which has no blocks.
-fn route_of(device: &Remap, request: Request) -> Route {
-    route(request, Extent::new(BaseLba(0), 0), &device.table, &device.abilities)
+fn route_of(device: &Remap, channel: &Channel, request: Request) -> Route {
+    route(request, Extent::new(BaseLba(0), 0), &device.table, &channel.abilities())
 }
 
 /// Resets the devices, all at one time, and ends with ABORTED what is held: when the reset completes nothing is under way
 /// that was submitted before it. Until then the bdev layer lets nothing new in. Metadata I/O to the spare is aborted with the
 /// rest; `remap-core` tries it again.
 #[cold]
-pub fn reset(device: &Remap, io: Io<Remap, Reset>) {
-    let devices = match route_of(device, Request::Reset) {
+pub fn reset(device: &Remap, channel: &Channel, io: Io<Remap, Reset>) {
+    let devices = match route_of(device, channel, Request::Reset) {
         Route::AllOf(devices) => devices,
         Route::Fail(status) => return io.complete(Err(to_spdk(status))),
         _ => return io.complete(Err(Status::Failed)),
@@ -36,8 +36,8 @@ pub fn reset(device: &Remap, io: Io<Remap, Reset>) {
         io.visit_channels(give_up).await;
         let channel = io.channel();
         let base: OptionFuture<_> = devices.base.then(|| channel.base.reset()).into();
-        let spares = join_all(channel.spares_in(devices.spares).map(|(_, spare)| spare.reset()));
-        let (base, spares) = join(base, spares).await;
+        let spares = channel.spares_in(devices.spares);
+        let (base, spares) = join(base, join_all(spares.iter().map(|spare| spare.endpoint.reset()))).await;
         let drained = |channel: &Channel| {
             let holder = channel.holder.clone();
             async move { holder.emptied().await }
@@ -55,13 +55,16 @@ pub fn abort(device: &Remap, channel: &Channel, io: Io<Remap, Abort>) {
     if let Some(aborted) = channel.abort(target) {
         return answer(io, aborted);
     }
-    match route_of(device, Request::Abort) {
+    match route_of(device, channel, Request::Abort) {
         Route::AnyOf(devices) => {
             let base: OptionFuture<_> = devices.base.then(|| channel.base.abort(target)).into();
-            let spares = join_all(channel.spares_in(devices.spares).map(|(_, spare)| spare.abort(target)));
+            let spares = channel.spares_in(devices.spares);
+            let aborts = join_all(spares.iter().map(|spare| spare.endpoint.abort(target)));
             answer(io, async move {
-                let (base, spares) = join(base, spares).await;
-                base == Some(true) || spares.contains(&true)
+                let (base, aborted) = join(base, aborts).await;
+                // Not given up before.
+                drop(spares);
+                base == Some(true) || aborted.contains(&true)
             });
         }
         Route::Fail(status) => io.complete(Err(to_spdk(status))),

@@ -5,12 +5,15 @@
 
 use std::rc::Rc;
 
-use remap_core::{Engine, FormatPolicy, OpenParams, RemapOn, format::superblock::NAME_MAX};
+use remap_core::{
+    Engine, FormatPolicy, OpenParams, RemapOn, engine,
+    format::{SpareState, Superblock, superblock::NAME_MAX},
+};
 use spdk::{BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_exists, rpc::Error, wait_for_examine};
 use uuid::Uuid;
 
 use crate::{
-    device::{Names, Remap},
+    device::Remap,
     disk::Disk,
     members,
     options::options,
@@ -21,6 +24,16 @@ use crate::{
     status::to_rpc,
     waiting,
 };
+
+/// The names of a set.
+pub struct Names {
+    /// The Remap bdev.
+    pub name: String,
+    /// The base.
+    pub base_bdev: String,
+    /// The spare.
+    pub spare_bdev: String,
+}
 
 /// The parameters of a creation.
 pub struct Creation {
@@ -101,6 +114,8 @@ struct Plan {
     identity: Identity,
     base: BdevInfo,
     spare: BdevInfo,
+    /// Where a crash has stopped a migration to this spare: the one from which it was.
+    moved_from: Option<Uuid>,
 }
 
 impl Plan {
@@ -110,12 +125,11 @@ impl Plan {
         let base = members::look_at(Member::Base, base_bdev)?.info();
         let desc = members::look_at(Member::Spare, spare_bdev)?;
         let spare = desc.info();
-        members::check(&base, &spare)?;
-        if spare.write_cache && !desc.supports(IoKind::Flush) {
-            let why = "has a volatile cache but takes no FLUSH, so that nothing on it could be made durable";
-            return Err(Error::invalid("spare_bdev", format!("{} {why}", spare.name)));
-        }
-        let identity = match members::identify(&desc, &spare).await? {
+        members::check(&base, &desc)?;
+        let superblock = members::identify(&desc, &spare).await?;
+        let from = |of: &Superblock| of.other.filter(|_| of.state == SpareState::MigratingIn).map(|other| other.id);
+        let moved_from = superblock.as_ref().and_then(from);
+        let identity = match superblock {
             Some(superblock) => Identity::from(&superblock),
             None => Identity {
                 name: name.clone(),
@@ -131,12 +145,13 @@ impl Plan {
             let error = remap_core::Error::SetDiffers { found: identity.uuid, expected };
             return Err(to_rpc(format_args!("spare_bdev {}", spare.name), &error));
         }
-        Ok(Plan { identity, base, spare })
+        Ok(Plan { identity, base, spare, moved_from })
     }
 }
 
 fn exists(existing: &Remap) -> Error {
-    let Names { name, base_bdev, spare_bdev } = &existing.names;
+    let Remap { name, base_bdev, .. } = existing;
+    let spare_bdev = existing.spare_bdev();
     let why = format!(
         "name: {name} exists already, on base_bdev {base_bdev} and spare_bdev {spare_bdev}; it was left as it is"
     );
@@ -145,8 +160,8 @@ fn exists(existing: &Remap) -> Error {
 
 /// Whether `creation` asks for what `existing` is; takes its options over.
 fn agree(existing: &Remap, creation: &Creation, plan: &Plan) -> Result<(), Error> {
-    let Names { name, base_bdev, spare_bdev } = &existing.names;
-    if creation.names.name != *name || plan.base.name != *base_bdev || plan.spare.name != *spare_bdev {
+    let Remap { name, base_bdev, .. } = existing;
+    if creation.names.name != *name || plan.base.name != *base_bdev || plan.spare.name != existing.spare_bdev() {
         return Err(exists(existing));
     }
     if let Some(on) = creation.remap_on {
@@ -181,7 +196,7 @@ async fn take(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
 }
 
 async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) -> Result<BdevHandle<Remap>, Error> {
-    let Plan { identity, base, spare } = plan;
+    let Plan { identity, base, spare, .. } = plan;
     let name = &creation.names.name;
     for (parameter, taken) in [("name", name), ("uuid", &identity.uuid.to_string())] {
         if bdev_exists(taken) {
@@ -209,6 +224,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         storm_limit: creation.storm_limit.unwrap_or(STORM_LIMIT),
         host_id: options().host_id,
         take_over: matches!(creation.by, By::Operator { take_over: true }),
+        given_up: given_up(plan).await?,
         stated_end: None,
     };
     let on_spare = format!("spare_bdev {}", spare.name);
@@ -226,10 +242,10 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         write_cache: base.write_cache || spare.write_cache,
     };
     let status = engine.status();
-    let names = Names { name: name.clone(), base_bdev: base.name.clone(), spare_bdev: spare.name.clone() };
     let remap_on = creation.remap_on.unwrap_or(RemapOn::Media);
     let opened = Rc::clone(&engine);
-    let remap = Remap::new(names, engine, (base_disk, device), (base_desc.clone(), spare_desc.clone()), remap_on);
+    let remap =
+        Remap::new(name.clone(), engine, (base_disk, device), (base_desc.clone(), spare_desc.clone()), remap_on);
     let remap = remap.ok_or_else(|| Error::new(Errno::INVAL, "not on an SPDK thread"))?;
     let handle = match BdevHandle::register(remap, properties, &[&base_desc, &spare_desc]) {
         Ok(handle) => handle,
@@ -253,6 +269,24 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
     );
     scrub::resume(&handle);
     Ok(handle)
+}
+
+/// Where a crash has stopped a migration to the spare after the old one was given up for it: makes sure of that, if the old one is
+/// there. Returns the identity of the old one.
+async fn given_up(plan: &Plan) -> Result<Option<Uuid>, Error> {
+    let Some(old) = plan.moved_from else { return Ok(None) };
+    // Without it the new one is refused, with the identity of this one.
+    let Ok(old) = members::look_at(Member::Spare, &old.to_string()) else { return Ok(None) };
+    members::claim(Member::Spare, &old)?;
+    let info = old.info();
+    let what = format!("spare_bdev {}: the spare {}, from which it takes over", plan.spare.name, info.name);
+    let disk = Disk::new(&old, &info).map_err(failed(&what))?;
+    match engine::give_up_for(disk, Threads::default(), plan.identity.spare_uuid).await {
+        Ok(id) => Ok(Some(id)),
+        // It is in force itself.
+        Err(remap_core::Error::NotGivenUp { .. }) => Ok(None),
+        Err(error) => Err(to_rpc(what, &error)),
+    }
 }
 
 fn failed(what: &str) -> impl Fn(Errno) -> Error {

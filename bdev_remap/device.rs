@@ -1,6 +1,8 @@
 //! What all threads share of a Remap bdev.
 
 use std::{
+    cell::RefCell,
+    future::ready,
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -8,9 +10,9 @@ use std::{
     },
 };
 
-use remap_core::{Abilities, At, Counters, PerSlot, Ranges, RemapOn, Table, Takes};
+use remap_core::{Abilities, Counters, PerSlot, Ranges, RemapOn, Slot, Table, Takes, format::Layout};
 use serde_json::{Value, json};
-use spdk::{Desc, Endpoint, Errno, IoKind, MemoryDomain, thread::Bound};
+use spdk::{BdevHandle, Desc, Errno, IoKind, MemoryDomain, thread::Bound};
 
 use crate::{
     channel::Channel,
@@ -22,9 +24,7 @@ use crate::{
 pub struct Remap {
     /// The remap table.
     pub table: Arc<Table>,
-    /// Where the data is on each spare.
-    pub data: PerSlot<DataArea>,
-    /// Which I/O the devices take.
+    /// Which I/O the base takes. What spares take, which may change, is known to the channels.
     pub abilities: Abilities,
     /// Option `remap_on` is "any".
     any_error: AtomicBool,
@@ -34,9 +34,13 @@ pub struct Remap {
     pub owner: OwnerThread,
     /// What happened.
     pub counters: Arc<Counters>,
-    /// Names, as given or found at creation.
-    pub names: Names,
-    /// The engine and the spare, on the owner thread.
+    /// The name of the Remap bdev.
+    pub name: String,
+    /// The name of the base.
+    pub base_bdev: String,
+    /// Hosts are told that there is a volatile cache.
+    pub write_cache: bool,
+    /// The engine and the disks, on the owner thread.
     owned: Bound<Owned>,
     /// Blocks that hosts may not change now; new channels learn it from here.
     closed: Mutex<Vec<Ranges>>,
@@ -45,30 +49,39 @@ pub struct Remap {
     end: Mutex<End>,
 }
 
-/// The names of a set.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Names {
-    /// The Remap bdev.
-    pub name: String,
-    /// The base.
-    pub base_bdev: String,
-    /// The spare.
-    pub spare_bdev: String,
-}
-
-/// The data area of a spare; of no blocks where there is no spare.
-#[derive(Clone, Copy, Default)]
-pub struct DataArea {
-    /// LBA of its first block.
-    pub start: u64,
-    /// Length in blocks.
-    pub blocks: u64,
-}
-
 /// The bdevs below, claimed.
-struct Below {
-    base: Desc,
-    spares: PerSlot<Option<Desc>>,
+pub struct Below {
+    /// The base.
+    pub base: Desc,
+    /// The spare in each slot where there is one.
+    pub spares: PerSlot<Option<SpareBelow>>,
+}
+
+/// A spare, for all threads.
+#[derive(Clone)]
+pub struct SpareBelow {
+    /// Its bdev.
+    pub desc: Desc,
+    /// Where the data begins.
+    pub data_start: u64,
+    /// Which I/O it takes.
+    pub takes: Takes,
+}
+
+impl SpareBelow {
+    /// The spare behind `desc`.
+    pub fn new(desc: Desc, layout: &Layout) -> SpareBelow {
+        let takes = takes(&desc);
+        SpareBelow { desc, data_start: layout.data_start.0, takes }
+    }
+}
+
+impl Below {
+    /// Which I/O the base takes; nothing is said of spares.
+    pub fn abilities_of_base(&self) -> Abilities {
+        let (base_cache, base) = (self.base.info().write_cache, takes(&self.base));
+        Abilities { base_cache, base, spares: PerSlot::default() }
+    }
 }
 
 /// What a device takes.
@@ -94,49 +107,89 @@ struct End {
 impl Remap {
     /// A bdev on an engine that has loaded its set. Owner thread.
     pub fn new(
-        names: Names,
+        name: String,
         engine: Rc<RemapEngine>,
         (base, spare): (Disk, Disk),
         (base_desc, spare_desc): (Desc, Desc),
         remap_on: RemapOn,
     ) -> Option<Remap> {
-        let slot = engine.slot();
-        let abilities = Abilities {
-            base_cache: base_desc.info().write_cache,
-            base: takes(&base_desc),
-            spares: PerSlot::only(slot, takes(&spare_desc)),
-        };
         let (table, counters) = (Arc::clone(engine.table()), Arc::clone(engine.counters()));
-        let layout = engine.layout();
-        let data = DataArea { start: layout.data_start.0, blocks: layout.data_blocks.into() };
-        let data = PerSlot::only(slot, data);
-        let owned = Bound::new(Owned { engine, base, spare })?;
+        let base_bdev = base_desc.info().name;
+        let write_cache = base_desc.info().write_cache || spare_desc.info().write_cache;
+        let slot = engine.slot();
+        let spare_below = SpareBelow::new(spare_desc, &engine.layout());
+        let below = Below { base: base_desc, spares: PerSlot::only(slot, Some(spare_below)) };
+        let owned = Bound::new(Owned { engine, base, spares: RefCell::new(PerSlot::only(slot, Some(spare))) })?;
         Some(Remap {
             table,
-            data,
-            abilities,
+            abilities: below.abilities_of_base(),
             any_error: AtomicBool::new(remap_on == RemapOn::Any),
             resetting: Arc::default(),
             owner: OwnerThread::new(owned.clone()),
             counters,
-            names,
+            name,
+            base_bdev,
+            write_cache,
             owned,
             closed: Mutex::default(),
-            below: Mutex::new(Some(Below { base: base_desc, spares: PerSlot::only(slot, Some(spare_desc)) })),
+            below: Mutex::new(Some(below)),
             end: Mutex::default(),
         })
     }
 
-    /// The device behind a place, and the LBA there. None if it is in a slot without a spare, which does not occur.
-    #[inline(always)]
-    pub fn reach<'a>(&self, channel: &'a Channel, at: At) -> Option<(&'a Endpoint, u64)> {
-        match at {
-            At::Base(lba) => Some((&channel.base, lba.0)),
-            At::Spare(block) => {
-                let spare = channel.spares[block.slot()].as_ref()?;
-                Some((spare, self.data[block.slot()].start + u64::from(block.index())))
+    /// The spare in force, and the other one while there is one.
+    fn spares_below(&self) -> (Option<SpareBelow>, Option<SpareBelow>) {
+        let below = lock(&self.below);
+        let spare = |slot: Slot| below.as_ref().and_then(|below| below.spares[slot].clone());
+        let in_force = self.table.slot();
+        (spare(in_force), spare(in_force.other()))
+    }
+
+    /// The bdev of the spare in force. Empty once it was given up.
+    pub fn spare_bdev(&self) -> String {
+        self.spares_below().0.map(|spare| spare.desc.info().name).unwrap_or_default()
+    }
+
+    /// A further spare is there: hosts' I/O may go to it once this is done. Owner thread; the engine is told by whoever calls this.
+    pub async fn attach(device: &BdevHandle<Remap>, slot: Slot, spare: SpareBelow, disk: Disk) -> Result<(), Errno> {
+        if let Some(below) = &mut *lock(&device.below) {
+            below.spares[slot] = Some(spare.clone());
+        }
+        if let Some(owned) = device.owned.get() {
+            owned.spares.borrow_mut()[slot] = Some(disk);
+        }
+        let failure = Arc::new(Mutex::new(None));
+        let failed = Arc::clone(&failure);
+        let attach = move |channel: &Channel| {
+            if let Err(errno) = channel.attach(slot, &spare) {
+                *lock(&failed) = Some(errno);
+            }
+            ready(())
+        };
+        device.visit_channels(attach).await;
+        let failure = lock(&failure).take();
+        match failure {
+            None => Ok(()),
+            Some(errno) => {
+                Remap::detach(device, slot).await;
+                Err(errno)
             }
         }
+    }
+
+    /// The spare in this slot, to which nothing goes any more, is given up. Owner thread.
+    pub async fn detach(device: &BdevHandle<Remap>, slot: Slot) {
+        let spare = lock(&device.below).as_mut().and_then(|below| below.spares[slot].take());
+        let detach = move |channel: &Channel| {
+            channel.detach(slot);
+            ready(())
+        };
+        device.visit_channels(detach).await;
+        if let Some(disk) = device.owned.get().and_then(|owned| owned.spares.borrow_mut()[slot].take()) {
+            disk.close();
+        }
+        // No channel to it is left.
+        drop(spare);
     }
 
     /// Which errors count as media errors.
@@ -172,8 +225,7 @@ impl Remap {
     /// The channel of the current thread to all devices.
     pub fn channel(&self) -> Result<Channel, Errno> {
         let below = lock(&self.below);
-        let Below { base, spares } = below.as_ref().ok_or(Errno::NODEV)?;
-        Channel::new(base, spares, lock(&self.closed).clone(), &self.resetting)
+        Channel::new(below.as_ref().ok_or(Errno::NODEV)?, lock(&self.closed).clone(), &self.resetting)
     }
 
     /// From now on the gates of new channels are closed for `blocks`, too.
@@ -186,12 +238,12 @@ impl Remap {
         lock(&self.closed).retain(|closed| closed != blocks);
     }
 
-    /// Those that all devices take: what comes in one is passed on as it is.
-    pub fn memory_domains(&self) -> Vec<MemoryDomain> {
+    /// Those that all devices take, and `more`, too: what comes in one is passed on as it is.
+    pub fn memory_domains_with(&self, more: Option<&Desc>) -> Vec<MemoryDomain> {
         let below = lock(&self.below);
         let Some(Below { base, spares }) = below.as_ref() else { return Vec::new() };
-        let spares = spares.iter().filter_map(|(_, spare)| spare.as_ref());
-        let all: Vec<_> = [base].into_iter().chain(spares).collect();
+        let spares = spares.iter().filter_map(|(_, spare)| spare.as_ref()).map(|spare| &spare.desc);
+        let all: Vec<_> = [base].into_iter().chain(spares).chain(more).collect();
         MemoryDomain::common_to(&all)
     }
 
@@ -200,14 +252,13 @@ impl Remap {
         lock(&self.below).as_ref().map(|below| below.base.info().blocks)
     }
 
-    /// The spare has another size: what it has grown by is used from the next save on. Owner thread.
-    pub fn spare_was_resized(&self) {
-        let Some(Owned { engine, spare, .. }) = self.owned.get() else { return };
-        let size = lock(&self.below).as_ref().and_then(|below| Some(below.spares[engine.slot()].as_ref()?.info().blocks));
-        let (Some(blocks), before) = (size, engine.layout().spare_blocks) else { return };
-        let name = &self.names.name;
+    /// The spare in force may have another size: what it has grown by is used from the next save on. Owner thread.
+    pub fn look_at_spare(&self) {
+        let Some(Owned { engine, spares, .. }) = self.owned.get() else { return };
+        let Some(SpareBelow { desc, .. }) = self.spares_below().0 else { return };
+        let (blocks, before, name) = (desc.info().blocks, engine.layout().spare_blocks, &self.name);
         if blocks > before {
-            spare.grow(blocks);
+            spares.borrow()[engine.slot()].iter().for_each(|spare| spare.grow(blocks));
             log::info!("{name}: the spare has grown from {before} blocks to {blocks}: they are used after the next save");
         } else if blocks < before {
             log::error!("{name}: the spare has shrunk from {before} blocks to {blocks}; bring it back to its size");
@@ -217,28 +268,32 @@ impl Remap {
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
     pub async fn give_up(&self) {
         let wipe = lock(&self.end).wipe;
-        if let Some(Owned { engine, base, spare }) = self.owned.get() {
+        if let Some(Owned { engine, base, spares }) = self.owned.get() {
             if let Some(force) = wipe {
                 let failure = engine.wipe(force).await.err();
                 lock(&self.end).failure = failure;
             }
             engine.close().await;
             base.close();
-            spare.close();
+            spares.take().0.into_iter().flatten().for_each(|spare| spare.close());
         }
         lock(&self.below).take();
     }
 
     /// All about the set, for people and programs. Owner thread.
     pub fn describe(&self) -> Value {
-        let Names { name, base_bdev, spare_bdev } = &self.names;
+        let Remap { name, base_bdev, .. } = self;
         let status = self.engine().map(|engine| engine.status());
-        let spare_flush = self.engine().map(|engine| self.abilities.spares[engine.slot()].flush);
+        let (spare, other) = self.spares_below();
+        let name_of = |spare: &SpareBelow| spare.desc.info().name;
         let mut all = json!({
             "name": name, "state": status.as_ref().map(|status| status.state),
-            "base_bdev": base_bdev, "spare_bdev": spare_bdev, "remap_on": self.remap_on(),
-            "flush": { "base": self.abilities.base.flush, "spare": spare_flush },
+            "base_bdev": base_bdev, "spare_bdev": spare.as_ref().map(name_of), "remap_on": self.remap_on(),
+            "flush": { "base": self.abilities.base.flush, "spare": spare.map(|spare| spare.takes.flush) },
         });
+        if let (Some(all), Some(other)) = (all.as_object_mut(), other) {
+            all.insert("other_spare_bdev".into(), name_of(&other).into());
+        }
         if let (Some(all), Ok(Value::Object(status))) = (all.as_object_mut(), serde_json::to_value(status)) {
             all.extend(status);
         }

@@ -7,12 +7,12 @@ use crate::{registry, set::Tag};
 /// After the new size could not be noted on the spare, so long passes until that is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes note of the size of the spare of this set.
+/// Takes note of the size of the spare of this set. That of one to which the set moves is looked at when it is in force.
 pub async fn note_spare(tag: Tag) {
     // A set that is being opened may have looked at it before.
     registry::opening_over(tag.set).await;
     if let Some(device) = registry::tagged_online(tag) {
-        device.spare_was_resized();
+        device.look_at_spare();
     }
 }
 
@@ -22,7 +22,7 @@ pub async fn follow(tag: Tag) {
     registry::opening_over(tag.set).await;
     let mut told = false;
     while let Some(device) = registry::tagged_online(tag) {
-        let name = &device.names.name;
+        let name = &device.name;
         let Some((engine, base)) = device.for_moves() else { return };
         let Some(blocks) = device.base_blocks() else { return };
         let before = engine.table().base_blocks();

@@ -5,7 +5,7 @@
 
 use std::{num::NonZeroU8, rc::Rc};
 
-use remap_core::{AfterError, BaseLba, Devices, Extent, Request, Route, Side, after_error, route};
+use remap_core::{AfterError, At, BaseLba, Devices, Extent, Request, Route, Side, after_error, route};
 use smallvec::SmallVec;
 use spdk::{
     Child, Endpoint, Flush, Incoming, Io, OnChild, OnFan, OnFree, Part, Ranged, Read, Sent, Status, Unmap, Window,
@@ -13,7 +13,7 @@ use spdk::{
 };
 
 use crate::{
-    channel::Channel,
+    channel::{Channel, Spare},
     control,
     device::Remap,
     rescue,
@@ -30,7 +30,7 @@ pub fn submit(device: &Remap, channel: &Channel, io: Incoming<Remap>) {
         Incoming::WriteZeroes(io) => others(device, channel, io),
         Incoming::Unmap(io) => others(device, channel, io),
         Incoming::Flush(io) => others(device, channel, io),
-        Incoming::Reset(io) => control::reset(device, io),
+        Incoming::Reset(io) => control::reset(device, channel, io),
         Incoming::Abort(io) => control::abort(device, channel, io),
         Incoming::Other(io) => io.complete(Err(Status::Failed)),
     }
@@ -53,7 +53,7 @@ pub trait Asks: Ranged + Sized {
     }
 
     /// Sends it to devices as a whole.
-    fn to_all(_device: &Remap, _channel: &Channel, io: Io<Remap, Self>, _devices: Devices) {
+    fn to_all(_channel: &Channel, io: Io<Remap, Self>, _devices: Devices) {
         // The route of what has blocks of its own never says so.
         io.complete(Err(Status::Failed));
     }
@@ -90,11 +90,12 @@ impl Asks for Unmap {
 impl Asks for Flush {
     const REQUEST: Request = Request::Flush;
 
-    fn to_all(device: &Remap, channel: &Channel, io: Io<Remap, Flush>, devices: Devices) {
+    fn to_all(channel: &Channel, io: Io<Remap, Flush>, devices: Devices) {
         let base = devices.base.then_some((&channel.base, io.lba(), io.blocks()));
-        let spares = channel.spares_in(devices.spares).map(|(slot, spare)| {
-            let data = device.data[slot];
-            (spare, data.start, data.blocks)
+        let spares = channel.spares_in(devices.spares);
+        // To its end, as the data area may grow.
+        let spares = spares.iter().map(|Spare { endpoint, data_start }| {
+            (endpoint, *data_start, endpoint.descriptor().blocks().saturating_sub(*data_start))
         });
         let targets: SmallVec<[_; 3]> = base.into_iter().chain(spares).collect();
         io.broadcast::<Back>(&targets);
@@ -111,12 +112,13 @@ fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
     };
     let Some(side) = entered else { return wait_outside(io, range) };
     io.stamp(stamp(side));
-    match route(K::REQUEST, range, &device.table, &device.abilities) {
-        Route::Whole(at) => match device.reach(channel, at) {
-            Some((to, lba)) => io.forward::<Back>(to, lba),
+    match route(K::REQUEST, range, &device.table, &channel.abilities()) {
+        Route::Whole(At::Base(lba)) => io.forward::<Back>(&channel.base, lba.0),
+        Route::Whole(At::Spare(block)) => match channel.reach_spare(block) {
+            Some((to, lba)) => io.forward::<Back>(&to, lba),
             None => io.complete(Err(Status::Failed)),
         },
-        other => carry_out(device, channel, io, 0, other),
+        other => carry_out(channel, io, 0, other),
     }
 }
 
@@ -155,24 +157,25 @@ fn wait_outside<K: Asks>(io: Io<Remap, K>, range: Extent) {
 #[cold]
 fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64) {
     let rest = Extent::new(BaseLba(io.lba() + from), io.blocks() - from);
-    let route = route(K::REQUEST, rest, &device.table, &device.abilities);
-    carry_out(device, channel, io, from, route);
+    let route = route(K::REQUEST, rest, &device.table, &channel.abilities());
+    carry_out(channel, io, from, route);
 }
 
 /// Does what was decided for the blocks from `from` on.
 #[cold]
 #[inline(never)]
-fn carry_out<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64, route: Route) {
-    let child = |part: &remap_core::Part| {
-        let (to, lba) = device.reach(channel, part.at)?;
-        Some(Part { to, lba, offset: from + part.offset, blocks: part.blocks })
-    };
+fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: Route) {
     let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
-        let parts: Option<SmallVec<[Part; 8]>> = parts.iter().map(child).collect();
-        match parts {
-            Some(parts) => io.fan_out::<Back>(&parts, next),
-            None => io.complete(Err(Status::Failed)),
-        }
+        let ways: Option<SmallVec<[_; 8]>> = parts.iter().map(|part| channel.reach(part.at)).collect();
+        let Some(ways) = ways else { return io.complete(Err(Status::Failed)) };
+        let children = parts.iter().zip(&ways).map(|(part, (to, lba))| Part {
+            to,
+            lba: *lba,
+            offset: from + part.offset,
+            blocks: part.blocks,
+        });
+        let parts: SmallVec<[Part; 8]> = children.collect();
+        io.fan_out::<Back>(&parts, next);
     };
     match route {
         Route::Whole(at) => {
@@ -183,7 +186,7 @@ fn carry_out<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from:
         Route::Done => io.complete(Ok(())),
         Route::Fail(status) => io.complete(Err(to_spdk(status))),
         Route::Rescue(_) => K::rescue(io),
-        Route::AllOf(devices) => K::to_all(device, channel, io, devices),
+        Route::AllOf(devices) => K::to_all(channel, io, devices),
         // That is for aborts.
         Route::AnyOf(_) => io.complete(Err(Status::Failed)),
     }

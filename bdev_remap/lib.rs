@@ -10,6 +10,7 @@
 //! delete      a set is deleted, and its spare wiped
 //! restore     the table is loaded again
 //! moves       blocks are relocated, or given back to the base
+//! migrate     a set moves to another spare
 //! growth      base or spare grow, and the set with them
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
@@ -51,6 +52,7 @@ mod held;
 mod io;
 mod lifecycle;
 mod members;
+mod migrate;
 mod module;
 mod moves;
 mod options;

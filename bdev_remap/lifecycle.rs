@@ -5,7 +5,7 @@ use spdk::{Event, thread};
 use crate::{
     assembly,
     close::close,
-    growth,
+    growth, migrate,
     registry::{self, Fate, Lost},
     set::{Member, Tag},
 };
@@ -15,6 +15,7 @@ pub fn on_event(tag: Tag, member: Member, bdev: &str, event: Event) {
     match event {
         Event::Remove => match registry::member_lost(tag, member, bdev) {
             Lost::Close => thread::spawn(lost(tag, member, bdev.to_owned())),
+            Lost::NotInForce(device) => migrate::spare_lost(&device),
             Lost::Settled => {}
         },
         Event::Resize if member == Member::Base => thread::spawn(growth::follow(tag)),

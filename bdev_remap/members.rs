@@ -3,7 +3,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use remap_core::format::Superblock;
-use spdk::{BdevInfo, Desc, Errno, Event, rpc::Error, thread};
+use spdk::{BdevInfo, Desc, Errno, Event, IoKind, rpc::Error, thread};
 
 use crate::{
     disk::Disk,
@@ -95,7 +95,9 @@ pub async fn identify(desc: &Desc, info: &BdevInfo) -> Result<Option<Superblock>
 }
 
 /// Whether these two can be the members of a set.
-pub fn check(base: &BdevInfo, spare: &BdevInfo) -> Result<(), Error> {
+pub fn check(base: &BdevInfo, spare: &Desc) -> Result<(), Error> {
+    let flushes = spare.supports(IoKind::Flush);
+    let spare = &spare.info();
     if base.name == spare.name {
         return Err(Error::invalid(
             "spare_bdev",
@@ -126,6 +128,10 @@ pub fn check(base: &BdevInfo, spare: &BdevInfo) -> Result<(), Error> {
         let (a, b) = (base.md_size, spare.md_size);
         let why = format!("{} has {b} bytes of metadata a block, but the base {} has {a}", spare.name, base.name);
         return Err(Error::invalid("spare_bdev", why));
+    }
+    if spare.write_cache && !flushes {
+        let why = "has a volatile cache but takes no FLUSH, so that nothing on it could be made durable";
+        return Err(Error::invalid("spare_bdev", format!("{} {why}", spare.name)));
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub async fn remove(name: &str, lba: u64, blocks: u64) -> Result<RemoveReport, E
     let scene = scene(name)?;
     if scene.device.abilities.base_is_never_durable() {
         let why = "has a volatile cache but takes no FLUSH, so that nothing could be made durable there; nothing was changed; the blocks stay on the spare";
-        return Err(Error::new(Errno::OPNOTSUPP, format!("base_bdev {} {why}", scene.device.names.base_bdev)));
+        return Err(Error::new(Errno::OPNOTSUPP, format!("base_bdev {} {why}", scene.device.base_bdev)));
     }
     let range = scene.range(name, lba, blocks)?;
     scene

@@ -1,8 +1,10 @@
 //! The owner thread: it alone has the engine, and changes the remap state. Other threads ask it.
 
-use std::{future::Future, rc::Rc};
+use std::{cell::RefCell, future::Future, rc::Rc};
 
-use remap_core::{BaseLba, Committed, Engine, Move, Owner, Refused, SpareBlock, Target};
+use remap_core::{
+    BaseLba, Committed, Engine, Extent, Move, Owner, PerSlot, Refused, Run, SpareBlock, Target, Uncopied,
+};
 use spdk::thread::Bound;
 
 use crate::{disk::Disk, runtime::Threads};
@@ -16,8 +18,8 @@ pub struct Owned {
     pub engine: Rc<RemapEngine>,
     /// The base, for what is moved.
     pub base: Disk,
-    /// Its spare.
-    pub spare: Disk,
+    /// The spare in each slot where there is one.
+    pub spares: RefCell<PerSlot<Option<Disk>>>,
 }
 
 /// The engine, called from any thread.
@@ -63,5 +65,14 @@ impl Owner for OwnerThread {
 
     async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
         self.call(|engine| async move { engine.set_pending(blocks).await }).await.unwrap_or(Err(Refused::Closed))
+    }
+
+    async fn begin_mirrored(&self, range: Extent) -> Vec<Run> {
+        // Nobody there: then nothing is on another spare.
+        self.call(move |engine| async move { engine.begin_mirrored(range).await }).await.unwrap_or_default()
+    }
+
+    async fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) {
+        let _ = self.call(move |engine| async move { engine.end_mirrored(range, uncopied).await }).await;
     }
 }

@@ -207,6 +207,8 @@ pub enum Lost {
     Settled,
     /// The set is online, and has to be closed.
     Close,
+    /// It is not in force: all moves there, or was moved from there.
+    NotInForce(BdevHandle<Remap>),
 }
 
 /// A member of the set is being removed.
@@ -218,6 +220,9 @@ pub fn member_lost(tag: Tag, member: Member, bdev: &str) -> Lost {
             State::Opening { before, lost, .. } => {
                 *lost = Some((member, bdev.to_owned()));
                 before
+            }
+            State::Online(device) if member == Member::Spare && device.spare_bdev() != bdev => {
+                return (Default::default(), Lost::NotInForce(device.clone()));
             }
             State::Online(_) => return (Default::default(), Lost::Close),
             State::Closing(_) => return Default::default(),
@@ -263,6 +268,15 @@ pub fn tagged_online(tag: Tag) -> Option<BdevHandle<Remap>> {
     })
 }
 
+/// The set has moved to this spare.
+pub fn moved(tag: Tag, spare_uuid: Uuid) {
+    with(|sets| {
+        if let Some(set) = sets.tagged(tag) {
+            set.identity.spare_uuid = spare_uuid;
+        }
+    });
+}
+
 /// All Remap bdevs that are online.
 pub fn online() -> Vec<BdevHandle<Remap>> {
     with(|sets| {
@@ -271,7 +285,7 @@ pub fn online() -> Vec<BdevHandle<Remap>> {
             _ => None,
         };
         let mut online: Vec<_> = sets.all().filter_map(online).collect();
-        online.sort_by(|a, b| a.names.name.cmp(&b.names.name));
+        online.sort_by(|a, b| a.name.cmp(&b.name));
         online
     })
 }

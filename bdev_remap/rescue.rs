@@ -46,7 +46,7 @@ impl Rescued for WriteZeroes {
         offset: u64,
         blocks: u64,
     ) -> Result<(), Status> {
-        match held.bdev().abilities.spares[slot].zeroes {
+        match held.channel().abilities().spares[slot].zeroes {
             true => spare.part_of(held, offset, blocks, lba).await,
             false => spare.write_zeros_for(held, blocks, lba).await,
         }
@@ -93,10 +93,10 @@ impl<K: Rescued> HostIo for InRescue<K> {
 
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
         let held = &self.0;
-        let Some((to, lba)) = held.bdev().reach(held.channel(), at) else { return Err(IoStatus::Failed) };
+        let Some((to, lba)) = held.channel().reach(at) else { return Err(IoStatus::Failed) };
         let done = match at {
             At::Base(_) => to.part_of(held, offset, blocks, lba).await,
-            At::Spare(block) => K::on_spare(held, block.slot(), (to, lba), offset, blocks).await,
+            At::Spare(block) => K::on_spare(held, block.slot(), (&to, lba), offset, blocks).await,
         };
         done.map_err(to_core)
     }

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     assembly,
-    create::{By, Creation, create},
+    create::{By, Creation, Names, create},
     delete::delete,
-    device::{Names, Remap},
-    moves, options,
+    device::Remap,
+    migrate, moves, options,
     owner::RemapEngine,
     registry,
     restore::restore,
@@ -45,6 +45,7 @@ pub fn register() {
     rpc::register::<Import>();
     rpc::register::<Remove>();
     rpc::register::<Scrub>();
+    rpc::register::<Migrate>();
     rpc::register::<SetOptions>();
     rpc::register::<Expect>();
     rpc::register::<Forget>();
@@ -59,6 +60,13 @@ fn engine(device: &Remap) -> Result<Rc<RemapEngine>, Error> {
 fn check_storm_limit(limit: Option<u64>) -> Result<(), Error> {
     if limit == Some(0) {
         return Err(Error::invalid("storm_limit", "must be at least 1"));
+    }
+    Ok(())
+}
+
+fn check_rate(max_mbps: Option<u32>) -> Result<(), Error> {
+    if max_mbps == Some(0) {
+        return Err(Error::invalid("max_mbps", "must be at least 1"));
     }
     Ok(())
 }
@@ -328,9 +336,7 @@ impl Method for Scrub {
 
     async fn call(params: ScrubParams) -> Result<bool, Error> {
         let ScrubParams { name, lba, num_blocks, max_mbps, cancel } = params;
-        if max_mbps == Some(0) {
-            return Err(Error::invalid("max_mbps", "must be at least 1"));
-        }
+        check_rate(max_mbps)?;
         if !cancel {
             return scrub::start(&name, &scrub::Range { lba, blocks: num_blocks }, max_mbps).map(|()| true);
         }
@@ -338,6 +344,45 @@ impl Method for Scrub {
             return Err(Error::invalid("cancel", "goes with name alone"));
         }
         scrub::cancel(&name).map(|()| true)
+    }
+}
+
+struct Migrate;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MigrateCall {
+    name: String,
+    spare_bdev: Option<String>,
+    format: Option<FormatPolicy>,
+    max_mbps: Option<u32>,
+    #[serde(default)]
+    cancel: bool,
+}
+
+impl Method for Migrate {
+    const NAME: &'static CStr = c"bdev_remap_migrate";
+    type Params = MigrateCall;
+    type Reply = bool;
+
+    async fn call(params: MigrateCall) -> Result<bool, Error> {
+        let MigrateCall { name, spare_bdev, format, max_mbps, cancel } = params;
+        if cancel {
+            if spare_bdev.is_some() || format.is_some() || max_mbps.is_some() {
+                return Err(Error::invalid("cancel", "goes with name alone"));
+            }
+            return migrate::cancel(&name).map(|()| true);
+        }
+        let spare_bdev = spare_bdev.ok_or_else(|| Error::invalid("spare_bdev", "is missing"))?;
+        check_rate(max_mbps)?;
+        let force = match format.unwrap_or_default() {
+            FormatPolicy::Auto => false,
+            FormatPolicy::Force => true,
+            FormatPolicy::Never => {
+                return Err(Error::invalid("format", "must be auto or force: the new spare is formatted"));
+            }
+        };
+        migrate::start(&name, migrate::Wish { spare_bdev, force, max_mbps }).await.map(|()| true)
     }
 }
 

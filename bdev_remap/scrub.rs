@@ -52,7 +52,7 @@ pub fn resume(device: &BdevHandle<Remap>) {
 fn begin(device: &BdevHandle<Remap>, plan: ScrubPosition) -> Result<(), Error> {
     let (engine, base) = device.for_moves().ok_or_else(not_here)?;
     let begun = engine.begin_scrub(base, plan, device.remap_on());
-    begun.map(drop).map_err(|error| to_rpc(&device.names.name, &error))
+    begun.map(drop).map_err(|error| to_rpc(&device.name, &error))
 }
 
 fn not_here() -> Error {

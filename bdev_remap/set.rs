@@ -61,7 +61,7 @@ pub struct FoundSpare {
 pub struct Waiting {
     /// The base, claimed, so that nobody takes it for a bdev of its own: without its spare it shows old data.
     pub base: Option<Desc>,
-    /// The spares that were found. More than one is a contradiction.
+    /// The spares that were found. Two that say that they are active are a contradiction; others may be what a migration has left.
     pub spares: Vec<FoundSpare>,
     /// Why it did not come online when all was there.
     pub refusal: Option<String>,
@@ -110,9 +110,14 @@ impl Set {
         if let State::Waiting(waiting) = &mut self.state { Some(waiting) } else { None }
     }
 
+    /// Whether a spare of it was found.
+    pub fn found(&self) -> bool {
+        self.waiting().is_none_or(|waiting| !waiting.spares.is_empty())
+    }
+
     /// Whether anything is known of it that does not come with a call to make it.
     pub fn is_known(&self) -> bool {
-        self.expected || self.waiting().is_none_or(|waiting| !waiting.spares.is_empty())
+        self.expected || self.found()
     }
 
     /// Whether it is being opened or closed.

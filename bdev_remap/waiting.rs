@@ -5,7 +5,10 @@
 
 use std::rc::Rc;
 
-use remap_core::{Events, What};
+use remap_core::{
+    Events, What,
+    format::{SpareState, Superblock},
+};
 use serde_json::{Value, json};
 use spdk::{BdevInfo, Desc, bdev_exists};
 use uuid::Uuid;
@@ -21,7 +24,9 @@ use crate::{
 /// What stands between a waiting set and its coming online by itself.
 enum Obstacle<'a> {
     Spare,
-    Spares(&'a [FoundSpare]),
+    Spares(Vec<&'a FoundSpare>),
+    /// The other one of a migration that a crash has stopped.
+    OtherSpare(&'a FoundSpare),
     Host(Uuid),
     Manual,
     Base,
@@ -45,11 +50,28 @@ fn entitled(set: &Set, waiting: &Waiting, options: &Options) -> bool {
     (set.expected || found) && foreign(waiting, options).is_none()
 }
 
+/// Which spare of those that were found is in force.
+fn in_force(spares: &[FoundSpare]) -> Result<&FoundSpare, Obstacle<'_>> {
+    let active: Vec<_> = spares.iter().filter(|spare| spare.superblock.state == SpareState::Active).collect();
+    match active[..] {
+        [one] => return Ok(one),
+        [] => {}
+        _ => return Err(Obstacle::Spares(active)),
+    }
+    // A crash has stopped a migration after the old one was given up, and before the new one said that it is active.
+    let given_up_for = |new: &Superblock, old: &Superblock| {
+        old.state.ends() && old.other.is_some_and(|other| other.id == new.spare_id)
+    };
+    let successor = spares.iter().find(|new| {
+        let filled = new.superblock.state == SpareState::MigratingIn;
+        filled && spares.iter().any(|old| given_up_for(&new.superblock, &old.superblock))
+    });
+    successor.ok_or_else(|| spares.first().map_or(Obstacle::Spare, Obstacle::OtherSpare))
+}
+
 fn obstacle<'a>(sets: &'a Sets, set: &'a Set, waiting: &'a Waiting, options: &Options) -> Option<Obstacle<'a>> {
-    match &waiting.spares[..] {
-        [] => return Some(Obstacle::Spare),
-        [_] => {}
-        several => return Some(Obstacle::Spares(several)),
+    if let Err(obstacle) = in_force(&waiting.spares) {
+        return Some(obstacle);
     }
     if let Some(host) = foreign(waiting, options) {
         return Some(Obstacle::Host(host));
@@ -91,8 +113,18 @@ impl Obstacle<'_> {
         match self {
             Obstacle::Spare => format!("the spare with UUID {spare_uuid}"),
             Obstacle::Base => format!("the base with UUID {base_uuid}"),
+            Obstacle::OtherSpare(FoundSpare { bdev, superblock, .. }) => {
+                let other = superblock.other.map(|other| other.id).unwrap_or_default();
+                match superblock.state {
+                    SpareState::MigratingIn => format!(
+                        "the spare with UUID {other}, from which it was moving to {bdev} ({}) when it was stopped",
+                        superblock.spare_id
+                    ),
+                    _ => format!("the spare with UUID {other}, to which it has moved from {bdev}"),
+                }
+            }
             Obstacle::Spares(spares) => {
-                let spares: Vec<_> = spares.iter().map(said_by).collect();
+                let spares: Vec<_> = spares.iter().map(|spare| said_by(spare)).collect();
                 format!(
                     "bdev_remap_create with the right one of its spares, as there are several: {}",
                     spares.join(", ")
@@ -157,7 +189,7 @@ pub fn describe(name: Option<&str>) -> Vec<Value> {
                 Some(obstacle) => obstacle.sentence(set),
                 None => "bdev_remap_create, or one of its bdevs to appear anew".into(),
             });
-            let spare = waiting.and_then(|waiting| waiting.spares.first());
+            let spare = waiting.and_then(|waiting| in_force(&waiting.spares).ok().or(waiting.spares.first()));
             let superblock = spare.map(|spare| &spare.superblock);
             Some(json!({
                 "name": set.identity.name,
@@ -207,7 +239,7 @@ pub fn ready(uuid: Uuid) -> Option<Ready> {
             }
             return None;
         }
-        Some(Ready { name, base_uuid, spare_bdev: waiting.spares.first()?.bdev.clone() })
+        Some(Ready { name, base_uuid, spare_bdev: in_force(&waiting.spares).ok()?.bdev.clone() })
     })
 }
 

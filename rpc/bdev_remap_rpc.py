@@ -10,6 +10,7 @@ import argparse
 import json
 
 import bdev_remap_import
+import bdev_remap_jobs
 from bdev_remap_lists import FORMATS
 
 STATUS_COLUMNS = (
@@ -88,6 +89,7 @@ RANGE = (
     _argument("num_blocks", type=_number, help="Length of the range in blocks"),
 )
 FAULT_NAME = _argument("name", help="Name of the fault bdev")
+WAIT = _switch("--wait", help="Wait for the end, with a progress bar, and print how it ended")
 
 METHODS = (
     ("bdev_remap_create", "Create a bdev that replaces bad blocks of a base bdev by blocks of a spare bdev", (
@@ -148,6 +150,17 @@ METHODS = (
         _argument("-b", "--num-blocks", type=_number, help="Number of blocks (default: all that follow)"),
         _argument("-m", "--max-mbps", type=_number, help="Rate at most, in 10^6 bytes a second (default: 50)"),
         _switch("--cancel", help="End the scrub that runs"),
+        WAIT,
+    )),
+    ("bdev_remap_migrate", "Move a Remap bdev to another spare while it is in use; bdev_remap_status shows how that stands", (
+        NAME,
+        _argument("spare_bdev", nargs="?", help="Name of the new spare bdev, which is formatted; not with --cancel"),
+        _argument("--format", choices=["auto", "force"],
+                  help="""What to do with a new spare that is not empty. auto (default): refuse it. force: format it, whatever is on it;
+                  but never one with a valid superblock"""),
+        _argument("-m", "--max-mbps", type=_number, help="Rate at most, in 10^6 bytes a second (default: as fast as it goes)"),
+        _switch("--cancel", help="End the migration that runs; the old spare stays in force"),
+        WAIT,
     )),
     ("bdev_remap_set_options", "Change options of a Remap bdev; prints those in force", (
         NAME,
@@ -218,12 +231,15 @@ def _add_arguments(parser, arguments):
 
 def _add_method(subparsers, method, about, arguments, run=None):
     parser = subparsers.add_parser(method, help=about)
-    # What prints the result is no parameter.
-    names = [(dest, parameter) for dest, parameter in _add_arguments(parser, arguments) if dest != "show"]
+    # What becomes of the result is no parameter.
+    names = [(dest, parameter) for dest, parameter in _add_arguments(parser, arguments) if dest not in ("show", "wait")]
 
     def call(args):
         values = ((parameter, getattr(args, dest)) for dest, parameter in names)
-        return args.client.call(method, {parameter: value for parameter, value in values if value is not None})
+        result = args.client.call(method, {parameter: value for parameter, value in values if value is not None})
+        if not getattr(args, "wait", None):
+            return result
+        return bdev_remap_jobs.wait(args.client, args.name, method.rpartition("_")[2])
 
     run = run or call
     parser.set_defaults(func=lambda args: args.show(run(args)), show=_print)

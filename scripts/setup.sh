@@ -15,7 +15,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; --dev) dev=true ;; "") ;; *) die 
 
 PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake libtool xz-utils
 	libaio-dev libssl-dev openssl uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
-	python3 python3-jinja2 python3-tabulate python3-pyelftools procps util-linux)
+	python3 python3-jinja2 python3-tabulate python3-pyelftools python3-tqdm procps util-linux)
 
 DEV_PACKAGES=(shellcheck python3-venv)
 RUFF=ruff==0.14.14

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/sim.sh [--seconds N | --crashes N | --seed S | --damage N [--both] | --mutations] [--first S] [--threads N]
+# Usage: scripts/sim.sh [--seconds N | --crashes N | --seed S | --damage N [--both] | --mutations] [--migrate] [--first S] [--threads N]
 #
 # Simulates the durability promise (docs/reliability.md): the code of production on simulated disks that fail, lie, rot, and lose
 # power, on all cores. Needs no SPDK. Prints how often each kind of fault and of crash point was met, seeds a second, and crashes
@@ -12,6 +12,7 @@
 #   --first S     begin with this seed, not 0
 #   --damage N    damage one copy of the metadata after a random history, so often; both copies with --both
 #   --threads N   on so many threads, not on all cores
+#   --migrate     migrations with crashes in them instead: what survived is counted only where it was inside of one
 #   --mutations   instead: show that each bug on purpose is found
 #
 # Environment: RUST_LOG=info shows what the engine logs, best with --seed.

@@ -175,6 +175,13 @@ impl Allocator {
         }
     }
 
+    /// Nothing is under way to any block any more.
+    pub(crate) fn settle_held(&mut self) {
+        for block in std::mem::take(&mut self.held) {
+            self.put_back(block);
+        }
+    }
+
     /// Nothing is in doubt any more, as the log was read again. What was taken before and is not in it is not given out
     /// before the next open.
     pub(crate) fn forget_doubts(&mut self) {

@@ -216,12 +216,57 @@ pub enum Error {
         what: &'static str,
     },
     /// The spare is not the active one of its set.
-    #[error("the spare is {state} (other spare: {other}); nothing was written; use the active spare of the set")]
+    #[error("the spare is {state}: its set is on the spare with UUID {other}; nothing was written; give that one")]
     NotActive {
         /// The state in the superblock.
         state: &'static str,
         /// The id of the spare that takes or took part in the migration.
         other: Uuid,
+    },
+    /// The spare to which all is to move belongs to a set.
+    #[error(
+        "the spare belongs to set {set} already; nothing was written; give an empty one, or wipe it if that set is not needed any more"
+    )]
+    SpareInUse {
+        /// In its superblock.
+        set: Uuid,
+    },
+    /// The spare to which all is to move is too small.
+    #[error(
+        "the spare has room for {room} blocks, {needed} are remapped; nothing was written; give a larger one, or remove blocks that the base takes back"
+    )]
+    SpareTooSmall {
+        /// Blocks of its data area.
+        room: u64,
+        /// Remapped and lost blocks.
+        needed: u64,
+    },
+    /// The spare to which all moves has become full.
+    #[error("the new spare has no room left; the old one is in force, and has everything; give a larger one")]
+    NewSpareFull,
+    /// The bdev of the spare to which all moves has gone.
+    #[error("the bdev of the new spare is being removed; the old one is in force, and has everything")]
+    NewSpareRemoved,
+    /// A thread has no way to a device.
+    #[error("a thread has no memory for a channel to it; the old one is in force; try again")]
+    NoChannel,
+    /// A spare failed while all moved to another.
+    #[error(
+        "cannot {what} a spare: {status:?}; nothing was given up, the old spare is in force; check both spare bdevs, then try again"
+    )]
+    MigrationIo {
+        /// "read" the old one, or "write" the new one.
+        what: &'static str,
+        /// How it failed.
+        status: IoStatus,
+    },
+    /// The old spare of a migration may still be in force.
+    #[error(
+        "the other spare does not say that it was given up for this one ({successor}); nothing was written; use the active spare of the set"
+    )]
+    NotGivenUp {
+        /// The spare that was to be opened.
+        successor: Uuid,
     },
     /// The remap log does not hold all that it should.
     #[error(
@@ -382,14 +427,18 @@ impl Error {
             Error::Partly { why, .. } => return why.errno(),
             Error::Io { .. }
             | Error::BaseIo { .. }
+            | Error::MigrationIo { .. }
             | Error::CheckpointFailed
             | Error::LogFailed
             | Error::SizeNotNoted
             | Error::TooManyUnreadable { .. } => libc::EIO,
-            Error::NoMemory { .. } => libc::ENOMEM,
+            Error::NoMemory { .. } | Error::NoChannel => libc::ENOMEM,
+            Error::NewSpareRemoved => libc::ENODEV,
             Error::TooSmall { .. }
             | Error::CheckpointTooLarge { .. }
             | Error::NoSpare
+            | Error::NewSpareFull
+            | Error::SpareTooSmall { .. }
             | Error::NotEnoughSpare { .. } => libc::ENOSPC,
             Error::BaseTooLarge { .. }
             | Error::BlockSize { .. }
@@ -405,9 +454,12 @@ impl Error {
             | Error::NoSuchState { .. } => libc::EINVAL,
             Error::Empty | Error::Closed => libc::ENODEV,
             Error::NoJob { .. } => libc::ENOENT,
-            Error::Foreign { .. } | Error::MixedSuperblocks { .. } | Error::Erased { .. } => libc::EEXIST,
+            Error::Foreign { .. }
+            | Error::SpareInUse { .. }
+            | Error::MixedSuperblocks { .. }
+            | Error::Erased { .. } => libc::EEXIST,
             Error::Version { .. } => libc::ENOTSUP,
-            Error::NotActive { .. } => libc::ESTALE,
+            Error::NotActive { .. } | Error::NotGivenUp { .. } => libc::ESTALE,
             Error::NoSuperblock { .. }
             | Error::Superblock { .. }
             | Error::LogDamaged { .. }

@@ -84,23 +84,25 @@ struct Running {
     done: Cell<u64>,
     total: Cell<u64>,
     scrub: Cell<Option<ScrubCounts>>,
-    cancelled: Cell<bool>,
-    on_cancel: Waiters,
+    /// Why it is to end.
+    stop: OnceCell<Stopped>,
+    on_stop: Waiters,
     outcome: OnceCell<JobOutcome>,
     on_end: Waiters,
 }
 
 impl Running {
-    fn cancel(&self) {
-        self.cancelled.set(true);
-        self.on_cancel.wake();
+    /// Has it end soon. The first reason counts.
+    fn stop(&self, why: Stopped) {
+        let _ = self.stop.set(why);
+        self.on_stop.wake();
     }
 
     /// How it stands when it has run for `time`.
     fn status(&self, time: Duration, ended_at: Option<u64>) -> JobStatus {
         let (done, total) = (self.done.get(), self.total.get());
         let state = match self.outcome.get() {
-            None if self.cancelled.get() => JobState::Cancelling,
+            None if self.stop.get().is_some() => JobState::Cancelling,
             None => JobState::Running,
             Some(Ok(())) => JobState::Done,
             Some(Err(Stopped::Cancelled)) => JobState::Cancelled,
@@ -141,6 +143,12 @@ impl Job {
         self.0.done.set(self.0.done.get().saturating_add(blocks));
     }
 
+    /// How many are done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.0.done.get()
+    }
+
     /// What a scrub has found so far.
     pub fn set_scrub(&self, counts: ScrubCounts) {
         self.0.scrub.set(Some(counts));
@@ -149,14 +157,14 @@ impl Job {
     /// Whether it is to go on. To be asked wherever it can end without leaving anything undone or locked.
     ///
     /// # Errors
-    /// [`Stopped::Cancelled`]: it is to end with this.
+    /// [`Stopped::Cancelled`], or what it fails with: it is to end with this.
     pub fn go_on(&self) -> JobOutcome {
-        if self.0.cancelled.get() { Err(Stopped::Cancelled) } else { Ok(()) }
+        self.0.stop.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
-    /// Resolves when it is cancelled: for a job that waits for something which it can let go.
+    /// Resolves when it is to end: for a job that waits for something which it can let go.
     pub async fn cancelled(&self) {
-        self.0.on_cancel.until(|| self.0.cancelled.get()).await;
+        self.0.on_stop.until(|| self.0.stop.get().is_some()).await;
     }
 }
 
@@ -173,7 +181,7 @@ impl Begun {
 
     /// Has it end soon.
     pub fn cancel(&self) {
-        self.0.cancel();
+        self.0.stop(Stopped::Cancelled);
     }
 }
 
@@ -206,20 +214,29 @@ impl<E: Env> JobScope<E> {
         JobScope { tasks: Tasks::new(env), jobs: Rc::new(jobs) }
     }
 
-    /// Begins a job: `work`, at some later time.
+    /// Whether a job of this kind may begin now.
     ///
     /// # Errors
     /// [`Error::JobRuns`] if one runs that this one may not run beside; [`Error::Closed`].
+    pub fn may_begin(&self, kind: JobKind) -> Result<(), Error> {
+        if self.jobs.closed.get() {
+            return Err(Error::Closed);
+        }
+        match self.jobs.running.borrow().iter().find(|other| !kind.runs_beside(other.kind)) {
+            Some(other) => Err(Error::JobRuns { wanted: kind.name(), running: other.kind.name() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a job: `work`, at some later time.
+    ///
+    /// # Errors
+    /// Those of [`JobScope::may_begin`].
     pub fn begin<F>(&self, kind: JobKind, work: impl FnOnce(Job) -> F) -> Result<Begun, Error>
     where
         F: Future<Output = JobOutcome> + 'static,
     {
-        if self.jobs.closed.get() {
-            return Err(Error::Closed);
-        }
-        if let Some(other) = self.jobs.running.borrow().iter().find(|other| !kind.runs_beside(other.kind)) {
-            return Err(Error::JobRuns { wanted: kind.name(), running: other.kind.name() });
-        }
+        self.may_begin(kind)?;
         let running = Rc::new(Running {
             kind,
             started: self.jobs.env.now(),
@@ -227,8 +244,8 @@ impl<E: Env> JobScope<E> {
             done: Cell::new(0),
             total: Cell::new(0),
             scrub: Cell::new(None),
-            cancelled: Cell::new(false),
-            on_cancel: Waiters::default(),
+            stop: OnceCell::new(),
+            on_stop: Waiters::default(),
             outcome: OnceCell::new(),
             on_end: Waiters::default(),
         });
@@ -244,9 +261,21 @@ impl<E: Env> JobScope<E> {
     /// # Errors
     /// [`Error::NoJob`] if none runs.
     pub fn cancel(&self, kind: JobKind) -> Result<(), Error> {
+        self.stop(kind, Stopped::Cancelled)
+    }
+
+    /// Has the job of this kind end soon, as failed with `why`.
+    ///
+    /// # Errors
+    /// [`Error::NoJob`] if none runs.
+    pub fn fail(&self, kind: JobKind, why: Error) -> Result<(), Error> {
+        self.stop(kind, Stopped::Failed(why))
+    }
+
+    fn stop(&self, kind: JobKind, why: Stopped) -> Result<(), Error> {
         let running = self.jobs.running.borrow();
         let job = running.iter().find(|job| job.kind == kind).ok_or(Error::NoJob { kind: kind.name() })?;
-        job.cancel();
+        job.stop(why);
         Ok(())
     }
 
@@ -281,7 +310,7 @@ impl<E: Env> Drop for JobScope<E> {
 
 impl<E: Env> Jobs<E> {
     fn cancel_all(&self) {
-        self.running.borrow().iter().for_each(|job| job.cancel());
+        self.running.borrow().iter().for_each(|job| job.stop(Stopped::Cancelled));
     }
 }
 

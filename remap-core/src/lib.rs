@@ -40,18 +40,18 @@ mod units;
 pub use counters::{Counters, CountersSnapshot};
 pub use device::{Device, Env, Geometry};
 pub use engine::{
-    AddReport, CopyHealth, Engine, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams, RemoveReport,
-    RestoreReport, SaveReport, SetState, SpareUsage, Status,
+    AddReport, CopyHealth, Engine, FormatPolicy, ListedExtent, ListedState, MetadataHealth, MigrateParams, NewSpare,
+    OpenParams, RemoveReport, RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 pub use error::Error;
 pub use events::{Event, Events, What};
 pub use extent_list::{ExtentList, ListError};
 pub use gate::{Gate, Passed, Side};
 pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, ScrubCounts, Stopped};
-pub use owner::{Committed, Move, Owner, Refused, Target};
+pub use owner::{Committed, Move, Owner, Refused, Target, Uncopied};
 pub use ranges::Ranges;
 pub use recovery::{Candidate, StatedEnd};
-pub use rescue::{HostIo, HostOp, rescue};
+pub use rescue::{HostIo, HostOp, Run, rescue};
 pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, route};
 pub use slot::{PerSlot, Slot, SpareBlock};
 pub use status::{IoStatus, RemapOn};

@@ -13,6 +13,12 @@ macro_rules! mutations {
         impl Mutation {
             /// All of them.
             pub const ALL: &[Mutation] = &[$(Mutation::$name,)*];
+
+            /// Whether it is only in the way of a set that moves to another spare.
+            #[must_use]
+            pub fn is_of_migration(self) -> bool {
+                self as usize >= Mutation::WriteNotMirrored as usize
+            }
         }
     };
 }
@@ -98,6 +104,21 @@ mutations! {
     LookUpFirstBlockOnly,
     /// A FLUSH goes to the base only.
     FlushLeavesSpareOut,
+    // From here on: of migrations.
+    /// What is on the other spare already is written to one only, while all moves there.
+    WriteNotMirrored,
+    /// Writes of one block to both spares are under way together.
+    MirroredWritesTogether,
+    /// A block that was copied, and moved since, is not copied again.
+    ChangeNotForgotten,
+    /// What was copied counts also where the block has changed meanwhile.
+    ChangedWhileCopied,
+    /// After a crash in between, the new spare comes into force before what the old one says of it is known to be durable.
+    GivenUpInCacheOnly,
+    /// The new spare comes into force without the old one saying that it was given up.
+    OldSpareNotGivenUp,
+    /// The new spare comes into force when one superblock of the old one says that it was given up.
+    GivenUpOnOneCopy,
 }
 
 #[cfg(feature = "mutations")]

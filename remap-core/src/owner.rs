@@ -7,8 +7,10 @@ use std::future::Future;
 
 use thiserror::Error;
 
+use crate::rescue::Run;
 use crate::slot::SpareBlock;
-use crate::units::BaseLba;
+use crate::status::IoStatus;
+use crate::units::{BaseLba, Extent};
 
 /// Where the data of a block that is to be relocated has to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,17 @@ pub enum Committed {
     /// The block got another spare block meanwhile; the reservation is given back. Ask [`Owner::reserve`] anew, and write
     /// the data where the block lives now.
     Elsewhere(SpareBlock),
+}
+
+/// A block of a write that is not on the other spare as it was written, so that it has to be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uncopied {
+    /// The block of the base.
+    pub lba: BaseLba,
+    /// How the other spare failed.
+    pub status: IoStatus,
+    /// Whether that means that its spare block is bad.
+    pub media: bool,
 }
 
 /// Why the owner thread did not do it. The mapping of the blocks is as before.
@@ -101,4 +114,18 @@ pub trait Owner {
     /// # Errors
     /// [`Refused::LogFailed`], [`Refused::Closed`].
     fn set_pending(&self, blocks: Vec<BaseLba>) -> impl Future<Output = Result<(), Refused>>;
+
+    /// Before a write of `range` while what is written goes to both spares: waits for other such writes of these blocks. The answer
+    /// is what of the range is on the other spare. To be ended by [`Owner::end_mirrored`] in any case. Nothing, for those that only
+    /// give blocks new places: these are copied later.
+    fn begin_mirrored(&self, range: Extent) -> impl Future<Output = Vec<Run>> {
+        let _ = range;
+        std::future::ready(Vec::new())
+    }
+
+    /// The write is over, and was also done over there, other than for these blocks.
+    fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) -> impl Future<Output = ()> {
+        let _ = (range, uncopied);
+        std::future::ready(())
+    }
 }

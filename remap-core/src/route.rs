@@ -241,15 +241,18 @@ impl From<HostOp> for Request {
 fn look_up(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     let looked_up = if mutation::active(Mutation::LookUpFirstBlockOnly) { Extent::new(range.lba, 1) } else { range };
     match table.first_in(looked_up) {
-        None => to_place(request, Place::Base(range.lba), abilities),
-        Some((lba, mapping)) if looked_up.blocks == 1 => to_place(request, Place::new(lba, mapping), abilities),
+        None => to_place(request, Place::Base(range.lba), abilities, false),
+        Some((lba, mapping)) if looked_up.blocks == 1 => {
+            to_place(request, Place::new(lba, mapping), abilities, table.is_mirrored())
+        }
         Some(_) => by_segment(request, range, table, abilities),
     }
 }
 
-/// Where blocks go that live in one run; `Done` means that they are left out.
+/// Where blocks go that live in one run; `Done` means that they are left out. `mirrored`: what goes to the spare goes to another
+/// one, too.
 #[inline]
-fn to_place(request: Request, place: Place, abilities: &Abilities) -> Route {
+fn to_place(request: Request, place: Place, abilities: &Abilities, mirrored: bool) -> Route {
     match (request, place) {
         (Request::Read, Place::Lost(_)) => Route::Fail(IoStatus::UNRECOVERED_READ),
         (Request::Write | Request::WriteZeroes, Place::Pending(lba))
@@ -260,6 +263,11 @@ fn to_place(request: Request, place: Place, abilities: &Abilities) -> Route {
         // A write settles pending and lost blocks, durably.
         (Request::Write, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::Write),
         (Request::WriteZeroes, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::WriteZeroes),
+        // A rescue knows what is on both.
+        (Request::Write, Place::Spare(_)) if mirrored => Route::Rescue(HostOp::Write),
+        (Request::WriteZeroes, Place::Spare(_)) if mirrored => Route::Rescue(HostOp::WriteZeroes),
+        // It could become zeros on the one only.
+        (Request::Unmap, Place::Spare(_) | Place::Lost(_)) if mirrored => Route::Done,
         // The bdev layer would write zeros instead, and hide why that fails.
         (Request::WriteZeroes, Place::Spare(block)) if !abilities.spares[block.slot()].zeroes => {
             Route::Rescue(HostOp::WriteZeroes)
@@ -281,8 +289,9 @@ fn by_segment(request: Request, range: Extent, table: &Table, abilities: &Abilit
     let mut parts = Parts::new();
     let mut decided = None;
     let mut blocks = range.blocks;
+    let mirrored = table.is_mirrored();
     let _ = table.visit_segments(range, |segment| {
-        match to_place(request, segment.place, abilities) {
+        match to_place(request, segment.place, abilities, mirrored) {
             Route::Whole(at) => {
                 if !add(&mut parts, Part { at, offset: segment.offset, blocks: segment.blocks }) {
                     blocks = segment.offset;
@@ -320,14 +329,15 @@ fn add(parts: &mut Parts, part: Part) -> bool {
     true
 }
 
-/// To every device that may hold written data in a cache. What the base cannot be made to write out is not durable, and
+/// To every device that may hold written data in a cache, and is in force: on a spare that is only being filled nothing rests,
+/// so that its failure is no business of hosts. What the base cannot be made to write out is not durable, and
 /// success would be a lie.
 fn flush(table: &Table, abilities: &Abilities) -> Route {
     if abilities.base_is_never_durable() {
         return Route::Fail(IoStatus::Failed);
     }
     let used = table.was_used() && !mutation::active(Mutation::FlushLeavesSpareOut);
-    let spares = abilities.spares_that(|takes| takes.flush && used);
+    let spares = PerSlot::each(|slot| used && slot == table.slot() && abilities.spares[slot].flush);
     Devices::some(abilities.base.flush, spares).map_or(Route::Done, Route::AllOf)
 }
 

@@ -46,13 +46,13 @@ pub(crate) struct Spare<D: Device, E: Env> {
 
 impl<D: Device, E: Env> Spare<D, E> {
     pub(crate) fn new(device: D, env: Rc<E>) -> Spare<D, E> {
-        Spare {
-            device: Rc::new(device),
-            tasks: Tasks::new(&env),
-            env,
-            under_way: Rc::default(),
-            watch: Cell::default(),
-        }
+        let tasks = Tasks::new(&env);
+        Spare::with_tasks(device, env, tasks)
+    }
+
+    /// Another spare of the same set: its tasks are among those of the set.
+    pub(crate) fn with_tasks(device: D, env: Rc<E>, tasks: Tasks<E>) -> Spare<D, E> {
+        Spare { device: Rc::new(device), tasks, env, under_way: Rc::default(), watch: Cell::default() }
     }
 
     pub(crate) fn geometry(&self) -> crate::device::Geometry {

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use remap_sim::{Coverage, Plan};
-
-use crate::attempt;
+use remap_sim::{Coverage, Outcome};
 
 /// Fewer seeds than this prove nothing about coverage.
 const ENOUGH_SEEDS: u64 = 20_000;
@@ -42,7 +40,7 @@ struct Totals {
 
 impl Campaign {
     /// Runs it, and prints the figures; or the seed that failed.
-    pub(crate) fn run(&self, plan: &(impl Fn(u64) -> Plan + Sync)) -> Result<ExitCode, u64> {
+    pub(crate) fn run(&self, attempt: &(impl Fn(u64) -> Outcome + Sync)) -> Result<ExitCode, u64> {
         let begin = Instant::now();
         let (next, stop) = (AtomicU64::new(self.first), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
@@ -57,7 +55,7 @@ impl Campaign {
                         if self.is_over(begin, seed) {
                             break;
                         }
-                        let outcome = attempt(&plan(seed));
+                        let outcome = attempt(seed);
                         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                         totals.seeds += 1;
                         totals.coverage.merge(&outcome.coverage);

@@ -24,6 +24,7 @@ mod faults;
 mod hosts;
 mod life;
 mod medium;
+mod migrations;
 mod model;
 mod moves;
 mod opening;
@@ -48,6 +49,7 @@ pub use executor::Executor;
 pub use faults::{Effect, Fault, Faults, Struck, Verb};
 pub use life::{Outcome, run};
 pub use medium::Medium;
+pub use migrations::run_migrations;
 pub use plan::Plan;
 pub use random::Random;
 pub use shrink::shrink;
@@ -66,7 +68,10 @@ pub fn catch(mutation: remap_core::mutation::Mutation, limit: u64) -> Option<(u6
     remap_core::mutation::activate(Some(mutation));
     let caught = (0..limit).find_map(|seed| {
         // A mutated engine may also trip over itself.
-        let outcome = std::panic::catch_unwind(|| run_seed(seed));
+        let outcome = std::panic::catch_unwind(|| match mutation.is_of_migration() {
+            true => run_migrations(seed, false),
+            false => run_seed(seed),
+        });
         let failure = outcome.map_or_else(|_| Some("a panic".into()), |outcome| outcome.failure)?;
         Some((seed, failure))
     });

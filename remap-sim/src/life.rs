@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use futures_util::future::join_all;
+use remap_core::Takes;
 use remap_core::format::{Area, Copy};
-use remap_core::{Abilities, PerSlot, Takes};
 
 use super::coverage::Coverage;
 use super::executor::Executor;
@@ -229,12 +229,9 @@ async fn main(
 }
 
 fn with_abilities(vbdev: Vbdev, config: &Config) -> Vbdev {
-    let abilities = Abilities {
-        base_cache: config.admits_cache,
-        base: Takes { unmap: config.unmap[0], ..Takes::ALL },
-        spares: PerSlot::only(vbdev.engine.slot(), Takes { unmap: config.unmap[1], ..Takes::ALL }),
-    };
-    Vbdev { remap_on: config.remap_on, abilities, ..vbdev }
+    vbdev.set_spare_takes(Takes { unmap: config.unmap[1], ..Takes::ALL });
+    let base_takes = (Takes { unmap: config.unmap[0], ..Takes::ALL }, config.admits_cache);
+    Vbdev { remap_on: config.remap_on, base_takes, ..vbdev }
 }
 
 async fn read_all(process: &Process) {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use remap_sim::{Outcome, Plan, run, shrink};
+use remap_sim::{Outcome, Plan, run, run_migrations, shrink};
 
 use crate::campaign::{Campaign, End};
 
@@ -46,6 +46,9 @@ struct Options {
     /// With --damage: both copies
     #[arg(long, requires = "damage")]
     both: bool,
+    /// Run migrations with crashes in them instead; what survived is counted only where it was inside of one
+    #[arg(long, conflicts_with = "damage")]
+    migrate: bool,
     /// Show instead that each bug on purpose is found, as a table (needs the feature `mutations`)
     #[arg(long, conflicts_with_all = ["seconds", "crashes", "seed", "first", "damage"])]
     mutations: bool,
@@ -68,8 +71,8 @@ impl Options {
 }
 
 /// A run whose panic is a failure like any other.
-fn attempt(plan: &Plan) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| run(plan, false)))
+fn attempt(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Outcome { failure: Some("a panic".into()), ..Outcome::default() })
 }
 
@@ -85,28 +88,33 @@ fn main() -> ExitCode {
     {
         return code;
     }
+    let replay = |seed| if options.migrate { replay_migrations(seed) } else { replay(&options.plan(seed)) };
     if let Some(seed) = options.seed {
-        return replay(&options.plan(seed));
+        return replay(seed);
     }
     let end = match (options.damage, options.crashes) {
         (Some(rounds), _) => End::Seeds(rounds),
         (None, Some(crashes)) => End::Crashes(crashes),
         (None, None) => End::After(Duration::from_secs(options.seconds)),
     };
-    let campaign =
-        Campaign { first: options.first, end, threads: options.threads(), all_kinds: options.damage.is_none() };
-    match campaign.run(&|seed| options.plan(seed)) {
+    let all_kinds = options.damage.is_none() && !options.migrate;
+    let campaign = Campaign { first: options.first, end, threads: options.threads(), all_kinds };
+    let one = |seed| match options.migrate {
+        true => attempt(|| run_migrations(seed, false)),
+        false => attempt(|| run(&options.plan(seed), false)),
+    };
+    match campaign.run(&one) {
         Ok(code) => code,
         Err(seed) => {
             println!("seed {seed}:");
-            replay(&options.plan(seed))
+            replay(seed)
         }
     }
 }
 
 /// Runs one plan, and if it fails, shows the least one that still does, and what happens in it.
 fn replay(plan: &Plan) -> ExitCode {
-    let outcome = attempt(plan);
+    let outcome = attempt(|| run(plan, false));
     let Some(failure) = outcome.failure else {
         println!("{} crashes survived", outcome.survived);
         return ExitCode::SUCCESS;
@@ -128,4 +136,20 @@ fn replay(plan: &Plan) -> ExitCode {
         println!("  {line}");
     }
     ExitCode::FAILURE
+}
+
+/// Runs migrations, and if they fail, shows what happens in them.
+fn replay_migrations(seed: u64) -> ExitCode {
+    let outcome = attempt(|| run_migrations(seed, true));
+    outcome.trace.iter().for_each(|line| println!("  {line}"));
+    match outcome.failure {
+        Some(failure) => {
+            println!("it fails: {failure}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("{} crashes inside of migrations survived", outcome.survived);
+            ExitCode::SUCCESS
+        }
+    }
 }

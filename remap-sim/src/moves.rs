@@ -7,9 +7,11 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use remap_core::format::ScrubPosition;
 use remap_core::{
-    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, Stopped, Target,
+    At, BaseLba, Device, Error, Extent, IoStatus, Job, JobKind, JobOutcome, Move, Owner, Place, Ranges, RemapOn,
+    SpareLba, Stopped, Target,
 };
 
+use super::faults::{Fault, Verb};
 use super::hosts::Process;
 
 /// Records in a page of 4096 bytes.
@@ -121,11 +123,7 @@ impl Process {
     /// A job may fail only for a reason.
     fn judge(&self, what: &str, range: Extent, outcome: JobOutcome) {
         self.world.note(|| format!("{what} of {range:?}: {outcome:?}"));
-        let outcome = match outcome {
-            Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
-            outcome => outcome,
-        };
-        match outcome {
+        match reason(outcome) {
             Ok(()) | Err(Stopped::Cancelled) => {}
             Err(Stopped::Failed(
                 Error::JobRuns { .. }
@@ -138,9 +136,17 @@ impl Process {
             )) => {}
             // A reset came between.
             Err(Stopped::Failed(Error::Io { status: IoStatus::Aborted, .. })) => {}
+            // As of a host's write, after many attempts.
+            Err(Stopped::Failed(Error::Io { what: "write", lba, status }))
+                if status.is_media_error(RemapOn::Any) && self.spare_fails_writes(lba) => {}
             Err(_) if self.log_may_fail() => {}
             Err(why) => self.world.fail(|| format!("{what} failed for no reason: {why}")),
         }
+    }
+
+    fn spare_fails_writes(&self, lba: SpareLba) -> bool {
+        let fails = |fault: &Fault| fault.verb == Verb::Write && (fault.first..fault.end).contains(&lba.0);
+        self.world.spare.faults(|faults| faults.any(fails))
     }
 
     /// Relocates a few blocks as an operator does, by range or, where that begins at an odd block, by list; or, of many, every
@@ -211,5 +217,13 @@ impl Process {
             read.ok().map(|()| data)
         }))
         .await
+    }
+}
+
+/// What became of a job, without how much of it was done.
+pub(crate) fn reason(outcome: JobOutcome) -> JobOutcome {
+    match outcome {
+        Err(Stopped::Failed(Error::Partly { why, .. })) => Err(Stopped::Failed(*why)),
+        outcome => outcome,
     }
 }

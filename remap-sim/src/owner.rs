@@ -1,6 +1,6 @@
 //! The engine of a simulated vbdev, called from another thread, to which calls take a while.
 
-use remap_core::{BaseLba, Committed, Device, Move, Owner, Refused, SpareBlock, Status, Target};
+use remap_core::{BaseLba, Committed, Device, Extent, Move, Owner, Refused, Run, SpareBlock, Status, Target, Uncopied};
 
 use super::vbdev::{SimEngine, SimIo, Vbdev};
 
@@ -89,5 +89,18 @@ impl Owner for OwnerThread<'_> {
         let answer = self.note(self.engine().set_pending(blocks).await, &before, 0);
         self.vbdev.threads.hop(self.vbdev.reactor).await;
         answer
+    }
+
+    async fn begin_mirrored(&self, range: Extent) -> Vec<Run> {
+        self.vbdev.threads.hop(self.vbdev.reactor).await;
+        let copies = self.engine().begin_mirrored(range).await;
+        self.vbdev.threads.hop(self.vbdev.reactor).await;
+        copies
+    }
+
+    async fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) {
+        self.vbdev.threads.hop(self.vbdev.reactor).await;
+        self.engine().end_mirrored(range, uncopied).await;
+        self.vbdev.threads.hop(self.vbdev.reactor).await;
     }
 }

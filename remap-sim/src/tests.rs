@@ -2,7 +2,7 @@
 //! which has to know what a disk may do.
 
 use super::model::{Model, ZEROS};
-use super::{Coverage, Plan, run, run_seed};
+use super::{Coverage, Plan, run, run_migrations, run_seed};
 
 /// What a read of block 0 may return now, out of `values`.
 fn possible(model: &mut Model, values: std::ops::Range<u64>) -> Vec<u64> {
@@ -127,6 +127,18 @@ fn damage_of_both_copies_is_refused_or_does_no_harm() {
     }
 }
 
+#[test]
+fn after_a_crash_in_a_migration_one_spare_is_in_force_and_has_everything() {
+    let mut survived = 0;
+    for seed in 0..60 {
+        let outcome = run_migrations(seed, false);
+        assert_eq!(outcome.failure, None, "seed {seed}: see scripts/sim.sh --migrate --seed {seed}");
+        survived += outcome.survived;
+    }
+    assert!(survived > 100, "{survived} crashes were inside of one");
+    assert_eq!(run_migrations(7, true).trace, run_migrations(7, true).trace, "a seed replays exactly");
+}
+
 #[cfg(feature = "mutations")]
 mod mutations {
     use super::super::{Plan, catch, catch_all, run, shrink};
@@ -138,6 +150,8 @@ mod mutations {
     /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too. The last one is shown by a
     /// test of the engine: `a_spare_block_that_is_not_drained_is_given_out_while_it_is_read`.
     const RARE: &[Mutation] = &[
+        Mutation::GoOnInTheSameEpoch,
+        Mutation::ScrubWithoutLock,
         Mutation::SkipFlushBeforeRecord,
         Mutation::CompleteWithFirstPage,
         Mutation::BadReservationReleased,

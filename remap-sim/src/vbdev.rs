@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
+use remap_core::format::Layout;
 use remap_core::{
-    Abilities, AfterError, At, BaseLba, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp, IoStatus,
-    OpenParams, Part, PerSlot, Place, Refused, RemapOn, Request, Route, SpareBlock, after_error, rescue, route,
+    Abilities, AfterError, At, BaseLba, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp, IoStatus, Job,
+    MigrateParams, OpenParams, Part, PerSlot, Place, Refused, RemapOn, Request, Route, SpareBlock, Stopped, Takes,
+    after_error, rescue, route,
 };
 
 use uuid::Uuid;
@@ -36,6 +38,7 @@ pub fn open_params(base_blocks: u64) -> OpenParams {
         storm_limit: 4096,
         host_id: Uuid::nil(),
         take_over: false,
+        given_up: None,
         stated_end: None,
     }
 }
@@ -126,6 +129,20 @@ impl SimIo {
     }
 }
 
+/// A spare as the I/O of hosts reaches it.
+#[derive(Clone)]
+pub struct SimSpare {
+    /// The disk.
+    pub disk: Disk,
+    /// What is where on it.
+    pub layout: Layout,
+    /// What it takes.
+    pub takes: Takes,
+}
+
+/// The spare in each slot where there is one. Clones are the same.
+pub type SimSpares = Rc<RefCell<PerSlot<Option<SimSpare>>>>;
+
 /// The Remap bdev as its hosts see it. Clones are the same.
 #[derive(Clone)]
 pub struct Vbdev {
@@ -134,11 +151,11 @@ pub struct Vbdev {
     /// The base.
     pub base: Disk,
     /// The spare in each slot where there is one.
-    pub spares: PerSlot<Option<Disk>>,
+    pub spares: SimSpares,
     /// Which errors start a rescue.
     pub remap_on: RemapOn,
-    /// What the devices take.
-    pub abilities: Abilities,
+    /// What the base takes, and whether it admits its cache.
+    pub base_takes: (Takes, bool),
     /// Between the threads.
     pub threads: Threads,
     /// The reactor that an I/O is on: 0 or 1.
@@ -156,11 +173,51 @@ impl Vbdev {
     /// Those of [`Engine::open`].
     pub async fn open(base: &Disk, spare: &Disk, threads: &Threads, params: OpenParams) -> Result<Vbdev, Error> {
         let engine = Engine::open(spare.clone(), threads.clone(), params).await?;
-        let spares = PerSlot::only(engine.slot(), Some(spare.clone()));
+        let only = SimSpare { disk: spare.clone(), layout: engine.layout(), takes: Takes::ALL };
+        let spares = Rc::new(RefCell::new(PerSlot::only(engine.slot(), Some(only))));
         let (base, threads) = (base.clone(), threads.clone());
-        let (remap_on, abilities) = (RemapOn::Media, Abilities::ALL);
+        let (remap_on, base_takes) = (RemapOn::Media, (Takes::ALL, true));
         let (resets, failed) = (Rc::default(), Rc::default());
-        Ok(Vbdev { engine, base, spares, remap_on, abilities, threads, reactor: 0, resets, failed })
+        Ok(Vbdev { engine, base, spares, remap_on, base_takes, threads, reactor: 0, resets, failed })
+    }
+
+    /// The spare in force takes this.
+    pub(crate) fn set_spare_takes(&self, takes: Takes) {
+        if let Some(spare) = &mut self.spares.borrow_mut()[self.engine.slot()] {
+            spare.takes = takes;
+        }
+    }
+
+    /// The spare in force.
+    ///
+    /// # Panics
+    /// If its slot is empty.
+    #[must_use]
+    pub fn spare(&self) -> Disk {
+        match &self.spares.borrow()[self.engine.slot()] {
+            Some(spare) => spare.disk.clone(),
+            None => panic!("the spare in force is there"),
+        }
+    }
+
+    /// Moves all to another spare, which gets this identity; `force`: whatever is on it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::prepare`] and [`Engine::migrate`].
+    pub async fn migrate(
+        &self,
+        to: &Disk,
+        id: Uuid,
+        params: MigrateParams,
+        force: bool,
+        job: &Job,
+    ) -> Result<(), Stopped> {
+        let new = self.engine.prepare(to.clone(), id, force).await?;
+        let (slot, takes) = (new.slot(), Takes::ALL);
+        self.spares.borrow_mut()[slot] = Some(SimSpare { disk: to.clone(), layout: new.layout(), takes });
+        let result = self.engine.migrate(new, params, job).await;
+        self.spares.borrow_mut()[self.engine.slot().other()] = None;
+        result
     }
 
     /// Reads `blocks` blocks from block `lba` on.
@@ -262,20 +319,30 @@ impl Vbdev {
     }
 
     /// The disk behind a place, and the LBA there. None if it is in a slot without a spare.
-    pub(crate) fn reach(&self, at: At) -> Option<(&Disk, u64)> {
+    pub(crate) fn reach(&self, at: At) -> Option<(Disk, u64)> {
         match at {
-            At::Base(lba) => Some((&self.base, lba.0)),
-            At::Spare(block) => Some((self.spares[block.slot()].as_ref()?, self.engine.layout().data(block).0)),
+            At::Base(lba) => Some((self.base.clone(), lba.0)),
+            At::Spare(block) => {
+                let spares = self.spares.borrow();
+                let spare = spares[block.slot()].as_ref()?;
+                Some((spare.disk.clone(), spare.layout.data(block).0))
+            }
         }
     }
 
     /// The spares in these slots.
-    fn spares_in(&self, slots: PerSlot<bool>) -> impl Iterator<Item = &Disk> {
-        self.spares.iter().filter(move |(slot, _)| slots[*slot]).filter_map(|(_, spare)| spare.as_ref())
+    fn spares_in(&self, slots: PerSlot<bool>) -> Vec<Disk> {
+        let spares = self.spares.borrow();
+        let chosen = spares.iter().filter(|(slot, _)| slots[*slot]);
+        chosen.filter_map(|(_, spare)| Some(spare.as_ref()?.disk.clone())).collect()
     }
 
     fn route(&self, request: Request, range: Extent) -> Route {
-        route(request, range, self.engine.table(), &self.abilities)
+        let spares = self.spares.borrow();
+        let takes = |slot| spares[slot].as_ref().map_or(Takes::NONE, |spare| spare.takes);
+        let (base, base_cache) = self.base_takes;
+        let abilities = Abilities { base_cache, base, spares: PerSlot::each(takes) };
+        route(request, range, self.engine.table(), &abilities)
     }
 
     /// The advice that blocks are not needed.
@@ -326,11 +393,11 @@ impl Vbdev {
                 self.resets.set(self.resets.get() + 1);
                 self.threads.stir();
                 let base = devices.base && self.base.abort(true);
-                Ok(self.spares_in(devices.spares).fold(base, |any, spare| spare.abort(true) | any))
+                Ok(self.spares_in(devices.spares).iter().fold(base, |any, spare| spare.abort(true) | any))
             }
             Route::AnyOf(devices) => {
                 let base = devices.base && self.base.abort(false);
-                Ok(self.spares_in(devices.spares).fold(base, |any, spare| spare.abort(false) | any))
+                Ok(self.spares_in(devices.spares).iter().fold(base, |any, spare| spare.abort(false) | any))
             }
             Route::Fail(status) => Err(status),
             Route::Whole(_) | Route::Split(_) | Route::Done | Route::Rescue(_) => Err(IoStatus::Failed),
@@ -344,8 +411,9 @@ impl Vbdev {
     pub async fn flush(&self) -> Result<(), IoStatus> {
         match self.route(Request::Flush, Extent::new(BaseLba(0), self.base.geometry().blocks)) {
             Route::AllOf(devices) => {
-                let base = devices.base.then_some(&self.base);
-                first_error(base.into_iter().chain(self.spares_in(devices.spares)).map(Device::flush)).await
+                let base = devices.base.then(|| self.base.clone());
+                let all: Vec<_> = base.into_iter().chain(self.spares_in(devices.spares)).collect();
+                first_error(all.iter().map(Device::flush)).await
             }
             Route::Done => Ok(()),
             Route::Fail(status) => Err(status),

@@ -23,7 +23,7 @@ use super::vbdev::open_params;
 const VALUE_BITS: u32 = 40;
 
 /// The least spare with so many blocks for data.
-fn spare_blocks(block_size: u32, data_blocks: u64) -> Result<u64, Error> {
+pub(crate) fn spare_blocks(block_size: u32, data_blocks: u64) -> Result<u64, Error> {
     let page_blocks = u64::from(4096_u32.div_ceil(block_size));
     let mut pages = 2 + 4 * 65 + data_blocks.div_ceil(page_blocks);
     loop {

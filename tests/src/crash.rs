@@ -8,10 +8,12 @@ use std::{
 use serde_json::json;
 
 use crate::{
+    config::Config,
     load::{self, Habits, Shared},
     model::{Flag, Model},
     nvme_tcp::Host,
     random::{Random, number},
+    rpc::RpcError,
     scene::{Scene, Stack, fault, stack_on_two_reactors, stack_with_caches},
 };
 
@@ -50,6 +52,12 @@ pub struct Figures {
     pub remapped: u64,
     /// Blocks read and compared.
     pub compared: u64,
+    /// Migrations that were begun.
+    pub migrations: u64,
+    /// Of them, those that had ended before the target died.
+    pub migrated: u64,
+    /// Starts that found the set on another spare than the start before.
+    pub moved: u64,
 }
 
 impl Figures {
@@ -64,15 +72,23 @@ impl Figures {
             bad: self.bad + other.bad,
             remapped: self.remapped + other.remapped,
             compared: self.compared + other.compared,
+            migrations: self.migrations + other.migrations,
+            migrated: self.migrated + other.migrated,
+            moved: self.moved + other.moved,
         }
     }
 }
+
+/// The spares of a set that moves.
+const SPARES: [&str; 2] = ["Spare0", "Spare1"];
 
 /// A stack that dies again and again.
 pub struct Mortal {
     scene: Scene,
     death: Death,
     block_size: usize,
+    /// On which of its two spares the set was at the last start, if there are two, and it moves to and fro.
+    on: Option<usize>,
     random: Random,
     shared: Shared,
     /// By writer: its blocks, and its next round.
@@ -84,12 +100,25 @@ impl Mortal {
     /// A new stack with blocks of `block_size` bytes; `random` decides everything but the timing.
     #[track_caller]
     pub fn new(death: Death, block_size: usize, random: Random) -> Mortal {
-        let plain = Stack { block_size, ..stack_on_two_reactors(json!({})) };
+        Mortal::make(death, block_size, random, false)
+    }
+
+    /// As [`Mortal::new`], with a second spare, and migrations under load from one to the other.
+    #[track_caller]
+    pub fn that_moves(death: Death, block_size: usize, random: Random) -> Mortal {
+        Mortal::make(death, block_size, random, true)
+    }
+
+    #[track_caller]
+    fn make(death: Death, block_size: usize, random: Random, moves: bool) -> Mortal {
+        let spare1_mib = if moves { 12 } else { 0 };
+        let plain = Stack { block_size, spare1_mib, ..stack_on_two_reactors(json!({})) };
         let stack = if death == Death::PowerCut { stack_with_caches(plain) } else { plain };
         let mut scene = Scene::prepare(stack);
         scene.start_again(&[]);
         let writers = (0..WRITERS).map(|_| (Model::new(death == Death::PowerCut), 1)).collect();
-        Mortal { scene, death, block_size, random, shared: Shared::default(), writers, figures: Figures::default() }
+        let (on, shared, figures) = (moves.then_some(0), Shared::default(), Figures::default());
+        Mortal { scene, death, block_size, on, random, shared, writers, figures }
     }
 
     /// Load, death, start, check.
@@ -141,9 +170,10 @@ impl Mortal {
                     }
                 }));
             }
+            let mut move_at = self.on.map(|_| Instant::now() + Duration::from_millis(random.below(60)));
             let mut faults_left = BAD_A_ROUND;
             let deadline = Instant::now() + Duration::from_millis(random.below(number("E2E_LIFE_MS", 120)));
-            while faults_left > 0 || Instant::now() < deadline {
+            while faults_left > 0 || move_at.is_some() || Instant::now() < deadline {
                 // A writer that ends now has found something wrong: its panic comes up at the end of the scope.
                 if threads.iter().any(thread::ScopedJoinHandle::is_finished) {
                     break;
@@ -159,9 +189,16 @@ impl Mortal {
                     }
                     shared.bad.confirm();
                 }
+                if let (Some(on), true) = (self.on, move_at.is_some_and(|at| Instant::now() >= at)) {
+                    move_at = None;
+                    begin_to_move(&self.scene, SPARES[1 - on], random);
+                    self.figures.migrations += 1;
+                }
                 thread::sleep(Duration::from_millis(random.below(12)));
             }
             shared.dying.set();
+            let status = self.on.and_then(|on| Some((on, self.scene.job("migrate")?)));
+            self.figures.migrated += u64::from(status.is_some_and(|(_, job)| job["state"] == "done"));
             if death == Death::PowerCut {
                 cut_power(&self.scene, random);
             }
@@ -171,7 +208,7 @@ impl Mortal {
 
     /// Starts the target and kills it before it is ready.
     fn die_while_starting(&mut self) {
-        let config = self.scene.config(&self.faults()).to_json();
+        let config = self.config().to_json();
         self.scene.target.launch(&config);
         thread::sleep(Duration::from_millis(150 + self.random.below(400)));
         self.scene.target.kill9();
@@ -190,11 +227,29 @@ impl Mortal {
         faults
     }
 
-    fn start(&mut self) {
+    /// A set that moves is found by what is on its devices, whichever comes first.
+    fn config(&mut self) -> Config {
         let faults = self.faults();
-        self.scene.start_again(&faults);
+        if self.on.is_none() {
+            return self.scene.config(&faults);
+        }
+        let mut order = vec!["Fault0", SPARES[0], SPARES[1]];
+        for last in (1..order.len()).rev() {
+            order.swap(last, self.random.below(last as u64 + 1) as usize);
+        }
+        self.scene.assembling(&faults, &order)
+    }
+
+    fn start(&mut self) {
+        let config = self.config();
+        self.scene.target.start(&config);
         let status = self.scene.status();
         assert_eq!(status["state"], "online", "a crash must not leave the set degraded: {status}");
+        if let Some(on) = &mut self.on {
+            let found = SPARES.iter().position(|spare| status["spare_bdev"] == *spare);
+            let found = found.unwrap_or_else(|| panic!("{status}"));
+            self.figures.moved += u64::from(std::mem::replace(on, found) != found);
+        }
         let remapped = self.scene.count("remapped");
         assert!(remapped >= self.figures.remapped, "{remapped} blocks are remapped, {} were", self.figures.remapped);
         self.figures.remapped = remapped;
@@ -244,13 +299,30 @@ impl Mortal {
     }
 }
 
+/// Has the set move to this spare, at any rate; what is left there of an earlier attempt may stand in the way.
+fn begin_to_move(scene: &Scene, spare: &str, random: &mut Random) {
+    let mbps = [1, 4, 20, 1000][random.below(4) as usize];
+    let params = json!({ "name": "Remap0", "spare_bdev": spare, "max_mbps": mbps });
+    match scene.target.call("bdev_remap_migrate", params.clone()) {
+        Err(RpcError::Answer { message, .. }) if message.contains("format") => {
+            let mut params = params;
+            params["format"] = "force".into();
+            scene.target.rpc("bdev_remap_migrate", params);
+        }
+        begun => assert!(begun.is_ok(), "{begun:?}"),
+    }
+}
+
 /// Both devices lose power, one shortly after the other; or neither does, and the kill alone loses both caches at once.
 fn cut_power(scene: &Scene, random: &mut Random) {
-    let mut devices = ["Fault0", "Spare0"];
+    let mut devices = vec!["Fault0", "Spare0"];
     match random.below(4) {
         0 => return,
         1 => devices.swap(0, 1),
         _ => {}
+    }
+    if scene.target.has_bdev("Spare1") {
+        devices.insert(random.below(3) as usize, "Spare1");
     }
     for name in devices {
         let keep = if random.one_in(4) { "none" } else { "random" };

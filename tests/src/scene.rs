@@ -5,11 +5,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::FileExt,
     path::PathBuf,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::{config::Config, nvme_tcp::Host, target::Target};
+use crate::{config::Config, nvme_tcp::Host, target::Target, wait::wait_for};
 
 /// Bytes of a block in the usual stack.
 pub const BLOCK: usize = 4096;
@@ -19,6 +20,11 @@ pub const NQN: &str = "nqn.2026-01.io.bdev-remap:remap0";
 pub const BASE_UUID: &str = "11111111-1111-4111-8111-111111111111";
 /// UUID of Spare0.
 pub const SPARE_UUID: &str = "22222222-2222-4222-8222-222222222222";
+/// UUID of Spare1.
+pub const SPARE1_UUID: &str = "33333333-3333-4333-8333-333333333333";
+
+/// How long a job may take.
+const JOB: Duration = Duration::from_secs(60);
 
 /// A TCP port that was free a moment ago.
 #[track_caller]
@@ -67,11 +73,13 @@ pub struct Stack {
     pub base_mib: u64,
     /// MiB of the spare.
     pub spare_mib: u64,
+    /// MiB of Spare1, on which no set is made; 0 for none.
+    pub spare1_mib: u64,
     /// Bytes of a block.
     pub block_size: usize,
     /// Whether base and spare have volatile write caches.
     pub volatile: bool,
-    /// Whether there is a fault bdev on the spare, too: then it is Spare0, and SpareDisk0 is below it.
+    /// Whether there is a fault bdev on the spare, too: then it is Spare0, and SpareDisk0 is below it. The same of Spare1.
     pub faulty_spare: bool,
     /// Latency of the base in microseconds.
     pub latency_us: u32,
@@ -86,6 +94,7 @@ impl Default for Stack {
         Stack {
             base_mib: 64,
             spare_mib: 16,
+            spare1_mib: 0,
             block_size: BLOCK,
             volatile: false,
             faulty_spare: false,
@@ -114,6 +123,8 @@ pub struct Scene {
     pub base: PathBuf,
     /// File of the spare.
     pub spare: PathBuf,
+    /// File of Spare1.
+    pub spare1: PathBuf,
     /// Where NVMe/TCP listens.
     pub port: u16,
     stack: Stack,
@@ -145,7 +156,8 @@ impl Scene {
     pub fn prepare(stack: Stack) -> Scene {
         let target = if stack.reactors > 1 { Target::prepare_on_two_reactors() } else { Target::prepare() };
         let (base, spare) = (target.file("base", stack.base_mib), target.file("spare", stack.spare_mib));
-        Scene { target, base, spare, port: free_port(), stack }
+        let spare1 = target.file("spare1", stack.spare1_mib);
+        Scene { target, base, spare, spare1, port: free_port(), stack }
     }
 
     /// Starts the target again, with these faults.
@@ -155,9 +167,37 @@ impl Scene {
         self.target.start(&config);
     }
 
+    /// Starts the target again, with these faults and with its devices in this order: what it finds on them is all that it knows.
+    #[track_caller]
+    pub fn start_assembling(&mut self, faults: &[Value], order: &[&str]) {
+        let config = self.assembling(faults, order);
+        self.target.start(&config);
+    }
+
     /// The configuration: faults come before what is above them, so that no I/O gets past them.
     pub fn config(&self, faults: &[Value]) -> Config {
-        let Stack { volatile, faulty_spare, latency_us, options, .. } = &self.stack;
+        // A set is assembled as soon as both devices are there: by then the faults of the metadata must be in force.
+        let order: &[_] = match (self.stack.faulty_spare, self.stack.spare1_mib) {
+            (true, 0) => &["Spare0", "Fault0"],
+            (true, _) => &["Spare0", "Spare1", "Fault0"],
+            (false, 0) => &["Fault0", "Spare0"],
+            (false, _) => &["Fault0", "Spare0", "Spare1"],
+        };
+        let mut create = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" });
+        if let (Some(create), Some(options)) = (create.as_object_mut(), self.stack.options.as_object()) {
+            create.extend(options.clone());
+        }
+        self.disks(faults, order).bdev("bdev_remap_create", create).export("Remap0", NQN, self.port)
+    }
+
+    /// As [`Scene::config`], of these devices in this order, and without `bdev_remap_create`.
+    pub fn assembling(&self, faults: &[Value], order: &[&str]) -> Config {
+        self.disks(faults, order).export("Remap0", NQN, self.port)
+    }
+
+    /// Only these devices, in this order.
+    pub fn disks(&self, faults: &[Value], order: &[&str]) -> Config {
+        let Stack { volatile, faulty_spare, latency_us, block_size, spare1_mib, .. } = &self.stack;
         let fault_bdev = |config: Config, name: &str, base: &str, latency_us: u32| {
             let params =
                 json!({ "name": name, "base_bdev": base, "volatile_cache": volatile, "latency_us": latency_us });
@@ -165,27 +205,22 @@ impl Scene {
             let of_it = faults.iter().filter(|fault| fault["name"] == name);
             of_it.fold(config, |config, fault| config.bdev("bdev_fault_inject", fault.clone()))
         };
-        // A set is assembled as soon as both devices are there: by then the faults of the metadata must be in force.
-        let mut config = self.disks();
+        let block_size = *block_size as u32;
+        let spares =
+            [("Spare0", "SpareDisk0", &self.spare, SPARE_UUID), ("Spare1", "SpareDisk1", &self.spare1, SPARE1_UUID)];
+        let mut config = Config::new().aio("Base0", &self.base, block_size, BASE_UUID);
         if *faulty_spare {
-            config = fault_bdev(config, "Spare0", "SpareDisk0", 0);
+            let disks = spares.iter().take(if *spare1_mib > 0 { 2 } else { 1 });
+            config = disks.fold(config, |config, (_, disk, file, uuid)| config.aio(disk, file, block_size, uuid));
         }
-        config = fault_bdev(config, "Fault0", "Base0", *latency_us);
-        if !faulty_spare {
-            config = config.aio("Spare0", &self.spare, self.stack.block_size as u32, SPARE_UUID);
+        for name in order {
+            config = match spares.iter().find(|(spare, ..)| spare == name) {
+                None => fault_bdev(config, name, "Base0", *latency_us),
+                Some((_, disk, ..)) if *faulty_spare => fault_bdev(config, name, disk, 0),
+                Some((_, _, file, uuid)) => config.aio(name, file, block_size, uuid),
+            };
         }
-        let mut create = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" });
-        if let (Some(create), Some(options)) = (create.as_object_mut(), options.as_object()) {
-            create.extend(options.clone());
-        }
-        config.bdev("bdev_remap_create", create).export("Remap0", NQN, self.port)
-    }
-
-    /// The configuration of the disks that have a fault bdev on them.
-    fn disks(&self) -> Config {
-        let block_size = self.stack.block_size as u32;
-        let config = Config::new().aio("Base0", &self.base, block_size, BASE_UUID);
-        if self.stack.faulty_spare { config.aio("SpareDisk0", &self.spare, block_size, SPARE_UUID) } else { config }
+        config
     }
 
     /// Connects to Remap0.
@@ -205,6 +240,21 @@ impl Scene {
     pub fn count(&self, field: &str) -> u64 {
         let status = self.status();
         status[field].as_u64().unwrap_or_else(|| panic!("no number {field} in {status}"))
+    }
+
+    /// The job of this kind in Remap0's status.
+    #[track_caller]
+    pub fn job(&self, kind: &str) -> Option<Value> {
+        let status = self.status();
+        status["jobs"].as_array()?.iter().find(|job| job["kind"] == kind).cloned()
+    }
+
+    /// Waits for the end of the job of this kind; how it ended.
+    #[track_caller]
+    pub fn ended(&self, kind: &str) -> Value {
+        wait_for(&format!("the end of {kind}"), JOB, || {
+            self.job(kind).filter(|job| job["state"] != "running" && job["state"] != "cancelling")
+        })
     }
 
     /// On how many threads Remap0 was written to.

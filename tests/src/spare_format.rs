@@ -73,7 +73,7 @@ pub mod field {
     pub const SUPERBLOCK_B: usize = 240;
     pub const IN_USE: usize = 252;
     pub const NAME: usize = 256;
-    pub const RESERVED: usize = 448;
+    pub const RESERVED: usize = 468;
     pub const TAIL: usize = 512;
 }
 

@@ -22,11 +22,32 @@ fn printed(output: &Output) -> String {
 }
 
 #[test]
+fn jobs_are_waited_for_with_a_progress_bar() {
+    let config = Config::new().malloc("Base", 16, 4096).malloc("Spare", 16, 4096).malloc("Spare1", 16, 4096);
+    let mut target = Target::with(&config);
+    target.rpc("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Base", "spare_bdev": "Spare" }));
+    target.rpc("bdev_remap_add", json!({ "name": "Remap0", "lba": 0, "num_blocks": 300 }));
+    let moved = cli(&target, &["bdev_remap_migrate", "Remap0", "Spare1", "--wait"]);
+    let job: Value = serde_json::from_str(&printed(&moved)).unwrap();
+    assert_eq!((&job["kind"], &job["state"], &job["blocks_done"]), (&json!("migrate"), &json!("done"), &json!(300)));
+    let bar = String::from_utf8_lossy(&moved.stderr);
+    assert!(bar.contains("migrate Remap0: 100%") && bar.contains("300/300"), "{bar}");
+    let refused = cli(&target, &["bdev_remap_migrate", "Remap0", "Spare1", "--wait"]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("already"), "{refused:?}");
+    let scrubbed = printed(&cli(&target, &["bdev_remap_scrub", "Remap0", "-m", "1000", "--wait"]));
+    assert_eq!(serde_json::from_str::<Value>(&scrubbed).unwrap()["state"], "done", "{scrubbed}");
+    target.stop();
+}
+
+#[test]
 fn plugin_speaks_to_the_target() {
-    let config = Config::new().malloc("Base", 16, 4096).malloc("Spare", 16, 4096);
+    let config = Config::new().malloc("Base", 16, 4096).malloc("Spare", 16, 4096).malloc("Spare1", 16, 4096);
     let mut target = Target::with(&config);
     let about_sets = ["expect", "forget", "set_module_options"];
-    for method in ["create", "delete", "status", "list", "save", "restore", "set_options"].iter().chain(&about_sets) {
+    for method in ["create", "delete", "status", "list", "save", "restore", "set_options", "scrub", "migrate"]
+        .iter()
+        .chain(&about_sets)
+    {
         assert!(printed(&cli(&target, &[&format!("bdev_remap_{method}"), "-h"])).contains("usage"), "{method}");
     }
     for method in ["create", "delete", "inject", "clear", "list", "power_cut", "power_on", "reset"] {
@@ -68,6 +89,10 @@ fn plugin_speaks_to_the_target() {
         &["bdev_remap_status", "Remap1"],
         &["bdev_remap_forget", UUIDS[0]],
         &["bdev_fault_reset", "Remap0"],
+        &["bdev_remap_add", "Remap0", "1000", "200"],
+        &["bdev_remap_migrate", "Remap0", "Spare1", "--format", "force", "-m", "1"],
+        &["bdev_remap_migrate", "Remap0", "--cancel"],
+        &["bdev_remap_remove", "Remap0", "1000", "200"],
         &["bdev_remap_delete", "Remap0", "--wipe"],
         &["bdev_fault_delete", "Fault0"],
     ] {

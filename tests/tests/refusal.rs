@@ -246,7 +246,7 @@ fn what_a_later_version_wrote_is_kept() {
     let marks = [
         (field::COMPAT, 0x80),
         (field::RESERVED, 0x11),
-        (field::RESERVED + 63, 0x22),
+        (field::RESERVED + 43, 0x22),
         (field::TAIL, 0x33),
         (4095, 0x44),
     ];

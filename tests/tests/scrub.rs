@@ -34,15 +34,12 @@ fn refused(scene: &Scene, more: Value) -> (i64, String) {
 
 /// The scrub in Remap0's status.
 fn job(scene: &Scene) -> Option<Value> {
-    let status = scene.status();
-    status["jobs"].as_array()?.iter().find(|job| job["kind"] == "scrub").cloned()
+    scene.job("scrub")
 }
 
 /// Waits for its end; how it ended.
 fn ended(scene: &Scene) -> Value {
-    wait_for("the end of the scrub", LIMIT, || {
-        job(scene).filter(|job| !["running", "cancelling"].contains(&job["state"].as_str().unwrap()))
-    })
+    scene.ended("scrub")
 }
 
 /// A scrub of which the end is far.

@@ -27,7 +27,7 @@ const FIRST_DIFFERENCES: usize = 16;
 
 impl<D: Device, E: Env> Engine<D, E> {
     /// Asks the committer, and waits for its answer; `None` if it is gone.
-    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request<D, E>) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         self.requests.unbounded_send(request(answer)).ok()?;
         answered.await.ok()
@@ -76,6 +76,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     /// can be committed any more, no task of the engine is left, and nothing of it is under way to any device. So this waits for
     /// a device that hangs: what that still has may come true at any time, and hit whoever has the device then.
     pub async fn close(&self) {
+        self.shared.closing.set(true);
         self.jobs.close().await;
         // A committer that is gone has closed already.
         let _ = self.ask(Request::Close).await;
@@ -107,10 +108,11 @@ impl<D: Device, E: Env> Engine<D, E> {
         let bad = u64::from(state.allocator.bad_count());
         let health = |ok: bool| if ok { CopyHealth::Ok } else { CopyHealth::Bad };
         Status {
-            state: match (state.storm.tripped(), log.sound()) {
-                (true, _) => SetState::Tripped,
-                (false, true) => SetState::Online,
-                (false, false) => SetState::Degraded,
+            state: match (state.storm.tripped(), log.sound(), shared.mirror.borrow().is_some()) {
+                (true, _, _) => SetState::Tripped,
+                (false, false, _) => SetState::Degraded,
+                (false, true, true) => SetState::Migrating,
+                (false, true, false) => SetState::Online,
             },
             uuid: shared.set_uuid,
             spare: SpareUsage { total, used: total.saturating_sub(free + bad), free, bad },
@@ -139,13 +141,13 @@ impl<D: Device, E: Env> Engine<D, E> {
     pub fn list(&self, from: BaseLba, max: usize) -> (Vec<ListedExtent>, Option<BaseLba>) {
         let mut listed: Vec<ListedExtent> = Vec::new();
         let mut go_on = None;
-        let table = &self.shared.table;
+        let (table, layout) = (&self.shared.table, self.shared.layout.get());
         let rest = Extent::new(from, table.base_blocks().saturating_sub(from.0));
         let _ = table.visit(rest, |lba, mapping| {
             let next = ListedExtent {
                 lba,
                 num_blocks: 1,
-                spare_lba: mapping.spare().map(|index| self.shared.layout.get().data(index)),
+                spare_lba: mapping.spare().map(|index| layout.data(index)),
                 state: match mapping {
                     Mapping::Spare(_) => ListedState::Remapped,
                     Mapping::Pending => ListedState::Pending,

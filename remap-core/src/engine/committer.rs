@@ -26,12 +26,13 @@ use futures_util::future::{Either, select};
 use super::batch::{Answer, Asked, Page};
 use super::check::{Checked, Part};
 use super::report::{RestoreReport, SaveReport};
+use super::switch::{SwitchTo, Switched};
 use super::upkeep::Upkeep;
 use super::{Shared, Times};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::ScrubPosition;
 use crate::format::record::RawRecord;
+use crate::format::{ScrubPosition, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::owner::Refused;
 use crate::pace::Pace;
@@ -43,7 +44,7 @@ use crate::units::BaseLba;
 const BATCH_BLOCKS: usize = 4096;
 
 /// What is asked of the committer, and where the answer goes.
-pub(super) enum Request {
+pub(super) enum Request<D: Device, E: Env> {
     Change(Asked, oneshot::Sender<Answer>),
     Save(oneshot::Sender<Result<SaveReport, Error>>),
     /// Some copies of the metadata are to be read, and healed.
@@ -62,6 +63,9 @@ pub(super) enum Request {
         force: bool,
         answer: oneshot::Sender<Result<(), Error>>,
     },
+    /// What the superblocks of the spare in force say.
+    Superblock(oneshot::Sender<Superblock>),
+    Switch(SwitchTo<D, E>, oneshot::Sender<Result<Switched<D, E>, Error>>),
     Grow {
         blocks: u64,
         answer: oneshot::Sender<Result<(), Error>>,
@@ -79,8 +83,8 @@ struct Decided {
 }
 
 /// Why the committer goes on.
-enum Wake {
-    Asked(Request),
+enum Wake<D: Device, E: Env> {
+    Asked(Request<D, E>),
     /// Something may be due.
     Time,
 }
@@ -93,14 +97,18 @@ pub(super) struct Committer<D: Device, E: Env> {
     pub(super) upkeep: Upkeep,
     /// What is true of the blocks whose mapping is in doubt; the table holds something safer.
     in_doubt: BTreeMap<BaseLba, Option<Mapping>>,
-    requests: UnboundedReceiver<Request>,
+    requests: UnboundedReceiver<Request<D, E>>,
     /// The next request, if it was looked at already.
-    ahead: Option<Request>,
+    ahead: Option<Request<D, E>>,
     timer: Option<Timer>,
 }
 
 impl<D: Device, E: Env> Committer<D, E> {
-    pub(super) fn new(shared: Rc<Shared<E>>, log: Log<D, E>, requests: UnboundedReceiver<Request>) -> Committer<D, E> {
+    pub(super) fn new(
+        shared: Rc<Shared<E>>,
+        log: Log<D, E>,
+        requests: UnboundedReceiver<Request<D, E>>,
+    ) -> Committer<D, E> {
         Committer {
             shared,
             log,
@@ -124,7 +132,7 @@ impl<D: Device, E: Env> Committer<D, E> {
     }
 
     /// The next request, or that something may be due; `None` when no request can come any more.
-    async fn wake(&mut self) -> Option<Wake> {
+    async fn wake(&mut self) -> Option<Wake<D, E>> {
         if let Some(request) = self.ahead.take() {
             return Some(Wake::Asked(request));
         }
@@ -146,7 +154,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
     }
 
-    async fn serve(&mut self, request: Request) {
+    async fn serve(&mut self, request: Request<D, E>) {
         // Nobody listens any more if the caller is gone; what was done holds all the same.
         match request {
             Request::Change(asked, answer) => self.serve_changes(asked, answer).await,
@@ -158,6 +166,8 @@ impl<D: Device, E: Env> Committer<D, E> {
             }
             Request::Restore { dry_run, answer } => drop(answer.send(self.restore(dry_run).await)),
             Request::Wipe { force, answer } => drop(answer.send(self.wipe(force).await)),
+            Request::Superblock(answer) => drop(answer.send(self.log.superblock().clone())),
+            Request::Switch(to, answer) => drop(answer.send(self.switch(to).await)),
             Request::Grow { blocks, answer } => drop(answer.send(self.grow(blocks).await)),
             Request::Close(answer) => {
                 self.close().await;

@@ -37,6 +37,9 @@ impl<D: Device, E: Env> Committer<D, E> {
             return Err(Error::SizeNotNoted);
         }
         self.shared.state.borrow_mut().writer.grow(blocks);
+        if let Some(mirror) = &*self.shared.mirror.borrow() {
+            mirror.writer.borrow_mut().grow(blocks);
+        }
         log::info!("{}: the base had {before} blocks and has {blocks} now", self.shared.name);
         Ok(())
     }

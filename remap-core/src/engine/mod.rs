@@ -16,6 +16,8 @@ mod committer;
 mod gathered;
 mod growth;
 mod inspect;
+mod migrate;
+mod mirror;
 mod moves;
 mod open;
 mod owner;
@@ -23,7 +25,9 @@ mod range_lock;
 mod relocate;
 mod report;
 mod scrub;
+mod settle;
 mod storm;
+mod switch;
 mod telling;
 mod upkeep;
 
@@ -35,6 +39,7 @@ use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
 pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
+pub use self::migrate::{MigrateParams, NewSpare};
 pub use self::moves::RemoveReport;
 pub use self::relocate::AddReport;
 pub use self::report::{
@@ -42,7 +47,10 @@ pub use self::report::{
     RestoreReport, SaveReport, SetState, SpareUsage, Status,
 };
 
+pub use self::settle::give_up_for;
+
 use self::committer::{Committer, Request};
+use self::mirror::{Forget, Mirror};
 use self::range_lock::RangeLocks;
 use self::storm::StormBrake;
 use self::telling::Left;
@@ -57,7 +65,7 @@ use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::recovery::Recovered;
 use crate::remap_log::LogView;
-use crate::slot::{Slot, SpareBlock};
+use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
 use crate::table::{Change, LEAF_BLOCKS, Mapping, Retired, Table, TableWriter, reclaim};
 use crate::tasks::Tasks;
@@ -73,12 +81,24 @@ const CHANGED_AS: usize = 8;
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
-    requests: UnboundedSender<Request>,
+    requests: UnboundedSender<Request<D, E>>,
     jobs: JobScope<E>,
-    /// The spare as it is, for data that is moved. What looks after its I/O ends with the committer.
-    device: Rc<D>,
+    /// The spares as they are, for data that is moved. What looks after their I/O ends with the committer.
+    spares: RefCell<PerSlot<Option<DataOf<D>>>>,
     /// The scrub that its last process did not end.
     unfinished_scrub: Option<ScrubPosition>,
+}
+
+/// A spare, and where the data is on it; the data area may have grown since.
+struct DataOf<D> {
+    device: Rc<D>,
+    layout: Layout,
+}
+
+impl<D> Clone for DataOf<D> {
+    fn clone(&self) -> DataOf<D> {
+        DataOf { device: Rc::clone(&self.device), layout: self.layout }
+    }
 }
 
 /// What the engine and its committer share.
@@ -90,15 +110,20 @@ struct Shared<E: Env> {
     counters: Arc<Counters>,
     name: String,
     set_uuid: Uuid,
-    /// Where the spare is in the set, and what is where on it.
-    slot: Slot,
-    /// It grows with the spare.
+    /// Where the spare in force is in the set, and what is where on it, which grows with it.
+    slot: Cell<Slot>,
     layout: Cell<Layout>,
     state: RefCell<State>,
+    /// What there is of the mapping on another spare, while all moves there.
+    mirror: RefCell<Option<Rc<Mirror>>>,
+    /// The blocks that are being written to both.
+    mirror_locks: RangeLocks,
     /// The log as the committer last saw it.
     log: Cell<LogView>,
     times: Cell<Times>,
     closed: Cell<bool>,
+    /// The end has begun: nothing is tried again and again any more.
+    closing: Cell<bool>,
     range_locks: RangeLocks,
     events: Events<E>,
     /// How much of the spare was left, and which copies of the metadata were bad, when that was last told.
@@ -138,6 +163,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         let unsettled = recovered.unsettled;
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
+        writer.set_slot(superblock.slot);
         let allocator = Allocator::new(superblock.slot, superblock.layout.data_blocks);
         let events = Events::new(&env, &params.name);
         let jobs = JobScope::new(&env, &events);
@@ -148,12 +174,15 @@ impl<D: Device, E: Env> Engine<D, E> {
             counters,
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
-            slot: superblock.slot,
+            slot: Cell::new(superblock.slot),
             layout: Cell::new(superblock.layout),
+            mirror: RefCell::default(),
+            mirror_locks: RangeLocks::default(),
             log: Cell::new(log.view()),
             times: Cell::default(),
             state: RefCell::new(State { writer, allocator, storm: StormBrake::new(params.storm_limit) }),
             closed: Cell::new(false),
+            closing: Cell::new(false),
             range_locks: RangeLocks::default(),
             events,
             left: Cell::default(),
@@ -169,7 +198,10 @@ impl<D: Device, E: Env> Engine<D, E> {
             committer.heal_what_was_found(unsettled).await?;
         }
         shared.tasks.spawn(committer.run());
-        Ok(Rc::new(Engine { shared, requests, jobs, device, unfinished_scrub }))
+        let data = DataOf { device, layout: shared.layout.get() };
+        let mut spares = PerSlot::default();
+        spares[shared.slot.get()] = Some(data);
+        Ok(Rc::new(Engine { shared, requests, jobs, spares: RefCell::new(spares), unfinished_scrub }))
     }
 
     /// The jobs of the set.
@@ -182,12 +214,12 @@ impl<D: Device, E: Env> Engine<D, E> {
         &self.shared.table
     }
 
-    /// The slot of the spare: all spare blocks that there are are in it.
+    /// The slot of the spare in force: all spare blocks of the table are in it.
     pub fn slot(&self) -> Slot {
-        self.shared.slot
+        self.shared.slot.get()
     }
 
-    /// The layout of the spare.
+    /// The layout of the spare in force.
     pub fn layout(&self) -> Layout {
         self.shared.layout.get()
     }
@@ -250,6 +282,7 @@ impl<E: Env> Shared<E> {
         let (mut retired, mut pace) = (Retired::default(), Pace::default());
         for leaf in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
             pace.step((self.table.leaf_entries(leaf[0].lba) + leaf.len() * CHANGED_AS) / COPIED_AS_ONE).await;
+            self.forget_copies(leaf.iter().map(|change| change.lba), Forget::Changed);
             retired.merge(self.state.borrow_mut().writer.publish(leaf.to_vec()));
         }
         self.reclaim(retired);
@@ -257,6 +290,7 @@ impl<E: Env> Shared<E> {
 
     /// Changes the table, and frees what that takes out of it when nobody can look at it any more.
     fn publish(&self, changes: Vec<Change>) {
+        self.forget_copies(changes.iter().map(|change| change.lba), Forget::Changed);
         let retired = self.state.borrow_mut().writer.publish(changes);
         self.reclaim(retired);
     }

@@ -6,16 +6,16 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::Engine;
 use super::owner::Operator;
+use super::{DataOf, Engine};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Layout;
 use crate::jobs::{Job, Stopped};
 use crate::owner::{Owner, Refused};
 use crate::rescue::moves::{Missed, Run, add_block};
 use crate::rescue::{HostIo, HostOp, Rescue};
 use crate::route::At;
+use crate::slot::PerSlot;
 use crate::status::{IoStatus, RemapOn};
 use crate::table::Place;
 use crate::units::{BaseLba, Extent};
@@ -99,7 +99,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         if there.is_empty() {
             return Ok(());
         }
-        let hand = self.hand(base, blocks.clone(), job);
+        let hand = self.hand(Some(base), blocks.clone(), job);
         // What fails in any way, at any step, is kept.
         let mut kept = self.moving(&hand.io(HostOp::Read), &Operator(self), on).do_runs(&there).await;
         kept.extend(self.moving(&hand.io(HostOp::Write), &Operator(self), on).do_runs(&without(&here, &kept)).await);
@@ -107,7 +107,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         job.go_on()?;
         let flushed = base.flush().await;
         flushed.map_err(|status| Error::BaseIo { what: "flush", lba: window.lba, status })?;
-        let copy = self.hand(base, blocks, job);
+        let copy = self.hand(Some(base), blocks, job);
         let written = without(&here, &kept);
         kept.extend(self.moving(&copy.io(HostOp::Read), &Operator(self), on).do_runs(&written).await);
         kept.sort_unstable_by_key(|missed| missed.offset);
@@ -131,21 +131,25 @@ impl<D: Device, E: Env> Engine<D, E> {
 
     /// The range in windows.
     pub(super) fn windows(&self, range: Extent) -> impl Iterator<Item = Extent> + use<D, E> {
-        let step = window_blocks(&*self.device);
+        let step = window_blocks(self.layout().block_size);
         let starts = (range.lba.0..range.end().0).step_by(usize::try_from(step).unwrap_or(usize::MAX));
         starts.map(move |lba| Extent::new(BaseLba(lba), step.min(range.end().0 - lba)))
     }
 
     /// Room for the data of these blocks.
-    pub(super) fn hand<'a, B: Device>(&'a self, base: &'a B, blocks: Vec<BaseLba>, job: &'a Job) -> Hand<'a, B, D> {
-        let block_size = self.device.geometry().block_size as usize;
+    pub(super) fn hand<'a, B: Device>(
+        &'a self,
+        base: Option<&'a B>,
+        blocks: Vec<BaseLba>,
+        job: &'a Job,
+    ) -> Hand<'a, B, D> {
+        let block_size = self.layout().block_size as usize;
         Hand {
             block_size,
             data: RefCell::new(vec![0; blocks.len() * block_size]),
             blocks,
             base,
-            spare: &*self.device,
-            layout: self.shared.layout.get(),
+            spares: self.spares.borrow().clone(),
             job,
         }
     }
@@ -157,8 +161,8 @@ impl<D: Device, E: Env> Engine<D, E> {
 }
 
 /// Blocks of a window, at most.
-pub(super) fn window_blocks(device: &impl Device) -> u64 {
-    (WINDOW_BYTES / u64::from(device.geometry().block_size.max(1))).clamp(1, WINDOW_BLOCKS)
+pub(super) fn window_blocks(block_size: u32) -> u64 {
+    (WINDOW_BYTES / u64::from(block_size.max(1))).clamp(1, WINDOW_BLOCKS)
 }
 
 /// The blocks of runs.
@@ -189,9 +193,9 @@ pub(super) struct Hand<'a, B, D> {
     blocks: Vec<BaseLba>,
     block_size: usize,
     data: RefCell<Vec<u8>>,
-    base: &'a B,
-    spare: &'a D,
-    layout: Layout,
+    /// None, if it goes from spare to spare.
+    base: Option<&'a B>,
+    spares: PerSlot<Option<DataOf<D>>>,
     job: &'a Job,
 }
 
@@ -265,8 +269,14 @@ impl<B: Device, D: Device> HostIo for InHand<'_, B, D> {
     async fn issue(&self, offset: u64, blocks: u64, at: At) -> Result<(), IoStatus> {
         let hand = self.hand;
         match at {
-            At::Base(lba) => hand.transfer(self.op, hand.base, lba.0, offset, blocks).await,
-            At::Spare(block) => hand.transfer(self.op, hand.spare, hand.layout.data(block).0, offset, blocks).await,
+            At::Base(lba) => match hand.base {
+                Some(base) => hand.transfer(self.op, base, lba.0, offset, blocks).await,
+                None => Err(IoStatus::Failed),
+            },
+            At::Spare(block) => match &hand.spares[block.slot()] {
+                Some(spare) => hand.transfer(self.op, &*spare.device, spare.layout.data(block).0, offset, blocks).await,
+                None => Err(IoStatus::Failed),
+            },
         }
     }
 }

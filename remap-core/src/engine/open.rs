@@ -5,6 +5,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::report::{FormatPolicy, OpenParams};
 use crate::counters::Counters;
 use crate::device::{Device, Env};
@@ -12,7 +14,7 @@ use crate::error::Error;
 use crate::format::layout::{page_geometry, superblock_b};
 use crate::format::page::used_by;
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
-use crate::format::{Copy, Layout, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
+use crate::format::{Copy, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
 use crate::mutation::{Mutation, active};
 use crate::recovery::{Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
@@ -168,15 +170,7 @@ async fn plan<D: Device, E: Env>(
     params: &OpenParams,
     spare: &Spare<D, E>,
 ) -> Result<Plan, Error> {
-    for found in found.iter() {
-        match found {
-            Found::Read(SuperblockContent::Newer { version, features }) => {
-                return Err(Error::Version { version: *version, features: *features, known: VERSION });
-            }
-            Found::Read(SuperblockContent::Impossible(what)) => return Err(Error::Superblock { what }),
-            _ => {}
-        }
-    }
+    refuse_unknown(found)?;
     // One valid superblock that fits is enough, whatever became of the other.
     if let Some(mut superblock) = newest(found)? {
         check(&superblock, params, spare)?;
@@ -193,12 +187,39 @@ async fn plan<D: Device, E: Env>(
             superblock.generation = superblock.generation.saturating_add(u64::from(taken_over));
             superblock.host_id = params.host_id;
         }
-        let rewrite = claimed || !ok.all();
+        // It was filled, and the other one given up for it.
+        let comes_into_force = superblock.state != SpareState::Active;
+        if comes_into_force {
+            superblock.state = SpareState::Active;
+            superblock.generation = superblock.generation.saturating_add(1);
+        }
+        let taken_over = taken_over || comes_into_force;
+        let rewrite = claimed || comes_into_force || !ok.all();
         return Ok(Plan::Load { superblock: Box::new(superblock), ok, rewrite, taken_over });
     }
     if params.format == FormatPolicy::Force {
         return Ok(Plan::Format);
     }
+    refuse_used(spare, found).await?;
+    if params.format == FormatPolicy::Never { Err(Error::Empty) } else { Ok(Plan::Format) }
+}
+
+/// What another version has written is not touched.
+fn refuse_unknown(found: &PerCopy<Found>) -> Result<(), Error> {
+    for found in found.iter() {
+        match found {
+            Found::Read(SuperblockContent::Newer { version, features }) => {
+                return Err(Error::Version { version: *version, features: *features, known: VERSION });
+            }
+            Found::Read(SuperblockContent::Impossible(what)) => return Err(Error::Superblock { what }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A spare without a valid superblock is formatted only if it is empty.
+async fn refuse_used<D: Device, E: Env>(spare: &Spare<D, E>, found: &PerCopy<Found>) -> Result<(), Error> {
     for copy in Copy::BOTH {
         if found[copy] == Found::Read(SuperblockContent::Foreign) {
             return Err(Error::Foreign { copy: copy.name() });
@@ -207,18 +228,14 @@ async fn plan<D: Device, E: Env>(
     if !found.iter().all(Found::is_zero) {
         return Err(Error::NoSuperblock { a: found[Copy::A].name(), b: found[Copy::B].name() });
     }
-    match log_of_erased(spare).await? {
-        Some(set) => Err(Error::Erased { set }),
-        None if params.format == FormatPolicy::Never => Err(Error::Empty),
-        None => Ok(Plan::Format),
-    }
+    log_of_erased(spare).await?.map_or(Ok(()), |set| Err(Error::Erased { set }))
 }
 
 /// Pages at the beginning of a log area that show whether it was used: the first checkpoint, and what follows it.
 pub(super) const TELLING_PAGES: u64 = 2;
 
 /// The set of which a spare without superblocks still has a log, where that would be.
-async fn log_of_erased<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<Option<uuid::Uuid>, Error> {
+async fn log_of_erased<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<Option<Uuid>, Error> {
     let geometry = spare.geometry();
     let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
     for start in layout.log_areas() {
@@ -256,7 +273,9 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
     if found.name != params.name {
         return Err(Error::NameDiffers { found: found.name.clone(), expected: params.name.clone() });
     }
-    if found.state != SpareState::Active {
+    let other = found.other.map(|other| other.id);
+    let takes_over = found.state == SpareState::MigratingIn && other.is_some() && other == params.given_up;
+    if found.state != SpareState::Active && !takes_over {
         let other = found.other.map(|other| other.id).unwrap_or_default();
         return Err(Error::NotActive { state: found.state.name(), other });
     }
@@ -314,6 +333,63 @@ async fn format<D: Device, E: Env>(
         compat: 0,
         kept: Kept::default(),
     };
+    let log = format_as(spare, counters, superblock, found).await?;
+    log::info!("{}: spare formatted, {} blocks for data", params.name, layout.data_blocks);
+    Ok((log, Recovered::empty()))
+}
+
+/// Formats a spare of a set that is on another one, to which it is to move: see [`super::Engine::prepare`].
+pub(super) async fn format_beside<D: Device, E: Env>(
+    spare: Rc<Spare<D, E>>,
+    counters: Arc<Counters>,
+    in_force: &Superblock,
+    id: Uuid,
+    force: bool,
+    needed: u64,
+) -> Result<Log<D, E>, Error> {
+    let geometry = spare.geometry();
+    if geometry.block_size != in_force.layout.block_size {
+        return Err(Error::BlockSizeDiffers { found: in_force.layout.block_size, expected: geometry.block_size });
+    }
+    let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
+    if u64::from(layout.data_blocks) < needed {
+        return Err(Error::SpareTooSmall { room: layout.data_blocks.into(), needed });
+    }
+    let found = read_superblocks(&spare).await?;
+    refuse_unknown(&found)?;
+    // What an earlier migration of this set has left is not in force, as the other one is.
+    let is_left = |found: &Superblock| {
+        found.set_uuid == in_force.set_uuid && found.spare_id != in_force.spare_id && found.state != SpareState::Active
+    };
+    let mut valid = found.iter().filter_map(Found::valid);
+    match valid.find(|found| !is_left(found)) {
+        Some(other) => return Err(Error::SpareInUse { set: other.set_uuid }),
+        None if force || found.iter().any(|found| found.valid().is_some()) => {}
+        None => refuse_used(&spare, &found).await?,
+    }
+    let superblock = Superblock {
+        slot: in_force.slot.other(),
+        spare_id: id,
+        state: SpareState::MigratingIn,
+        other: Some(OtherSpare { id: in_force.spare_id, state: SpareState::Active }),
+        epoch: Epoch::ZERO,
+        committed: Sequence::ZERO,
+        noted_epoch: Epoch::ZERO,
+        in_use: false,
+        layout,
+        ..in_force.clone()
+    };
+    format_as(spare, counters, superblock, &found).await
+}
+
+/// Formats a spare with this superblock.
+async fn format_as<D: Device, E: Env>(
+    spare: Rc<Spare<D, E>>,
+    counters: Arc<Counters>,
+    superblock: Superblock,
+    found: &PerCopy<Found>,
+) -> Result<Log<D, E>, Error> {
+    let layout = superblock.layout;
     // Slots that were never written have to read as zeros.
     for start in layout.log_areas() {
         spare.zero(start, layout.area_blocks()).await?;
@@ -330,6 +406,5 @@ async fn format<D: Device, E: Env>(
     let mut log = Log::new(spare, counters, superblock, Position::START, health);
     let empty = Records::new(log.page_capacity()).finish();
     log.checkpoint(&empty).await?;
-    log::info!("{}: spare formatted, {} blocks for data", params.name, layout.data_blocks);
-    Ok((log, Recovered::empty()))
+    Ok(log)
 }

@@ -5,10 +5,11 @@ use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::events::What;
 use crate::mutation::{Mutation, active};
-use crate::owner::{Committed, Move, Owner, Refused, Target};
+use crate::owner::{Committed, Move, Owner, Refused, Target, Uncopied};
+use crate::rescue::Run;
 use crate::slot::SpareBlock;
 use crate::table::Mapping;
-use crate::units::BaseLba;
+use crate::units::{BaseLba, Extent};
 
 impl<D: Device, E: Env> Owner for Engine<D, E> {
     async fn reserve(&self, blocks: Vec<BaseLba>) -> Result<Vec<Target>, Refused> {
@@ -47,6 +48,14 @@ impl<D: Device, E: Env> Owner for Engine<D, E> {
     async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
         let blocks: Vec<_> = blocks.into_iter().filter(|lba| self.shared.on_base(*lba)).collect();
         self.change(Asked::Pending(blocks)).await.map(drop)
+    }
+
+    async fn begin_mirrored(&self, range: Extent) -> Vec<Run> {
+        self.copies_for(range).await
+    }
+
+    async fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) {
+        self.write_is_over(range, uncopied);
     }
 }
 

@@ -32,12 +32,12 @@ impl<D: Device, E: Env> Engine<D, E> {
 }
 
 impl RangeLocks {
-    async fn take(&self, blocks: &Ranges) {
+    pub(super) async fn take(&self, blocks: &Ranges) {
         self.given_back.until(|| !self.held.borrow().iter().any(|other| other.share(blocks))).await;
         self.held.borrow_mut().push(blocks.clone());
     }
 
-    fn give_back(&self, blocks: &Ranges) {
+    pub(super) fn give_back(&self, blocks: &Ranges) {
         // What is held does not overlap, so that nothing is there twice.
         self.held.borrow_mut().retain(|other| other != blocks);
         self.given_back.wake();

@@ -55,7 +55,7 @@ impl<D: Device, E: Env> Engine<D, E> {
     /// [`Error::Partly`] around it if something was relocated by then: that stays so.
     pub async fn add<B: Device>(&self, base: &B, range: Extent, on: RemapOn, job: &Job) -> Result<AddReport, Stopped> {
         job.set_total(range.blocks);
-        let at_once = window_blocks(&*self.device);
+        let at_once = window_blocks(self.layout().block_size);
         Relocation::new(self, base, on, job).run(VecDeque::from([range]), at_once).await
     }
 
@@ -80,7 +80,7 @@ impl<D: Device, E: Env> Engine<D, E> {
         match why {
             NotRelocated::Refused(refused) => refused.into(),
             NotRelocated::Failed(at, status) => {
-                let layout = self.shared.layout.get();
+                let layout = self.layout();
                 let lba = at.map_or(layout.data_start, |block| layout.data(block));
                 Error::Io { what: "write", lba, status }
             }
@@ -153,7 +153,7 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
             let began = std::mem::replace(&mut now, env.now());
             let quick = now.saturating_sub(began) < QUICK;
             let next = if quick { self.window * 2 } else { self.window / 2 };
-            self.window = next.clamp(1, window_blocks(&*self.engine.device));
+            self.window = next.clamp(1, window_blocks(self.engine.layout().block_size));
         }
         // What was copied by then is relocated, also where the rest cannot be.
         let (added, pending, committed) = gathered.commit().await;
@@ -176,7 +176,7 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
                 _ => self.report.already += 1,
             }
         }
-        let hand = engine.hand(base, blocks, job);
+        let hand = engine.hand(Some(base), blocks, job);
         let missed = engine.moving(&hand.io(HostOp::Read), gathered, on).do_runs(&runs).await;
         job.go_on()?;
         hand.only_media(&missed, on, "read")?;

@@ -46,6 +46,9 @@ pub struct OpenParams {
     pub host_id: Uuid,
     /// Whether a set that belongs to another host is taken over.
     pub take_over: bool,
+    /// The spare in the other slot, which was given up for this one ([`super::give_up_for`]) when a crash stopped the migration: this
+    /// one comes into force.
+    pub given_up: Option<Uuid>,
     /// The end of the log that an operator accepts, although something is lost with it.
     pub stated_end: Option<StatedEnd>,
 }
@@ -60,6 +63,8 @@ pub enum SetState {
     Degraded,
     /// The storm brake is on: nothing is relocated.
     Tripped,
+    /// All is well, and moves to another spare.
+    Migrating,
 }
 
 /// The health of one copy of some metadata.

@@ -132,7 +132,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
                 noted = engine.shared.env.now();
             }
             engine.note_scrub(Some(self.at), durable).await;
-            let bytes = window.blocks * u64::from(engine.device.geometry().block_size);
+            let bytes = window.blocks * u64::from(engine.layout().block_size);
             self.rest(began, bytes).await;
         }
         Ok(())
@@ -157,7 +157,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         self.check_part(Part::Superblocks).await?;
         // Not before, as this writes them anew.
         engine.note_scrub(Some(self.at), true).await;
-        for part in Part::log(&engine.shared.layout.get()) {
+        for part in Part::log(&engine.layout()) {
             self.job.go_on()?;
             self.check_part(part).await?;
         }
@@ -178,7 +178,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         self.counts.metadata_pages += pages;
         self.counts.metadata_bad += bad;
         self.job.set_scrub(self.counts);
-        self.rest(began, pages * u64::from(engine.shared.layout.get().page_bytes)).await;
+        self.rest(began, pages * u64::from(engine.layout().page_bytes)).await;
         Ok(())
     }
 
@@ -274,7 +274,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         let what = "read";
         let run = runs.iter().rfind(|run| run.offset <= offset);
         match run.and_then(|run| run.at.plus(offset - run.offset)) {
-            Some(At::Spare(block)) => Error::Io { what, lba: self.engine.shared.layout.get().data(block), status },
+            Some(At::Spare(block)) => Error::Io { what, lba: self.engine.layout().data(block), status },
             Some(At::Base(_)) | None => Error::BaseIo { what, lba: window.lba.plus(offset), status },
         }
     }
@@ -325,7 +325,7 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
     /// Room for the data of a window.
     fn hand(&self, window: Extent) -> Hand<'_, B, D> {
         let blocks = (window.lba.0..window.end().0).map(BaseLba).collect();
-        self.engine.hand(self.base, blocks, self.job)
+        self.engine.hand(Some(self.base), blocks, self.job)
     }
 }
 

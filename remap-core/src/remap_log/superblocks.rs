@@ -3,7 +3,7 @@
 use super::Log;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Copy;
+use crate::format::{Copy, OtherSpare, PerCopy, SpareState};
 use crate::mutation::{Mutation, active};
 
 impl<D: Device, E: Env> Log<D, E> {
@@ -17,6 +17,19 @@ impl<D: Device, E: Env> Log<D, E> {
         self.write_superblocks().await
     }
 
+    /// Has the superblocks say what this spare is to the set, and what the other one is; which of the two copies say so, durably.
+    pub(crate) async fn write_state(
+        &mut self,
+        state: SpareState,
+        other: Option<OtherSpare>,
+        generation: Option<u64>,
+    ) -> PerCopy<bool> {
+        (self.superblock.state, self.superblock.other) = (state, other);
+        self.superblock.generation = generation.unwrap_or(self.superblock.generation);
+        self.write_superblocks().await;
+        self.superblock_ok
+    }
+
     /// Notes that the base has so many blocks now, more than before. Whether at least one superblock says so durably; otherwise
     /// nothing may rest on it.
     pub(crate) async fn note_base_blocks(&mut self, blocks: u64) -> bool {
@@ -26,6 +39,11 @@ impl<D: Device, E: Env> Log<D, E> {
             self.superblock.base_blocks = before;
         }
         noted
+    }
+
+    /// The base has so many blocks, which the next superblocks are to say.
+    pub(crate) fn follow_base(&mut self, blocks: u64) {
+        self.superblock.base_blocks = blocks;
     }
 
     /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.

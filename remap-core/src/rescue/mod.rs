@@ -5,6 +5,7 @@
 //! asks of the [`Owner`], and it looks a part up again whenever that may have changed. It holds no lock, and waits for no
 //! other I/O. The memory that it takes is bounded, however large the I/O is.
 
+mod mirrored;
 pub(crate) mod moves;
 mod parts;
 mod read;
@@ -14,6 +15,8 @@ mod write;
 use std::future::Future;
 
 use self::parts::Part;
+
+pub use self::moves::Run;
 use crate::counters::Counters;
 use crate::owner::{Owner, Refused};
 use crate::route::At;
@@ -74,6 +77,7 @@ pub async fn rescue<H: HostIo, O: Owner>(
     let rescue = Rescue::new(io, table, owner, on, counters);
     match io.op() {
         HostOp::Read => rescue.read().await,
+        HostOp::Write | HostOp::WriteZeroes if table.is_mirrored() => rescue.write_mirrored().await,
         HostOp::Write | HostOp::WriteZeroes => rescue.write().await,
     }
 }

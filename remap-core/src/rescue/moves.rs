@@ -7,13 +7,15 @@ use crate::owner::{Owner, Refused};
 use crate::slot::SpareBlock;
 use crate::status::IoStatus;
 
-/// Blocks that a job has a thing done with, and where.
+/// Blocks with which a thing is to be done, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub struct Run {
     /// In blocks from the start of the I/O.
-    pub(crate) offset: u64,
-    pub(crate) blocks: u64,
-    pub(crate) at: At,
+    pub offset: u64,
+    /// Length in blocks.
+    pub blocks: u64,
+    /// Where the first one is; the others follow one by one.
+    pub at: At,
 }
 
 /// A block with which it could not be done.

@@ -160,8 +160,10 @@ proptest! {
                 _ => device.abort,
             };
             let base = takes(&abilities.base);
-            let spares = abilities.spares.0.map(|spare| takes(&spare) && (used || request == Request::Reset));
-            let (spare, devices) = (spares.contains(&true), Devices { base, spares: PerSlot(spares) });
+            let counts = |slot| request != Request::Flush || slot == Slot::FIRST;
+            let used = used || request == Request::Reset;
+            let spares = PerSlot::each(|slot| used && counts(slot) && takes(&abilities.spares[slot]));
+            let (spare, devices) = (spares != PerSlot::NONE, Devices { base, spares });
             let expected = match request {
                 Request::Flush if abilities.base_cache && !base => Route::Fail(IoStatus::Failed),
                 Request::Flush if !base && !spare => Route::Done,
@@ -275,7 +277,14 @@ fn a_run_does_not_go_on_from_one_spare_to_the_other() {
     let both = Abilities { spares: PerSlot([Takes::ALL; 2]), ..Abilities::ALL };
     assert_eq!(route(Request::Write, extent(2, 4), writer.table(), &both), split(&parts, 4));
     let flush = route(Request::Flush, extent(0, BLOCKS), writer.table(), &both);
-    assert_eq!(flush, Route::AllOf(Devices { base: true, spares: PerSlot([true; 2]) }));
+    assert_eq!(
+        flush,
+        Route::AllOf(Devices { base: true, spares: PerSlot([true, false]) }),
+        "on the other one nothing rests"
+    );
+    writer.set_slot(second);
+    let flush = route(Request::Flush, extent(0, BLOCKS), writer.table(), &both);
+    assert_eq!(flush, Route::AllOf(Devices { base: true, spares: PerSlot([false, true]) }));
 }
 
 #[test]

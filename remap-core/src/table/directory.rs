@@ -194,6 +194,15 @@ impl Directory {
         Ok(node)
     }
 
+    /// Each gets all that the other has. Readers see all of it change from one moment to the other.
+    pub(super) fn exchange(&self, other: &Directory) {
+        debug_assert_eq!(self.height, other.height, "they are for bases of one size");
+        // Nobody but the writer, which has both, stores anything.
+        let mine = self.root.0.load(Ordering::Acquire);
+        let mine_now = other.root.swap(mine);
+        self.root.swap(mine_now);
+    }
+
     /// Puts `leaf`, or nothing if it is null, in the place of the leaf with this number. Readers see it from one moment
     /// to the other. What that takes out goes to `retired`.
     ///

@@ -118,3 +118,51 @@ fn readers_never_see_freed_or_half_made_nodes() {
         }
     });
 }
+
+/// All of a table changes for another at once: readers see the one or the other, and nothing of it is freed under them.
+#[test]
+fn readers_see_a_table_that_is_exchanged_as_it_was_or_as_it_is() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let blocks = [BaseLba(1), BaseLba(LEAF_BLOCKS)];
+        let table = |slot| {
+            let mut writer = TableWriter::new(2 * LEAF_BLOCKS);
+            let to = |(index, lba): (u32, &BaseLba)| Change {
+                lba: *lba,
+                to: SpareBlock::new(slot, index).map(Mapping::Spare),
+            };
+            assert!(writer.publish((0..).zip(&blocks).map(to).collect()).is_empty());
+            writer
+        };
+        let (mut writer, mut other) = (table(Slot::FIRST), table(Slot::FIRST.other()));
+        let done = Arc::new(AtomicUsize::new(0));
+        let readers: Vec<_> = (0..2)
+            .map(|reader| {
+                let (table, done) = (std::sync::Arc::clone(writer.table()), Arc::clone(&done));
+                thread::spawn(move || {
+                    let [first, second] = blocks.map(|lba| match table.lookup(lba) {
+                        Place::Spare(block) => block,
+                        place => panic!("{place:?}"),
+                    });
+                    assert_eq!([first.index(), second.index()], [0, 1], "reader {reader}");
+                    assert!(first.slot() == second.slot() || first.slot() == Slot::FIRST, "never back");
+                    assert!(second.slot() == Slot::FIRST || table.slot() == second.slot(), "the slot is told before");
+                    done.fetch_add(1, LoomOrdering::Release);
+                })
+            })
+            .collect();
+        writer.set_slot(Slot::FIRST.other());
+        writer.exchange(&mut other);
+        while done.load(LoomOrdering::Acquire) < 2 {
+            thread::yield_now();
+        }
+        while let Some((_, retired)) = other.take_leaf(0) {
+            // SAFETY: both readers have left the table.
+            unsafe { retired.free() }
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}

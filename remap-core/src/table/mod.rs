@@ -22,17 +22,17 @@ mod loom_tests;
 mod tests;
 
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use self::directory::Directory;
 pub(crate) use self::leaf::LEAF_BLOCKS;
 use crate::pace::Pace;
-use crate::slot::SpareBlock;
+use crate::slot::{Slot, SpareBlock};
 use crate::sync::{AtomicBool, Ordering};
 use crate::units::{BaseLba, Extent};
 
 pub use self::reclaim::Retired;
-pub(crate) use self::reclaim::reclaim;
+pub(crate) use self::reclaim::{reclaim, reclaim_table};
 pub use self::writer::{Change, Counts, TableWriter};
 
 /// What the table holds for a block that is not simply on the base.
@@ -133,6 +133,9 @@ pub struct Table {
     directory: Directory,
     /// Set before the first leaf is published, never cleared.
     used: AtomicBool,
+    mirrored: AtomicBool,
+    /// The slot of the spare in force.
+    slot: AtomicU8,
     /// Never less than before.
     base_blocks: AtomicU64,
 }
@@ -151,6 +154,22 @@ impl Table {
     pub fn was_used(&self) -> bool {
         // Relaxed: it is set before a leaf is published with Release, and before anybody is told.
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is written to the spare goes to another one, too, as all that is on it moves there.
+    #[inline]
+    #[must_use]
+    pub fn is_mirrored(&self) -> bool {
+        // Relaxed: who sets it waits for all I/O that may not have seen it.
+        self.mirrored.load(Ordering::Relaxed)
+    }
+
+    /// The slot of the spare in force: the other one, if there is one, is only being filled.
+    #[inline]
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        // Relaxed: it changes before what is on the other spare is found here, and 0 and 1 are all that there is.
+        Slot::new(self.slot.load(Ordering::Relaxed).into()).unwrap_or(Slot::FIRST)
     }
 
     /// The first block of `range` that is not simply on the base, and what the table holds for it.

@@ -1,10 +1,13 @@
 //! Freeing what readers of the table may still look at, once they cannot.
 
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
+use super::TableWriter;
 use super::directory::Node;
 use super::leaf::Leaf;
 use crate::device::Env;
+use crate::pace::Pace;
 
 /// What a [`super::TableWriter::publish`] took out of the table and readers may still look at. Dropping it leaks the memory.
 #[must_use = "free it after a grace period, or it is leaked"]
@@ -68,4 +71,19 @@ pub(crate) async fn reclaim<E: Env>(env: Rc<E>, retired: Retired) {
     // SAFETY: `retired` was taken out of the table before `grace` was called, and `Env` promises that every reader that
     // could have begun before has left the table's methods by now.
     unsafe { retired.free() }
+}
+
+/// Waits for a grace period, and frees all of a table that was taken away from its readers ([`TableWriter::exchange`]), in steps.
+pub(crate) async fn reclaim_table<E: Env>(env: Rc<E>, table: TableWriter) {
+    // Who drops this task before leaks it.
+    let table = ManuallyDrop::new(table);
+    env.grace().await;
+    let mut table = ManuallyDrop::into_inner(table);
+    let (mut pace, mut from) = (Pace::default(), 0);
+    while let Some((number, retired)) = table.take_leaf(from) {
+        // SAFETY: as above; what readers may have looked at was taken away from them before `grace` was called.
+        unsafe { retired.free() }
+        from = number + 1;
+        pace.step(1).await;
+    }
 }

@@ -3,11 +3,12 @@
 //! It never changes anything that readers can see other than by swapping one pointer.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use super::directory::Directory;
 use super::leaf::{LEAF_BLOCKS, Leaf};
 use super::{Mapping, Retired, Table};
+use crate::slot::Slot;
 use crate::sync::{AtomicBool, Ordering};
 use crate::units::BaseLba;
 
@@ -57,8 +58,10 @@ impl TableWriter {
     /// An empty table for a base of `base_blocks` blocks.
     #[must_use]
     pub fn new(base_blocks: u64) -> TableWriter {
-        let (directory, used) = (Directory::new(base_blocks), AtomicBool::new(false));
-        let table = Table { directory, used, base_blocks: AtomicU64::new(base_blocks) };
+        let (used, mirrored) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (directory, base_blocks) = (Directory::new(base_blocks), AtomicU64::new(base_blocks));
+        let slot = AtomicU8::new(Slot::FIRST.get());
+        let table = Table { directory, used, mirrored, slot, base_blocks };
         TableWriter { table: Arc::new(table), counts: Counts::default() }
     }
 
@@ -72,6 +75,24 @@ impl TableWriter {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whether what is written to the spare is to go to another one, too. I/O that is under way may not have seen it.
+    pub fn set_mirrored(&self, mirrored: bool) {
+        self.table.mirrored.store(mirrored, Ordering::Relaxed);
+    }
+
+    /// Says in which slot the spare in force is. To be called before anything is found there.
+    pub fn set_slot(&self, slot: Slot) {
+        self.table.slot.store(slot.get(), Ordering::Relaxed);
+    }
+
+    /// Changes what the table holds for what the table of `other`, for the same base, holds, and that the other way round: readers
+    /// see all of it change at once. What is in the other one then, readers may still look at.
+    pub fn exchange(&mut self, other: &mut TableWriter) {
+        self.table.used.store(true, Ordering::Relaxed);
+        self.table.directory.exchange(&other.table.directory);
+        std::mem::swap(&mut self.counts, &mut other.counts);
     }
 
     /// The base has grown to `base_blocks` blocks, which is within [`Table::room`]. To be called before anybody is told.
@@ -98,6 +119,17 @@ impl TableWriter {
             unsafe { self.table.directory.set_leaf(number, leaf, &mut retired) }
         }
         retired
+    }
+
+    /// Takes out the first leaf from number `from` on; its number, and what is to be freed. For a table that is given up: the
+    /// counts are not kept.
+    pub(super) fn take_leaf(&mut self, from: u64) -> Option<(u64, Retired)> {
+        let last = self.table.base_blocks().checked_sub(1)? / LEAF_BLOCKS;
+        let (number, _) = (from <= last).then(|| self.table.directory.first_leaf(from, last)).flatten()?;
+        let mut retired = Retired::default();
+        // SAFETY: null is allowed, and there is one writer, which is borrowed mutably here.
+        unsafe { self.table.directory.set_leaf(number, std::ptr::null_mut(), &mut retired) }
+        Some((number, retired))
     }
 
     /// The entries of the leaf with this number, with `group` applied; keeps the counts.

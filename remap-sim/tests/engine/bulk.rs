@@ -8,7 +8,9 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
-use remap_core::{At, Committed, Extent, HostIo, HostOp, Move, Owner, Refused, RemapOn, SpareBlock, Target, rescue};
+use remap_core::{
+    At, Committed, Extent, HostIo, HostOp, Move, Owner, Refused, RemapOn, Run, SpareBlock, Target, Uncopied, rescue,
+};
 
 /// 1 GiB of 4 KiB blocks.
 const GIB: u64 = 262_144;
@@ -136,6 +138,14 @@ impl Owner for Asked {
 
     async fn set_pending(&self, blocks: Vec<BaseLba>) -> Result<(), Refused> {
         self.note(blocks, |blocks| self.engine.set_pending(blocks)).await
+    }
+
+    async fn begin_mirrored(&self, range: Extent) -> Vec<Run> {
+        self.engine.begin_mirrored(range).await
+    }
+
+    async fn end_mirrored(&self, range: Extent, uncopied: Vec<Uncopied>) {
+        self.engine.end_mirrored(range, uncopied).await;
     }
 }
 

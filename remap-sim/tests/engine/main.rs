@@ -12,6 +12,7 @@ mod golden;
 mod growth;
 mod import;
 mod jobs;
+mod migrate;
 mod moves;
 mod open;
 mod pace;
@@ -175,8 +176,8 @@ pub(crate) fn world() -> (World, Vbdev) {
 }
 
 /// The spare under it.
-pub(crate) fn spare_of(host: &Vbdev) -> &Disk {
-    host.spares[host.engine.slot()].as_ref().unwrap()
+pub(crate) fn spare_of(host: &Vbdev) -> Disk {
+    host.spare()
 }
 
 /// All pages of this copy of the log fail.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
+    future::{Future, Ready, ready},
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -105,9 +105,10 @@ impl Channel {
     }
 
     /// Gives up all that is held.
-    pub fn give_all_up(&self) {
+    pub fn give_all_up(&self) -> Ready<()> {
         self.holder.give_all_up();
         self.gate.stir();
+        ready(())
     }
 
     /// Gives `io` up; the answer is whether it will not be sent any more. None if it is not held.

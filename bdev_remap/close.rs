@@ -13,6 +13,7 @@ use crate::{
 pub async fn close(tag: Tag, fate: Fate, wipe: Option<bool>) -> Option<Result<BdevHandle<Remap>, Errno>> {
     let device = registry::begin_closing(tag)?;
     device.wipe_at_end(wipe);
+    Remap::leave(&device).await;
     let closed = device.unregister().await;
     if closed.is_err() {
         // The wish goes with the call that failed: a later removal must not wipe.

@@ -1,9 +1,6 @@
 //! RESET and ABORT: what goes to I/O that is under way, and not to blocks.
 
-use std::{
-    future::{Future, ready},
-    sync::atomic::Ordering,
-};
+use std::{future::Future, sync::atomic::Ordering};
 
 use futures_util::future::{OptionFuture, join, join_all};
 use remap_core::{BaseLba, Extent, Request, Route, route};
@@ -29,11 +26,7 @@ pub fn reset(device: &Remap, channel: &Channel, io: Io<Remap, Reset>) {
     thread::spawn(async move {
         // Before anything is visited: what fails from now on is not held any more, but ended.
         io.bdev().resetting.store(true, Ordering::Release);
-        let give_up = |channel: &Channel| {
-            channel.give_all_up();
-            ready(())
-        };
-        io.visit_channels(give_up).await;
+        io.visit_channels(Channel::give_all_up).await;
         let channel = io.channel();
         let base: OptionFuture<_> = devices.base.then(|| channel.base.reset()).into();
         let spares = channel.spares_in(devices.spares);

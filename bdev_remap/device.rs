@@ -265,6 +265,16 @@ impl Remap {
         }
     }
 
+    /// The bdev is to go. While all moves to another spare, writes may be held back until it is known which spare is in force, and that may
+    /// never be: they end as aborted. Owner thread.
+    pub async fn leave(device: &BdevHandle<Remap>) {
+        let Some(engine) = device.engine().filter(|_| device.table.is_mirrored()) else { return };
+        engine.leave();
+        // As in a reset that does not end: what would be held from now on is ended, too.
+        device.resetting.store(true, Ordering::Release);
+        device.visit_channels(Channel::give_all_up).await;
+    }
+
     /// The end: the engine is closed, after the superblocks were erased if that was asked for, and both devices are given up.
     pub async fn give_up(&self) {
         let wipe = lock(&self.end).wipe;

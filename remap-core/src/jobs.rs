@@ -285,6 +285,11 @@ impl<E: Env> JobScope<E> {
         self.jobs.closed.get()
     }
 
+    /// Resolves when jobs end because the set does: for a job that may let go of nothing before.
+    pub async fn closing(&self, job: &Job) {
+        job.0.on_stop.until(|| self.jobs.closed.get()).await;
+    }
+
     /// Cancels all jobs, begins none any more, and waits until all have ended.
     pub async fn close(&self) {
         self.jobs.closed.set(true);

@@ -1,10 +1,15 @@
 //! `bdev_remap_migrate`: a set moves to another spare while it is in use, and after whatever comes between exactly one is in force.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use e2e::{
-    nvme_tcp::Status,
-    scene::{BLOCK, NQN, SPARE_UUID, SPARE1_UUID, Scene, Stack, copies_ok, fault, fault_every, stamped},
+    nvme_tcp::{Status, write_command},
+    random::announce,
+    scene::{BLOCK, NQN, SPARE_UUID, SPARE1_UUID, Scene, Stack, copies_ok, fault, fault_every, spare_fault, stamped},
+    spare_format::{BOTH, SpareFile},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -289,5 +294,73 @@ fn deleted_or_stopped_in_the_middle_it_ends_in_order() {
     scene.start_assembling(&faults(), &["Spare1", "Spare0", "Fault0"]);
     assert_on(&scene, "Spare0");
     assert_content(&scene, 1);
+    scene.target.stop();
+}
+
+/// At the switch no superblock of the old spare can be written, so that it is not known which spare is in force: hosts' writes wait. Then
+/// that spare goes: so do the writes, and the set.
+#[test]
+fn a_switch_that_cannot_end_does_not_hold_up_the_removal_of_the_old_spare() {
+    let mut scene = made(Stack { faulty_spare: true, ..two_spares() });
+    begin_slowly(&scene);
+    let (old, page) = (SpareFile::open(&scene.spare), BLOCK as u64);
+    for copy in BOTH {
+        let bad = spare_fault(old.superblock(copy) / page, 1, "write", "write_fault");
+        scene.target.rpc("bdev_fault_inject", bad);
+    }
+    let host = scene.host();
+    let mut queue = host.queue(2).unwrap();
+    wait_until("the switch", LIMIT, || scene.target.log().contains("whether the old spare was given up"));
+    queue.submit(write_command(1, 1), &stamped(1, 1, 9), 0).unwrap();
+    scene.target.rpc("bdev_fault_delete", json!({ "name": "Spare0" }));
+    let answer = queue.complete();
+    assert!(answer.as_ref().is_ok_and(|done| !done.status.ok()), "nobody knows where it would be: {answer:?}");
+    wait_until("the end of Remap0", LIMIT, || !scene.target.has_bdev("Remap0"));
+    scene.target.rpc("bdev_fault_create", json!({ "name": "Spare0", "base_bdev": "SpareDisk0" }));
+    wait_until("the set to come back", LIMIT, || scene.status()["state"] == "online");
+    assert_on(&scene, "Spare0");
+    scene.target.kill9();
+    scene.start_assembling(&faults(), &["Spare1", "Fault0", "Spare0"]);
+    assert_content(&scene, 1);
+    scene.target.stop();
+}
+
+/// A load at queue depth 1, of writes of remapped blocks and of others, while a set of 100,000 remapped blocks moves: its longest waits.
+#[test]
+#[ignore = "measures"]
+fn how_long_io_waits_while_100_000_remapped_blocks_move() {
+    const REMAPPED: u64 = 100_000;
+    let stack = Stack { base_mib: 1024, spare_mib: 512, spare1_mib: 600, reactors: 2, ..Stack::default() };
+    let mut scene = Scene::of(stack, &[]);
+    for first in (0..REMAPPED).step_by(2500) {
+        let extents: Vec<_> = (first..first + 2500).map(|block| (2 * block).to_string()).collect();
+        let params = json!({ "name": "Remap0", "extents": extents.join(",") });
+        assert_eq!(scene.target.rpc("bdev_remap_import", params)["added"], 2500);
+    }
+    let mut host = scene.host();
+    let data = stamped(0, 1, 1);
+    let mut waits = |until: &mut dyn FnMut() -> bool| {
+        let (mut longest, mut count, mut lba) = (vec![Duration::ZERO; 5], 0, 0);
+        while count % 64 != 0 || !until() {
+            lba = (lba + 7919) % (2 * REMAPPED);
+            let begun = Instant::now();
+            assert_eq!(host.write(lba, &data).unwrap(), Status::SUCCESS);
+            longest.push(begun.elapsed());
+            longest.sort_unstable_by(|a, b| b.cmp(a));
+            longest.truncate(5);
+            count += 1;
+        }
+        (count, longest)
+    };
+    let end = Instant::now() + Duration::from_secs(3);
+    announce(&format!("before: {:?}", waits(&mut || Instant::now() > end)));
+    for mbps in [100, 100_000] {
+        let to = if scene.status()["spare_bdev"] == "Spare0" { "Spare1" } else { "Spare0" };
+        begin(&scene, json!({ "spare_bdev": to, "max_mbps": mbps }));
+        let (count, longest) = waits(&mut || scene.job("migrate").unwrap()["state"] != "running");
+        let job = scene.ended("migrate");
+        assert_eq!((&job["state"], &job["blocks_done"]), (&json!("done"), &json!(REMAPPED)), "{job}");
+        announce(&format!("while it moves, {mbps} MB/s at most: {count} writes, the longest {longest:?}; {job}"));
+    }
     scene.target.stop();
 }

@@ -72,11 +72,16 @@ impl<D: Device, E: Env> Engine<D, E> {
         wiped
     }
 
+    /// The set is to be closed as soon as the I/O of hosts has ended: what keeps that waiting without an end gives in.
+    pub fn leave(&self) {
+        self.shared.closing.set(true);
+    }
+
     /// The clean end: all jobs end, what waits is committed, and the superblocks note how far the log goes. Afterwards nothing
     /// can be committed any more, no task of the engine is left, and nothing of it is under way to any device. So this waits for
     /// a device that hangs: what that still has may come true at any time, and hit whoever has the device then.
     pub async fn close(&self) {
-        self.shared.closing.set(true);
+        self.leave();
         self.jobs.close().await;
         // A committer that is gone has closed already.
         let _ = self.ask(Request::Close).await;

@@ -152,6 +152,10 @@ impl<D: Device, E: Env> Engine<D, E> {
                 copying.go_on()?;
                 let to = SwitchTo { log, mirror: Rc::clone(mirror) };
                 let switched = self.ask(|answer| Request::Switch(to, answer)).await.unwrap_or(Err(Error::Closed));
+                if matches!(switched, Err(Error::Closed)) {
+                    // Nobody knows which spare is in force: no write may go to either, for as long as there are hosts.
+                    self.jobs.closing(copying.job).await;
+                }
                 switched.map_err(Stopped::Failed)
             });
             match switched.await? {

@@ -1,5 +1,7 @@
 //! Devices grow while the set is open.
 
+use std::time::Duration;
+
 use remap_sim::Cut;
 
 use super::open::base_blocks;
@@ -236,12 +238,13 @@ fn new_blocks_wait_until_both_superblocks_know_of_them() {
     world.spare.fail(Fault::new(Verb::Write, 0..1, WRITE_FAULT));
     world.save(&host).unwrap();
     assert_eq!((spare_total(&host), host.engine.status().state), (DATA, SetState::Degraded));
-    // The one at the new end is enough to find the rest.
-    let again = world.after_crash(world.spare.durable());
-    assert_eq!(again.read(&again.open(), 10, 2), Ok(filled_run(10, 2)));
+    let left = world.spare.durable();
     world.spare.heal();
-    world.executor.run_for(std::time::Duration::from_secs(61));
+    world.executor.run_for(Duration::from_secs(61));
     assert_eq!((spare_total(&host), host.engine.status().state), (GROWN_DATA, SetState::Online));
+    // The one at the new end is enough to find the rest.
+    let again = world.after_crash(left);
+    assert_eq!(again.read(&again.open(), 10, 2), Ok(filled_run(10, 2)));
 }
 
 #[test]
@@ -265,23 +268,28 @@ fn a_crash_at_any_moment_of_the_growth_of_a_spare_loses_nothing() {
         for (seed, cut) in (0..8).zip([Cut::Kill, Cut::PowerNothing, Cut::PowerSome, Cut::PowerAll].iter().cycle()) {
             // The same moment, left differently.
             let spare = world.spare.forked(seed);
-            spare.set_tears(|_| Some(512));
+            spare.set_tears(|_| Some(16));
             spare.crash(*cut);
             let left = spare.durable();
             let again = world.after_crash(left.clone());
             again.base.attach(&again.executor);
             let host = again.open();
             assert_eq!(again.read(&host, 10, written), Ok(filled_run(10, written)), "polls {polls}, {cut:?} {seed}");
-            grown += u64::from(superblocks(&left).contains(&(GROWN - 1, GROWN)));
-            // It is known which one counts without the other, or the set is refused.
+            let whole: Vec<_> = superblocks(&left).into_iter().map(|(at, _)| at).collect();
+            grown += u64::from(whole.contains(&(GROWN - 1)));
+            // Each one is enough, other than the one that the size of the device does not tell.
             for at in [0, GROWN - 1] {
                 let mut damaged = left.clone();
-                damaged.set_block(at, &filled(7));
+                damaged.flip(at, 999);
                 let again = world.after_crash(damaged);
                 again.base.attach(&again.executor);
                 match again.open_with(params()) {
                     Ok(host) => assert_eq!(again.read(&host, 10, written), Ok(filled_run(10, written)), "without {at}"),
-                    Err(error) => assert!(matches!(error, Error::NoSuperblock { .. }), "without {at}: {error}"),
+                    Err(Error::NoSuperblock { .. }) => {
+                        let other = GROWN - 1 - at;
+                        assert!(!whole.contains(&other), "polls {polls}, {cut:?} {seed}, without {at}");
+                    }
+                    Err(error) => panic!("without {at}: {error}"),
                 }
             }
         }
@@ -290,4 +298,90 @@ fn a_crash_at_any_moment_of_the_growth_of_a_spare_loses_nothing() {
         }
     }
     assert!(grown > 0, "it went to its end");
+}
+
+#[test]
+fn what_is_still_being_written_where_copy_b_was_does_not_come_over_data() {
+    // The moment at which the page of a commit goes to copy B.
+    let (moment, at) = {
+        let (world, host) = full_of_bad_blocks();
+        let layout = host.engine.layout();
+        let log_b = layout.log[Copy::B].0..layout.superblock_b.0;
+        let begun = world.executor.polls();
+        world.executor.spawn(async move { host.write(12, filled(12)).await.map(drop).unwrap() });
+        let goes_to_b = |access: &remap_sim::Access| access.verb == Verb::Write && log_b.contains(&access.lba);
+        let mut polls = 0;
+        while !world.spare.under_way().iter().any(goes_to_b) {
+            polls += 1;
+            world.executor.run_to(begun + polls);
+        }
+        (polls, world.spare.under_way().iter().find(|access| goes_to_b(access)).unwrap().lba)
+    };
+    let (world, host) = full_of_bad_blocks();
+    let (begun, writer) = (world.executor.polls(), host.clone());
+    world.executor.spawn(async move { writer.write(12, filled(12)).await.map(drop).unwrap() });
+    world.executor.run_to(begun + moment - 1);
+    world.spare.hang_until(world.executor.now() + Duration::from_secs(100));
+    world.executor.run_to(begun + moment);
+    world.spare.hang_until(Duration::ZERO);
+    world.executor.run_for(Duration::from_secs(20));
+    assert!(world.spare.under_way().iter().any(|access| access.lba == at), "it hangs");
+    world.spare.grow(GROWN);
+    world.save(&host).unwrap();
+    let _ = world.write(&host, 13, filled_run(13, 300));
+    world.executor.run_for(Duration::from_secs(100));
+    assert_eq!(world.spare.under_way(), [], "it came true");
+    world.write(&host, 13, filled_run(13, 300)).unwrap_or_else(|_| {
+        world.save(&host).unwrap();
+        world.write(&host, 13, filled_run(13, 300)).unwrap();
+    });
+    assert_eq!(world.read(&host, 10, 303), Ok(filled_run(10, 303)));
+}
+
+#[test]
+fn a_set_without_its_first_copy_is_found_at_the_new_end_too() {
+    let (world, host) = full_of_bad_blocks();
+    let layout = host.engine.layout();
+    world.spare.fail(Fault::new(Verb::Write, 0..layout.data_start.0, WRITE_FAULT));
+    world.write(&host, 12, filled(12)).unwrap();
+    world.spare.grow(GROWN);
+    world.save(&host).unwrap();
+    world.write(&host, 13, filled(13)).unwrap();
+    assert_eq!((spare_total(&host), host.engine.status().state), (DATA, SetState::Degraded));
+    let mut left = world.spare.durable();
+    (0..layout.data_start.0).for_each(|at| left.flip(at, 999));
+    let again = world.after_crash(left);
+    assert_eq!(again.read(&again.open(), 10, 4), Ok(filled_run(10, 4)));
+}
+
+#[test]
+fn a_bad_first_superblock_has_the_other_one_follow_the_device_by_itself() {
+    let (world, host) = full_of_bad_blocks();
+    world.spare.fail(Fault::new(Verb::Write, 0..1, WRITE_FAULT));
+    world.save(&host).unwrap();
+    world.spare.grow(GROWN);
+    world.executor.run_for(Duration::from_secs(130));
+    assert!(superblocks(&world.spare.durable()).contains(&(GROWN - 1, GROWN)));
+    assert_eq!(spare_total(&host), DATA);
+}
+
+#[test]
+fn a_spare_that_has_grown_and_was_wiped_is_empty() {
+    let (world, host) = full_of_bad_blocks();
+    // All pages of both areas are used.
+    for lba in 12..80 {
+        world.write(&host, lba, filled(lba)).unwrap();
+    }
+    world.save(&host).unwrap();
+    for lba in 80..DATA {
+        world.write(&host, lba, filled(lba)).unwrap();
+    }
+    world.spare.grow(GROWN);
+    world.save(&host).unwrap();
+    let engine = Rc::clone(&host.engine);
+    world.executor.block_on(async move { engine.wipe(true).await }).unwrap().unwrap();
+    let again = world.after_crash(world.spare.durable());
+    let host = again.open();
+    assert_eq!(host.engine.status().remapped, 0);
+    assert!(spare_total(&host) < GROWN_DATA, "laid out anew");
 }

@@ -259,7 +259,9 @@ impl Remap {
         let (blocks, before, name) = (desc.info().blocks, engine.layout().spare_blocks, &self.name);
         if blocks > before {
             spares.borrow()[engine.slot()].iter().for_each(|spare| spare.grow(blocks));
-            log::info!("{name}: the spare has grown from {before} blocks to {blocks}: they are used after the next save");
+            log::info!(
+                "{name}: the spare has grown from {before} blocks to {blocks}: they are used after the next save"
+            );
         } else if blocks < before {
             log::error!("{name}: the spare has shrunk from {before} blocks to {blocks}; bring it back to its size");
         }

@@ -187,9 +187,7 @@ pub enum Error {
         expected: Uuid,
     },
     /// The spare is smaller than it was.
-    #[error(
-        "the spare had {found} blocks and has {expected} now; nothing was written; bring it back to its size"
-    )]
+    #[error("the spare had {found} blocks and has {expected} now; nothing was written; bring it back to its size")]
     SpareSizeDiffers {
         /// In the superblock.
         found: u64,

@@ -15,7 +15,7 @@ use super::report::{
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Copy;
+use crate::format::{Copy, Layout};
 use crate::owner::Refused;
 use crate::pace::Pace;
 use crate::recovery::recover;
@@ -240,7 +240,9 @@ impl<D: Device, E: Env> Committer<D, E> {
             spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
             spare.flush().await?;
         }
-        for start in layout.log_areas() {
+        // Also where they are looked for on a device of this size.
+        let fresh = Layout::for_spare(layout.block_size, layout.spare_blocks).unwrap_or(layout);
+        for start in layout.log_areas().chain(fresh.log_areas()) {
             spare.zero(start, TELLING_PAGES * layout.page_blocks()).await?;
         }
         spare.flush().await?;

@@ -119,12 +119,8 @@ pub(super) async fn read_superblocks<D: Device, E: Env>(spare: &Spare<D, E>) -> 
     };
     let (a, mut b) = (read(SpareLba(0)).await?, read(superblock_b).await?);
     // The device may have grown, and have anything at its new end.
-    if let Some(grown) = a.valid().filter(|a| is_before(a, &b, superblock_b)) {
-        let old = read(grown.layout.superblock_b).await?;
-        // One that cannot be read may be of this spare, and newer.
-        if b != Found::Unreadable || old.valid().is_none() {
-            b = old;
-        }
+    if let Some(a) = a.valid().filter(|a| is_before(a, &b, superblock_b)) {
+        b = read(a.layout.superblock_b).await?;
     }
     Ok(PerCopy([a, b]))
 }
@@ -176,8 +172,9 @@ async fn plan<D: Device, E: Env>(
         check(&superblock, params, spare)?;
         let ok = PerCopy::each(|copy| found[copy].valid() == Some(&superblock));
         let unread = found.iter().any(|found| found.valid().is_none());
-        if unread && !active(Mutation::SuperblockSequenceUsedTwice) {
-            // The one that cannot be read may be newer.
+        let has_grown = superblock.layout.spare_blocks < spare.geometry().blocks;
+        if (unread || has_grown) && !active(Mutation::SuperblockSequenceUsedTwice) {
+            // The one that cannot be read may be newer, as may one at the new end of a device that has grown.
             superblock.sequence = superblock.sequence.plus(hidden(spare.env().unix_time()));
         }
         let claimed = !params.host_id.is_nil() && superblock.host_id != params.host_id;

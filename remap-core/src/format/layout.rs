@@ -121,7 +121,8 @@ impl Layout {
         if log_b < self.superblock_b.0 + self.page_blocks() {
             return Some(moved);
         }
-        let records = u64::from(self.area_pages).saturating_sub(MIN_ROOM) * records_per_page(self.page_bytes as usize) as u64;
+        let records =
+            u64::from(self.area_pages).saturating_sub(MIN_ROOM) * records_per_page(self.page_bytes as usize) as u64;
         let room = (log_b - self.data_start.0).min(u64::from(MAX_SPARE_BLOCKS));
         // Of N blocks, and N/8 that may be pending, each may have its record.
         let data = room.min(records / 9 * 8);
@@ -171,6 +172,12 @@ impl Layout {
     #[must_use]
     pub fn data(&self, block: SpareBlock) -> SpareLba {
         self.data_start.plus(u64::from(block.index()))
+    }
+
+    /// The block behind the data area.
+    #[must_use]
+    pub fn data_end(&self) -> SpareLba {
+        self.data_start.plus(u64::from(self.data_blocks))
     }
 
     /// How many blocks may be pending at one time.

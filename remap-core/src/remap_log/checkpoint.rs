@@ -121,19 +121,29 @@ impl<D: Device, E: Env> Log<D, E> {
         let too_large = Error::CheckpointTooLarge { pages, room: u64::from(layout.area_pages) };
         // One page at least has to be left for what comes behind it.
         let pages = u32::try_from(pages).ok().filter(|pages| *pages < layout.area_pages).ok_or(too_large)?;
-        if let Some(grown) = layout.grown(self.spare.geometry().blocks)
-            && let Some(next) = self.write_grown(grown, pages, records).await?
+        if let Some(grown) = self.grown()
+            && let Some((next, written)) = self.write_grown(grown, pages, records).await?
         {
-            return self.enter(next, PerCopy::BOTH).await;
+            return self.enter(next, written).await;
         }
         let next = self.next_position(pages)?;
         let written = self.write_copies(&next, records).await.ok_or(Error::CheckpointFailed)?;
         self.enter(next, written).await
     }
 
-    /// Writes a checkpoint as `grown` has it, as the device has grown: nothing that is in force is written over. `None` if not all of it
-    /// could be written: then the layout is what it was.
-    async fn write_grown(&mut self, grown: Layout, pages: u32, records: &Records) -> Result<Option<Position>, Error> {
+    /// The layout that the next checkpoint is written in, if the device has grown.
+    pub(crate) fn grown(&self) -> Option<Layout> {
+        self.superblock.layout.grown(self.spare.geometry().blocks)
+    }
+
+    /// Writes a checkpoint as `grown` has it: nothing that is in force is written over. Says to which copies; `None` if copy B could
+    /// not be written, which moves: then the layout is what it was.
+    async fn write_grown(
+        &mut self,
+        grown: Layout,
+        pages: u32,
+        records: &Records,
+    ) -> Result<Option<(Position, PerCopy<bool>)>, Error> {
         let next = self.next_position(pages)?;
         let before = std::mem::replace(&mut self.superblock.layout, grown);
         if grown.log != before.log {
@@ -141,16 +151,18 @@ impl<D: Device, E: Env> Log<D, E> {
             self.dirty = PerArea::each(|_| true);
         }
         let written = self.write_copies(&next, records).await;
-        if written != Some(PerCopy::BOTH) {
+        let Some(written) = written.filter(|written| written[Copy::B]) else {
             // What is complete, in one copy, recovery prefers to the area in force.
             self.sealed = Some(Sealed::InDoubt);
             self.superblock.layout = before;
             log::warn!("{}: what the spare has grown by is not used yet", self.superblock.name);
             return Ok(None);
+        };
+        if grown.superblock_b != before.superblock_b {
+            // There is none yet; it is written first. Until it is there, superblock A tells all.
+            self.superblock_ok[Copy::B] = false;
         }
-        // Where it belongs now, there is none yet; it is written first. Until it is there, superblock A tells all.
-        self.superblock_ok[Copy::B] = false;
-        Ok(Some(next))
+        Ok(Some((next, written)))
     }
 
     /// Goes on behind a checkpoint that was written to these copies.

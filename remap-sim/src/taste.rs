@@ -85,33 +85,6 @@ impl Plan {
         plan
     }
 
-    /// The spare of some plans grows, and is saved soon. Decided by numbers of its own, so that all others are what they were without.
-    fn grow_spare(&mut self, seed: u64) {
-        let random = Random::new(seed ^ u64::from_be_bytes(*b"growing "));
-        if self.config.harm != Harm::Errors || self.config.older_spare || !random.chance(1, 8) {
-            return;
-        }
-        let page_blocks = u64::from(4096_u32.div_ceil(self.config.block_size));
-        for _ in 0..1 + random.below(2) {
-            let life = random.below(self.lives.len() as u64) as usize;
-            let Life { ops, crash, .. } = &mut self.lives[life];
-            let at = random.below(ops.len() as u64 + 1) as usize;
-            // With or without room for the other log areas; a part of a page, too.
-            let pages = random.pick(&[0, 1, 60, 140, 200, 400]);
-            let blocks = pages * page_blocks + random.below(page_blocks) + u64::from(pages == 0);
-            let op = |wait, what| Op { host: 0, wait, what };
-            let saves = [op(random.below(200) as u32, What::Save), op(random.below(200) as u32, What::Save)];
-            let saves = saves.into_iter().take(random.below(3) as usize);
-            ops.splice(at..at, [op(0, What::Grow { blocks })].into_iter().chain(saves));
-            if random.chance(1, 2)
-                && let Some(crash) = crash
-            {
-                // While the first checkpoints are written.
-                (crash.commands, crash.polls) = (1 + random.below(30 + 4 * at as u64), random.below(8));
-            }
-        }
-    }
-
     /// A history, and damage of one copy, or of both, that is found at its end.
     #[must_use]
     pub fn with_damage(seed: u64, both: bool) -> Plan {

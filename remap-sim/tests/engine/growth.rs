@@ -202,6 +202,31 @@ fn a_spare_that_grew_while_nobody_used_it_is_opened_whatever_is_at_its_new_end()
 }
 
 #[test]
+fn a_spare_that_has_grown_and_shrinks_again_is_refused_and_loses_nothing() {
+    let (world, host) = full_of_bad_blocks();
+    world.spare.grow(GROWN);
+    world.save(&host).unwrap();
+    world.write(&host, 12, filled_run(12, 300)).unwrap();
+    flush(&world, &host).unwrap();
+    let grown = world.spare.durable();
+    for blocks in [SPARE_BLOCKS, GROWN - 1] {
+        let mut shrunk = Medium::new(BLOCK, blocks);
+        (0..blocks).for_each(|at| shrunk.set_block(at, &grown.block(at)));
+        let again = world.after_crash(shrunk.clone());
+        again.base.attach(&again.executor);
+        assert_eq!(again.open_with(params()).err(), Some(Error::SpareSizeDiffers { found: GROWN, expected: blocks }));
+        assert!(again.spare.contents() == shrunk, "nothing was written");
+        // Nor does it pass for what it was when superblock A is bad.
+        shrunk.flip(0, 999);
+        let again = world.after_crash(shrunk);
+        again.base.attach(&again.executor);
+        assert!(again.open_with(params()).is_err());
+    }
+    let again = world.after_crash(grown);
+    assert_eq!(again.read(&again.open(), 10, 302), Ok(filled_run(10, 302)));
+}
+
+#[test]
 fn growth_that_leaves_no_room_behind_what_is_in_force_moves_a_superblock_and_nothing_else() {
     for by in [1, 10, 130] {
         let (world, host) = full_of_bad_blocks();

@@ -11,7 +11,7 @@ use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, SpareBlock, Takes};
 use spdk::{Endpoint, Errno, IoId};
 
 use crate::{
-    device::{Below, SpareBelow},
+    below::{Below, SpareBelow},
     held::Holder,
 };
 

@@ -26,6 +26,7 @@
 //! control     RESET and ABORT
 //! device      what all threads share
 //! channel     what one thread has
+//! below       the bdevs below
 //! held        the I/O that a channel holds
 //! owner       the thread that has the engine
 //! disk        base and spare for remap-core
@@ -39,6 +40,7 @@
 
 mod assembly;
 mod bdev;
+mod below;
 mod channel;
 mod close;
 mod control;

@@ -8,7 +8,8 @@ use remap_core::{Job, JobKind, JobOutcome, MigrateParams, Stopped};
 use spdk::{BdevHandle, BdevInfo, Desc, Errno, rpc::Error, wait_for_examine};
 
 use crate::{
-    device::{Remap, SpareBelow},
+    below::SpareBelow,
+    device::Remap,
     disk::Disk,
     members,
     owner::RemapEngine,

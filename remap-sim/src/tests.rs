@@ -156,6 +156,7 @@ mod mutations {
         Mutation::SkipFlushBeforeRecord,
         Mutation::CompleteWithFirstPage,
         Mutation::BadReservationReleased,
+        Mutation::ChangedWhileCopied,
         Mutation::FreedSpareNotDrained,
         Mutation::GrownOverLateWrites,
     ];

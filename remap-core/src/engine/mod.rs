@@ -27,6 +27,7 @@ mod report;
 mod scrub;
 mod settle;
 mod storm;
+mod superblocks;
 mod switch;
 mod telling;
 mod upkeep;
@@ -157,14 +158,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
         let (tasks, device) = (spare.tasks().clone(), Rc::clone(spare.device()));
-        let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
+        let (log, recovered, layout) = open::open(spare, Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
         let unsettled = recovered.unsettled;
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
         writer.set_slot(superblock.slot);
-        let allocator = Allocator::new(superblock.slot, superblock.layout.data_blocks);
+        let allocator = Allocator::new(superblock.slot, layout.data_blocks);
         let events = Events::new(&env, &params.name);
         let jobs = JobScope::new(&env, &events);
         let shared = Rc::new(Shared {
@@ -175,7 +176,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
             slot: Cell::new(superblock.slot),
-            layout: Cell::new(superblock.layout),
+            layout: Cell::new(layout),
             mirror: RefCell::default(),
             mirror_locks: RangeLocks::default(),
             log: Cell::new(log.view()),

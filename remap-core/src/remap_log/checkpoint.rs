@@ -161,6 +161,7 @@ impl<D: Device, E: Env> Log<D, E> {
         if grown.superblock_b != before.superblock_b {
             // There is none yet; it is written first. Until it is there, superblock A tells all.
             self.superblock_ok[Copy::B] = false;
+            self.former_b.get_or_insert(before.superblock_b);
         }
         Ok(Some((next, written)))
     }

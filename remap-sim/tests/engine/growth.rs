@@ -424,3 +424,30 @@ fn a_spare_that_has_grown_and_was_wiped_is_empty() {
     assert_eq!(host.engine.status().remapped, 0);
     assert!(spare_total(&host) < GROWN_DATA, "laid out anew");
 }
+
+#[test]
+fn a_spare_that_grows_twice_is_found_although_its_first_copy_is_as_it_was_before() {
+    const TWICE: u64 = 3 * SPARE_BLOCKS;
+    for reopened in [false, true] {
+        let (mut world, mut host) = full_of_bad_blocks();
+        let first_copy = Fault::new(Verb::Write, 0..host.engine.layout().data_start.0, WRITE_FAULT);
+        world.spare.fail(first_copy.clone());
+        world.spare.grow(GROWN);
+        world.save(&host).unwrap();
+        if reopened {
+            world = world.after_crash(world.spare.durable());
+            world.spare.fail(first_copy.clone());
+            host = world.open();
+        }
+        // More than there is, if what it has grown by must not be used.
+        let all = (12..12 + DATA).map(|at| world.write(&host, at, filled(at)));
+        assert_eq!(all.filter(Result::is_ok).count() as u64, DATA - 2);
+        flush(&world, &host).unwrap();
+        let written = host.engine.status().remapped;
+        assert_eq!((spare_total(&host), written), (DATA, DATA));
+        let mut left = world.spare.durable();
+        left.grow(TWICE);
+        let again = world.after_crash(left);
+        assert_eq!(again.read(&again.open(), 10, written), Ok(filled_run(10, written)), "reopened: {reopened}");
+    }
+}

@@ -3,15 +3,6 @@
 use remap_core::{Abilities, PerSlot, Takes, format::Layout};
 use spdk::{Desc, IoKind};
 
-/// The data area of a spare.
-#[derive(Clone, Copy)]
-pub struct DataArea {
-    /// LBA of its first block.
-    pub start: u64,
-    /// Length in blocks.
-    pub blocks: u64,
-}
-
 /// The bdevs below, claimed.
 pub struct Below {
     /// The base.
@@ -25,8 +16,8 @@ pub struct Below {
 pub struct SpareBelow {
     /// Its bdev.
     pub desc: Desc,
-    /// Where the data is.
-    pub data: DataArea,
+    /// Where the data begins.
+    pub data_start: u64,
     /// Which I/O it takes.
     pub takes: Takes,
 }
@@ -34,9 +25,8 @@ pub struct SpareBelow {
 impl SpareBelow {
     /// The spare behind `desc`.
     pub fn new(desc: Desc, layout: &Layout) -> SpareBelow {
-        let data = DataArea { start: layout.data_start.0, blocks: layout.data_blocks.into() };
         let takes = takes(&desc);
-        SpareBelow { desc, data, takes }
+        SpareBelow { desc, data_start: layout.data_start.0, takes }
     }
 }
 

@@ -11,7 +11,7 @@ use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, SpareBlock, Takes};
 use spdk::{Endpoint, Errno, IoId};
 
 use crate::{
-    below::{Below, DataArea, SpareBelow},
+    below::{Below, SpareBelow},
     held::Holder,
 };
 
@@ -34,8 +34,8 @@ pub struct Channel {
 pub struct Spare {
     /// The way there.
     pub endpoint: Endpoint,
-    /// Where the data is.
-    pub data: DataArea,
+    /// Where the data begins.
+    pub data_start: u64,
 }
 
 impl Channel {
@@ -58,7 +58,7 @@ impl Channel {
     pub fn attach(&self, slot: Slot, spare: &SpareBelow) -> Result<(), Errno> {
         if self.spares.borrow()[slot].is_none() {
             let endpoint = Endpoint::new(&spare.desc)?;
-            self.spares.borrow_mut()[slot] = Some(Spare { endpoint, data: spare.data });
+            self.spares.borrow_mut()[slot] = Some(Spare { endpoint, data_start: spare.data_start });
             self.set_takes(slot, spare.takes);
         }
         Ok(())
@@ -94,8 +94,8 @@ impl Channel {
     /// As [`Channel::reach`], for a block of a spare.
     pub fn reach_spare(&self, block: SpareBlock) -> Option<(Endpoint, u64)> {
         let spares = self.spares.borrow();
-        let Spare { endpoint, data } = spares[block.slot()].as_ref()?;
-        Some((endpoint.clone(), data.start + u64::from(block.index())))
+        let Spare { endpoint, data_start } = spares[block.slot()].as_ref()?;
+        Some((endpoint.clone(), data_start + u64::from(block.index())))
     }
 
     /// The spares in these slots.

@@ -234,6 +234,21 @@ impl Remap {
         self.disk(slot).ok_or(Errno::NODEV)?.reopen(desc)
     }
 
+    /// The spare in force may have another size: what it has grown by is used from the next save on. Owner thread.
+    pub fn look_at_spare(&self) {
+        let Some(Owned { engine, spares, .. }) = self.owned.get() else { return };
+        let Some(SpareBelow { desc, .. }) = self.spares_below().0 else { return };
+        let (blocks, before, name) = (desc.info().blocks, engine.layout().spare_blocks, &self.name);
+        if blocks > before {
+            spares.borrow()[engine.slot()].iter().for_each(|spare| spare.grow(blocks));
+            log::info!(
+                "{name}: the spare has grown from {before} blocks to {blocks}: they are used after the next save"
+            );
+        } else if blocks < before {
+            log::error!("{name}: the spare has shrunk from {before} blocks to {blocks}; bring it back to its size");
+        }
+    }
+
     /// The bdev is to go. While all moves to another spare, writes may be held back until it is known which spare is in force, and that may
     /// never be: they end as aborted. Owner thread.
     pub async fn leave(device: &BdevHandle<Remap>) {

@@ -16,7 +16,7 @@ pub struct Disk(Rc<Inner>);
 
 struct Inner {
     block_size: u32,
-    /// Size in blocks; that of a base may grow.
+    /// Size in blocks, which may grow.
     blocks: Cell<u64>,
     /// Does it take FLUSH at all? What it says of its cache is not asked: a cache may be further below.
     flushes: bool,

@@ -1,4 +1,4 @@
-//! The base of a set has been resized: the Remap bdev follows. App thread.
+//! A device of a set has been resized. App thread.
 
 use std::time::Duration;
 
@@ -6,6 +6,15 @@ use crate::{registry, set::Tag};
 
 /// After the new size could not be noted on the spare, so long passes until that is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// Takes note of the size of the spare of this set. That of one to which the set moves is looked at when it is in force.
+pub async fn note_spare(tag: Tag) {
+    // A set that is being opened may have looked at it before.
+    registry::opening_over(tag.set).await;
+    if let Some(device) = registry::tagged_online(tag) {
+        device.look_at_spare();
+    }
+}
 
 /// Follows the base of this set to its size now. First the spare is told, then hosts are.
 pub async fn follow(tag: Tag) {

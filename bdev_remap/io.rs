@@ -93,7 +93,10 @@ impl Asks for Flush {
     fn to_all(channel: &Channel, io: Io<Remap, Flush>, devices: Devices) {
         let base = devices.base.then_some((&channel.base, io.lba(), io.blocks()));
         let spares = channel.spares_in(devices.spares);
-        let spares = spares.iter().map(|Spare { endpoint, data }| (endpoint, data.start, data.blocks));
+        // To its end, as the data area may grow.
+        let spares = spares.iter().map(|Spare { endpoint, data_start }| {
+            (endpoint, *data_start, endpoint.descriptor().blocks().saturating_sub(*data_start))
+        });
         let targets: SmallVec<[_; 3]> = base.into_iter().chain(spares).collect();
         io.broadcast::<Back>(&targets);
     }

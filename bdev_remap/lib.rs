@@ -12,7 +12,7 @@
 //! moves       blocks are relocated, or given back to the base
 //! migrate     a set moves to another spare
 //! spareless   the spare goes and comes back while a set is in use
-//! growth      the base grows, and the Remap bdev with it
+//! growth      base or spare grow, and the set with them
 //! close       the end of a set, whoever wants it
 //! create      a set is opened, or made
 //! scrub       all blocks and all metadata are read

@@ -20,7 +20,7 @@ pub fn on_event(tag: Tag, member: Member, bdev: &str, event: Event) {
             Lost::Settled => {}
         },
         Event::Resize if member == Member::Base => thread::spawn(growth::follow(tag)),
-        Event::Resize => log::warn!("spare {bdev} was resized: the set is refused when it is opened with another size"),
+        Event::Resize => thread::spawn(growth::note_spare(tag)),
         Event::Other => {}
     }
 }

@@ -132,6 +132,8 @@ impl Migration {
         Remap::detach(&device, in_force.other()).await;
         if in_force == slot {
             registry::moved(tag, info.uuid);
+            // It may have grown meanwhile.
+            device.look_at_spare();
             log::info!("{name}: has moved from spare {from} to spare {}", info.name);
         }
         outcome

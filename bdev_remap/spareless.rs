@@ -73,7 +73,7 @@ async fn take_back(
 ) -> Result<(), Error> {
     let desc = members::open(Member::Spare, bdev, tag)?;
     let (blocks, before) = (desc.info().blocks, found.layout.spare_blocks);
-    if blocks != before {
+    if blocks < before {
         let error = remap_core::Error::SpareSizeDiffers { found: before, expected: blocks };
         return Err(to_rpc(format_args!("spare_bdev {bdev}"), &error));
     }
@@ -86,7 +86,10 @@ async fn take_back(
         Remap::part_with(device, slot).await;
         return Err(failed(errno));
     }
-    engine.take_spare_back().await.map_err(|error| to_rpc(format_args!("spare_bdev {bdev}"), &error))
+    engine.take_spare_back().await.map_err(|error| to_rpc(format_args!("spare_bdev {bdev}"), &error))?;
+    // It may have grown.
+    device.look_at_spare();
+    Ok(())
 }
 
 /// Whether this was one that was replaced by the spare in force: then it says so now.

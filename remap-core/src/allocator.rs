@@ -56,6 +56,18 @@ impl Allocator {
         }
     }
 
+    /// There are `total` blocks now, not fewer than before; the new ones are free.
+    pub(crate) fn grow(&mut self, total: u32) {
+        let (before, total) = (self.free.len(), total as usize);
+        if total > before {
+            self.free.grow(total);
+            self.bad.grow(total);
+            self.free.insert_range(before..);
+            // Both were made from a u32.
+            self.free_count += (total - before) as u32;
+        }
+    }
+
     pub(crate) fn total(&self) -> u32 {
         // It was made from a u32.
         self.free.len() as u32

@@ -186,10 +186,8 @@ pub enum Error {
         /// Asked for.
         expected: Uuid,
     },
-    /// The spare has another size than when it was formatted.
-    #[error(
-        "the spare had {found} blocks when it was formatted and has {expected} now; nothing was written; bring it back to its size"
-    )]
+    /// The spare is smaller than it was.
+    #[error("the spare had {found} blocks and has {expected} now; nothing was written; bring it back to its size")]
     SpareSizeDiffers {
         /// In the superblock.
         found: u64,

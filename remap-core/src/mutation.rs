@@ -104,6 +104,10 @@ mutations! {
     LookUpFirstBlockOnly,
     /// A FLUSH goes to the base only.
     FlushLeavesSpareOut,
+    /// What a spare has grown by is used before the metadata has moved out of it.
+    GrowthNotWaitedFor,
+    /// What a spare has grown by is used although a write of the metadata that was there may still come true.
+    GrownOverLateWrites,
     // From here on: of migrations.
     /// What is on the other spare already is written to one only, while all moves there.
     WriteNotMirrored,

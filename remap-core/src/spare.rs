@@ -73,6 +73,11 @@ impl<D: Device, E: Env> Spare<D, E> {
         &self.tasks
     }
 
+    /// Whether a write to some of these blocks is late, and may still come true.
+    pub(crate) fn hangs(&self, range: &Range<u64>) -> bool {
+        self.under_way.hangs(range)
+    }
+
     /// A zeroed buffer of `blocks` blocks.
     pub(crate) fn alloc(&self, blocks: u64) -> Result<D::Buffer, Error> {
         let no_memory = Error::NoMemory { blocks };

@@ -70,6 +70,8 @@ pub const KINDS: &[&str] = &[
     "event: several pages in a batch",
     "event: spare block replaced",
     "event: storm brake",
+    "event: the spare has grown",
+    "event: the spare has grown, and is used to its end",
     "event: unmap",
     "event: unreadable blocks found by a scrub",
     "event: waited for a structure",

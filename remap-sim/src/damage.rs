@@ -154,18 +154,18 @@ impl World {
                 unreadable
             });
         });
-        let garbage = block_of(&vec![0xA5; self.layout.block_size as usize]);
+        let garbage = block_of(&vec![0xA5; self.layout.get().block_size as usize]);
         self.spare.rot(|medium| gone.into_iter().for_each(|lba| medium.set(lba, garbage.clone())));
     }
 
     fn wounded(&self, damage: &Damage) -> Vec<Range<u64>> {
-        let size = self.layout.page_blocks();
+        let size = self.layout.get().page_blocks();
         let page = |start: u64| start..start + size;
-        let superblock = page(self.layout.superblock(damage.copy).0);
+        let superblock = page(self.layout.get().superblock(damage.copy).0);
         let written = self.written_pages(damage.copy);
         let nth = |pages: &[u64]| pages.get((damage.pick >> 8) as usize % pages.len().max(1)).copied().map(page);
-        let start = self.layout.log[damage.copy].0;
-        let firsts = [start, start + self.layout.area_blocks()];
+        let start = self.layout.get().log[damage.copy].0;
+        let firsts = [start, start + self.layout.get().area_blocks()];
         match damage.place {
             Place::Last => self.last_page(damage.copy).map(page).into_iter().collect(),
             Place::First => vec![page(firsts[(damage.pick & 1) as usize])],
@@ -184,7 +184,7 @@ impl World {
         let written = self.written_pages(damage.copy);
         let other = if written.is_empty() { page.start } else { random.pick(&written) };
         let from = |start: u64| (start..).zip(page.clone()).map(|(from, _)| contents.get(from)).collect::<Vec<_>>();
-        let size = self.layout.block_size as usize;
+        let size = self.layout.get().block_size as usize;
         match damage.wound {
             Wound::Flipped => {
                 // Mostly in the bytes that are in use.
@@ -221,7 +221,7 @@ impl World {
             }
             Wound::Unreadable | Wound::Hidden => {
                 // A page of the log is read with others each time, and then alone.
-                let superblock = page.start == self.layout.superblock(damage.copy).0;
+                let superblock = page.start == self.layout.get().superblock(damage.copy).0;
                 let times = (1 + random.below(3) as u32) * if superblock { 1 } else { 2 };
                 let left = (damage.wound == Wound::Hidden).then_some(times);
                 let written = page.clone();
@@ -252,7 +252,7 @@ impl World {
     /// The pages of a copy of the log that have something on them.
     fn written_pages(&self, copy: Copy) -> Vec<u64> {
         let mut pages: Vec<_> = self.spare.contents().written(self.metadata(false, copy)).map(|(lba, _)| lba).collect();
-        let (start, size) = (self.layout.log[copy].0, self.layout.page_blocks());
+        let (start, size) = (self.layout.get().log[copy].0, self.layout.get().page_blocks());
         pages.iter_mut().for_each(|lba| *lba -= (*lba - start) % size);
         pages.dedup();
         pages
@@ -276,9 +276,9 @@ impl World {
     /// superblocks know, or a later one.
     pub(crate) fn is_whole(&self, copy: Copy) -> bool {
         let contents = self.spare.contents();
-        let blocks = |start: u64| start..start + self.layout.page_blocks();
+        let blocks = |start: u64| start..start + self.layout.get().page_blocks();
         let page = |start: u64| blocks(start).flat_map(|lba| contents.block(lba)).collect::<Vec<_>>();
-        let superblock = |copy| match Superblock::decode(&page(self.layout.superblock(copy).0)) {
+        let superblock = |copy| match Superblock::decode(&page(self.layout.get().superblock(copy).0)) {
             SuperblockContent::Valid(superblock) => Some(superblock),
             _ => None,
         };
@@ -289,8 +289,8 @@ impl World {
         let mut known = false;
         for area in Area::BOTH {
             let mut held = BTreeMap::new();
-            for index in 0..self.layout.area_pages {
-                let bytes = page(self.layout.log_page(copy, area, u64::from(index)).0);
+            for index in 0..self.layout.get().area_pages {
+                let bytes = page(self.layout.get().log_page(copy, area, u64::from(index)).0);
                 match decode_page(&bytes, owner, PageAt { copy, area, index }) {
                     PageContent::Bad => return false,
                     PageContent::Zero => {}

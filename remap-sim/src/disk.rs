@@ -34,7 +34,7 @@ impl Access {
 }
 
 struct Inner {
-    geometry: Geometry,
+    geometry: Cell<Geometry>,
     store: RefCell<Store>,
     faults: RefCell<Faults>,
     executor: RefCell<Executor>,
@@ -57,12 +57,22 @@ impl Disk {
     /// began, and it has no faults.
     #[must_use]
     pub fn new(executor: &Executor, medium: Medium, volatile_cache: bool) -> Disk {
+        Disk::with(executor, Store::new(medium, volatile_cache), Random::new(0))
+    }
+
+    /// A disk without faults as this one is now, with all that is in its cache and under way.
+    #[must_use]
+    pub fn forked(&self, seed: u64) -> Disk {
+        Disk::with(&self.0.executor.borrow(), self.0.store.borrow().clone(), Random::new(seed))
+    }
+
+    fn with(executor: &Executor, store: Store, random: Random) -> Disk {
         Disk(Rc::new(Inner {
-            geometry: medium.geometry(),
-            store: RefCell::new(Store::new(medium, volatile_cache)),
+            geometry: Cell::new(store.medium.geometry()),
+            store: RefCell::new(store),
             faults: RefCell::default(),
             executor: RefCell::new(executor.clone()),
-            random: RefCell::new(Random::new(0)),
+            random: RefCell::new(random),
             slowness: Cell::new(1),
             tears: RefCell::new(Box::new(|_| None)),
             writes: Cell::new(0),
@@ -169,6 +179,13 @@ impl Disk {
         change(&mut self.0.store.borrow_mut().medium);
     }
 
+    /// It has `blocks` blocks now, not fewer than before; the new ones are zeros.
+    pub fn grow(&self, blocks: u64) {
+        let medium = &mut self.0.store.borrow_mut().medium;
+        medium.grow(blocks);
+        self.0.geometry.set(medium.geometry());
+    }
+
     /// A crash happens to it. Returns whether a page was torn.
     pub fn crash(&self, cut: Cut) -> bool {
         self.0.store.borrow_mut().crash(cut, &self.random(), &**self.0.tears.borrow())
@@ -217,7 +234,7 @@ impl Disk {
     }
 
     fn begin(&self, access: Access, buffer: &[u8]) -> u64 {
-        let size = self.0.geometry.block_size as usize;
+        let size = self.0.geometry.get().block_size as usize;
         let left: Vec<_> = match access.verb {
             Verb::Write => (access.lba..).zip(buffer.chunks(size).map(block_of)).collect(),
             Verb::Zero | Verb::Unmap => (access.lba..access.lba + access.blocks).map(|lba| (lba, None)).collect(),
@@ -232,7 +249,7 @@ impl Disk {
     /// The moment of truth: whether the operation fails, and what it does all the same.
     fn strike(&self, id: u64, access: Access, buffer: &mut [u8]) -> Result<(), Struck> {
         let end = access.lba + access.blocks;
-        if end > self.0.geometry.blocks {
+        if end > self.0.geometry.get().blocks {
             return Err(Struck::foreign(access.lba));
         }
         let struck =
@@ -342,21 +359,21 @@ impl Device for Disk {
     type Buffer = Vec<u8>;
 
     fn geometry(&self) -> Geometry {
-        self.0.geometry
+        self.0.geometry.get()
     }
 
     fn alloc(&self, blocks: usize) -> Result<Vec<u8>, IoStatus> {
-        Ok(vec![0; blocks * self.0.geometry.block_size as usize])
+        Ok(vec![0; blocks * self.0.geometry.get().block_size as usize])
     }
 
     async fn read(&self, lba: u64, mut buffer: Vec<u8>) -> (Vec<u8>, Result<(), IoStatus>) {
-        let blocks = buffer.len() as u64 / u64::from(self.0.geometry.block_size);
+        let blocks = buffer.len() as u64 / u64::from(self.0.geometry.get().block_size);
         let result = self.transfer(Access { verb: Verb::Read, lba, blocks }, &mut buffer).await;
         (buffer, result.map_err(|struck| struck.status))
     }
 
     async fn write(&self, lba: u64, mut buffer: Vec<u8>) -> (Vec<u8>, Result<(), IoStatus>) {
-        let blocks = buffer.len() as u64 / u64::from(self.0.geometry.block_size);
+        let blocks = buffer.len() as u64 / u64::from(self.0.geometry.get().block_size);
         let result = self.transfer(Access { verb: Verb::Write, lba, blocks }, &mut buffer).await;
         (buffer, result.map_err(|struck| struck.status))
     }

@@ -90,6 +90,7 @@ impl World {
                 self.spoil(|medium| medium.flip(lba, (pick >> 20) as usize % (64 * 8)));
                 self.count(name(superblock, copy, ROT));
             }
+            What::Grow { blocks } => self.grow(blocks),
             What::SparePower { cut } => {
                 self.count("fault: spare without power");
                 self.spare.lose_power(cut);
@@ -172,17 +173,19 @@ impl World {
     fn place(&self, side: Side, lba: u64) -> (&Disk, u64) {
         match side {
             Side::Base => (&self.base, lba),
-            Side::Spare => (&self.spare, self.layout.data_start.0 + lba % u64::from(self.layout.data_blocks)),
+            Side::Spare => {
+                (&self.spare, self.layout.get().data_start.0 + lba % u64::from(self.layout.get().data_blocks))
+            }
         }
     }
 
     pub(crate) fn metadata(&self, superblock: bool, copy: Copy) -> Range<u64> {
         let (first, pages) = if superblock {
-            (self.layout.superblock(copy).0, 1)
+            (self.layout.get().superblock(copy).0, 1)
         } else {
-            (self.layout.log[copy].0, 2 * u64::from(self.layout.area_pages))
+            (self.layout.get().log[copy].0, 2 * u64::from(self.layout.get().area_pages))
         };
-        first..first + pages * self.layout.page_blocks()
+        first..first + pages * self.layout.get().page_blocks()
     }
 
     /// A block of the metadata: mostly one with something in it.

@@ -287,7 +287,7 @@ impl Process {
         let mut used = std::collections::BTreeMap::new();
         let _ = table.visit(Extent::new(BaseLba(0), table.base_blocks()), |lba, mapping| {
             let Some(spare) = mapping.spare() else { return ControlFlow::Continue(()) };
-            if spare.index() >= world.layout.data_blocks || spare.slot() != self.vbdev.engine.slot() {
+            if spare.index() >= world.layout.get().data_blocks || spare.slot() != self.vbdev.engine.slot() {
                 world.fail(|| format!("{lba:?} is on {spare:?}, outside the data area"));
             }
             if let Some(other) = used.insert(spare, lba) {

@@ -21,6 +21,7 @@ mod disk;
 mod executor;
 mod fate;
 mod faults;
+mod growing;
 mod hosts;
 mod life;
 mod medium;

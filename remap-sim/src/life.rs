@@ -222,6 +222,9 @@ async fn main(
         process.vbdev.engine.close().await;
         world.count("event: closed");
     }
+    if world.grew.get() && process.vbdev.engine.layout() == world.layout.get() {
+        world.count("event: the spare has grown, and is used to its end");
+    }
     let replaced = process.vbdev.engine.status().spare.bad;
     if replaced > 0 {
         world.count("event: spare block replaced");
@@ -282,9 +285,9 @@ fn with_older_spare(world: &Rc<World>, plan: &Plan) {
 impl World {
     /// Whether a log area was used up.
     fn check_full(&self) {
-        let last = u64::from(self.layout.area_pages) - 1;
+        let last = u64::from(self.layout.get().area_pages) - 1;
         let full = Area::BOTH.iter().any(|area| {
-            Copy::BOTH.iter().all(|copy| self.spare.block(self.layout.log_page(*copy, *area, last).0).is_some())
+            Copy::BOTH.iter().all(|copy| self.spare.block(self.layout.get().log_page(*copy, *area, last).0).is_some())
         });
         if full {
             self.count("event: area full");

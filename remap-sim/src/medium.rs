@@ -23,6 +23,11 @@ impl Medium {
         Medium { block_size, size, blocks: BTreeMap::new() }
     }
 
+    /// There are `blocks` blocks now, not fewer than before; the new ones are zeros.
+    pub fn grow(&mut self, blocks: u64) {
+        self.size = self.size.max(blocks);
+    }
+
     /// Bytes a block.
     #[must_use]
     pub fn block_size(&self) -> u32 {

@@ -106,6 +106,7 @@ fn opened(world: &World, vbdev: &Vbdev, known: bool, errors: bool, cached: &[u64
     }
     if !known {
         world.bad_saved.set(0);
+        world.lay_out(vbdev.engine.layout());
         // What was there before is another set's.
         world.past.borrow_mut().clear();
         world.spare.set_past(None);

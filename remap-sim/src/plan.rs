@@ -221,6 +221,10 @@ pub enum What {
         times: u32,
         effect: Effect,
     },
+    /// The spare has so many blocks more.
+    Grow {
+        blocks: u64,
+    },
     /// The spare loses its power, and does not come back before the next life.
     SparePower {
         cut: Cut,

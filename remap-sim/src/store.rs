@@ -22,6 +22,7 @@ pub enum Cut {
 }
 
 /// An operation that is under way.
+#[derive(Clone)]
 pub(crate) struct UnderWay {
     pub(crate) access: Access,
     /// What is to be written and has not taken effect yet.
@@ -35,6 +36,7 @@ pub(crate) struct UnderWay {
 /// Which blocks may be torn, into pieces of how many bytes.
 pub(crate) type Tears = dyn Fn(u64) -> Option<usize>;
 
+#[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) medium: Medium,
     volatile: bool,

@@ -80,7 +80,9 @@ impl Plan {
             Shape::Attempts => Harm::One(Copy::A),
             _ => random.pick(&harms),
         };
-        Plan::of(&random, shape, harm)
+        let mut plan = Plan::of(&random, shape, harm);
+        plan.grow_spare(seed);
+        plan
     }
 
     /// A history, and damage of one copy, or of both, that is found at its end.

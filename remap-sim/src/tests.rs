@@ -147,8 +147,9 @@ mod mutations {
     /// Seeds in which a bug is looked for here: enough for nearly all, in minutes.
     const SEEDS: u64 = 4000;
 
-    /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too. The last one is shown by a
-    /// test of the engine: `a_spare_block_that_is_not_drained_is_given_out_while_it_is_read`.
+    /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too. The last two are shown by
+    /// tests of the engine: `a_spare_block_that_is_not_drained_is_given_out_while_it_is_read`,
+    /// `what_is_still_being_written_comes_over_data_if_nobody_waits_for_it`.
     const RARE: &[Mutation] = &[
         Mutation::GoOnInTheSameEpoch,
         Mutation::ScrubWithoutLock,
@@ -157,6 +158,7 @@ mod mutations {
         Mutation::BadReservationReleased,
         Mutation::ChangedWhileCopied,
         Mutation::FreedSpareNotDrained,
+        Mutation::GrownOverLateWrites,
     ];
 
     #[test]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use remap_core::format::{Area, Copy, Layout};
-use remap_core::{Error, OpenParams, RemapOn};
+use remap_core::{Device, Error, OpenParams, RemapOn};
 use uuid::Uuid;
 
 use super::coverage::Coverage;
@@ -50,13 +50,18 @@ impl Plan {
 pub(crate) struct World {
     pub(crate) base: Disk,
     pub(crate) spare: Disk,
-    pub(crate) layout: Layout,
+    /// Where everything is on the spare; where it will be, when it has grown.
+    pub(crate) layout: Cell<Layout>,
     pub(crate) remap_on: RemapOn,
     pub(crate) model: RefCell<Model>,
     pub(crate) random: Random,
     pub(crate) rotten: RefCell<Vec<Rotten>>,
     /// Whether the set was there at the last successful open, and was not wiped since.
     pub(crate) formatted: Rc<Cell<bool>>,
+    /// Whether the spare has grown.
+    pub(crate) grew: Cell<bool>,
+    /// Whether nothing fails that is written to a superblock.
+    fine: bool,
     /// The set that was there.
     pub(crate) set: Cell<Option<Uuid>>,
     /// Bad spare blocks that a checkpoint has recorded.
@@ -99,25 +104,16 @@ impl World {
         };
         let layout = Layout::for_spare(config.block_size, spare_blocks)?;
         let spare = disk(spare_blocks, config.volatile[1], config.slowness[1]);
-        let data = layout.data_start.0..layout.data_start.0 + u64::from(layout.data_blocks);
-        // A superblock is in one sector, and relies on it that a disk writes that as a whole.
-        let superblocks = Copy::BOTH.map(|copy| layout.superblock(copy).0);
-        // As long as both can be read that is not needed, as they are written one after the other.
-        let formatted = Rc::new(Cell::new(false));
-        let (whole, fine) = (Rc::clone(&formatted), config.harm == Harm::Errors && !plan.superblock_errors());
-        spare.set_tears(move |lba| match lba {
-            _ if data.contains(&lba) => None,
-            _ if superblocks.contains(&lba) && !(fine && whole.get()) => Some(512),
-            _ => Some(16),
-        });
-        Ok(World {
+        let world = World {
             base: disk(config.base_blocks, config.volatile[0], config.slowness[0]),
             spare,
-            layout,
+            layout: Cell::new(layout),
             remap_on: config.remap_on,
             model: RefCell::new(Model::new(config.base_blocks, config.volatile == [false; 2])),
             rotten: RefCell::default(),
-            formatted,
+            formatted: Rc::default(),
+            grew: Cell::new(false),
+            fine: config.harm == Harm::Errors && !plan.superblock_errors(),
             set: Cell::new(None),
             bad_saved: Cell::new(0),
             harm: config.harm,
@@ -134,7 +130,35 @@ impl World {
             trace: traced.then(RefCell::default),
             params: OpenParams { storm_limit: config.storm_limit, ..open_params(config.base_blocks) },
             random,
-        })
+        };
+        world.lay_out(layout);
+        Ok(world)
+    }
+
+    /// From now on the spare is laid out like this, which decides what may be torn.
+    pub(crate) fn lay_out(&self, layout: Layout) {
+        self.layout.set(layout);
+        let data = layout.data_start.0..layout.data_end().0;
+        // A superblock is in one sector, and relies on it that a disk writes that as a whole.
+        let superblocks = Copy::BOTH.map(|copy| layout.superblock(copy).0);
+        // As long as both can be read that is not needed, as they are written one after the other.
+        let (whole, fine) = (Rc::clone(&self.formatted), self.fine);
+        self.spare.set_tears(move |lba| match lba {
+            _ if data.contains(&lba) => None,
+            _ if superblocks.contains(&lba) && !(fine && whole.get()) => Some(512),
+            _ => Some(16),
+        });
+    }
+
+    /// The spare grows by so many blocks.
+    pub(crate) fn grow(&self, blocks: u64) {
+        let blocks = self.spare.geometry().blocks + blocks;
+        self.spare.grow(blocks);
+        if let Some(grown) = self.layout.get().grown(blocks) {
+            self.lay_out(grown);
+        }
+        self.grew.set(true);
+        self.count("event: the spare has grown");
     }
 
     /// How the set is opened; each time with other identities for the case that it is formatted.
@@ -144,7 +168,7 @@ impl World {
     }
 
     pub(crate) fn block_size(&self) -> usize {
-        self.layout.block_size as usize
+        self.layout.get().block_size as usize
     }
 
     /// Something is wrong. What is found first counts.
@@ -221,7 +245,7 @@ impl World {
     }
 
     fn spare_kind(&self, access: &Access) -> &'static str {
-        let layout = &self.layout;
+        let layout = self.layout.get();
         let copy = if access.lba < layout.data_start.0 { Copy::A } else { Copy::B };
         let superblock = access.lba == layout.superblock(copy).0;
         let data = access.lba >= layout.data_start.0 && access.lba < layout.log[Copy::B].0;

@@ -101,6 +101,12 @@ impl Desc {
         unsafe { info_of(self.bdev()) }
     }
 
+    /// Its number of blocks now.
+    pub fn blocks(&self) -> u64 {
+        // SAFETY: the bdev lives while it is open.
+        unsafe { sys::spdk_bdev_get_num_blocks(self.bdev()) }
+    }
+
     /// Whether the bdev takes I/O of this kind itself. (`spdk_bdev_io_type_supported` also counts what the bdev layer makes of
     /// other I/O, which hides how that failed.)
     pub fn supports(&self, kind: IoKind) -> bool {

@@ -56,6 +56,7 @@ pub mod field {
     pub const COMMITTED: usize = 120;
     pub const NOTED_EPOCH: usize = 128;
     pub const BASE_BLOCKS: usize = 136;
+    pub const SPARE_BLOCKS: usize = 144;
     pub const SPARE_0_ID: usize = 152;
     pub const SPARE_1_ID: usize = 168;
     pub const SPARE_0_STATE: usize = 184;

@@ -15,7 +15,7 @@ use super::report::{
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::Copy;
+use crate::format::{Copy, Layout};
 use crate::owner::Refused;
 use crate::pace::Pace;
 use crate::recovery::recover;
@@ -235,12 +235,14 @@ impl<D: Device, E: Env> Committer<D, E> {
             return Err(Error::StillRemapped { blocks });
         }
         self.shared.closed.set(true);
-        let (spare, layout) = (self.log.spare(), self.shared.layout.get());
+        let (spare, layout) = (self.log.spare(), self.log.superblock().layout);
         for copy in [Copy::B, Copy::A] {
             spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
             spare.flush().await?;
         }
-        for start in layout.log_areas() {
+        // Also where they are looked for on a device of this size.
+        let fresh = Layout::for_spare(layout.block_size, layout.spare_blocks).unwrap_or(layout);
+        for start in layout.log_areas().chain(fresh.log_areas()) {
             spare.zero(start, TELLING_PAGES * layout.page_blocks()).await?;
         }
         spare.flush().await?;

@@ -4,7 +4,7 @@
 //! The committer does it, a few pages at a time, as it alone knows how far the log goes, and does not write meanwhile.
 
 use super::committer::Committer;
-use super::open::{newest, read_superblocks};
+use super::superblocks::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Area, Copy, Layout, PageAt, PageInfo, PerCopy};

@@ -195,6 +195,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             _ => {}
         }
         self.shared.tell_copies(now);
+        self.take_what_has_grown();
     }
 
     /// Serves this request and those behind it that are of the same kind.

@@ -1,10 +1,16 @@
-//! The base grows while the set is open. Records about blocks beyond the old end are made only when the superblocks have the
-//! new size, so that no later start finds them out of range.
+//! A device of the set grows while it is open.
+//!
+//! The base: records about blocks beyond the old end are made only when the superblocks have the new size, so that no later start
+//! finds them out of range.
+//!
+//! The spare: the next checkpoint is written where the metadata has its place then ([`crate::format::Layout::grown`]). New blocks
+//! are used only when all copies know of them, as the old copy B is under them, and when no write of it can come true any more.
 
 use super::Engine;
 use super::committer::{Committer, Request};
 use crate::device::{Device, Env};
 use crate::error::Error;
+use crate::mutation::{Mutation, active};
 
 impl<D: Device, E: Env> Engine<D, E> {
     /// Follows the base, which has `blocks` blocks now: that is made durable on the spare, and blocks beyond the old end can be
@@ -39,5 +45,25 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
         log::info!("{}: the base had {before} blocks and has {blocks} now", self.shared.name);
         Ok(())
+    }
+
+    /// The blocks by which the spare has grown are free, once all copies of the metadata know of them.
+    pub(super) fn take_what_has_grown(&self) {
+        let (before, spare) = (self.shared.layout.get(), self.log.spare());
+        let layout = if active(Mutation::GrowthNotWaitedFor) {
+            before.grown(spare.geometry().blocks).unwrap_or(before)
+        } else {
+            self.log.superblock().layout
+        };
+        let saved = self.log.view().sound() || active(Mutation::GrowthNotWaitedFor);
+        let late = spare.hangs(&(before.data_end().0..layout.data_end().0)) && !active(Mutation::GrownOverLateWrites);
+        if layout == before || !saved || late {
+            return;
+        }
+        self.shared.layout.set(layout);
+        self.shared.state.borrow_mut().allocator.grow(layout.data_blocks);
+        self.shared.look_at_what_is_left();
+        let (name, new) = (&self.shared.name, layout.data_blocks - before.data_blocks);
+        log::info!("{name}: the spare has grown to {} blocks, {new} more for data", layout.spare_blocks);
     }
 }

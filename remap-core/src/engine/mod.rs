@@ -28,6 +28,7 @@ mod scrub;
 mod settle;
 mod spareless;
 mod storm;
+mod superblocks;
 mod switch;
 mod telling;
 mod upkeep;
@@ -90,7 +91,7 @@ pub struct Engine<D: Device, E: Env> {
     unfinished_scrub: Option<ScrubPosition>,
 }
 
-/// A spare, and where the data is on it.
+/// A spare, and where the data is on it; the data area may have grown since.
 struct DataOf<D> {
     device: Rc<D>,
     layout: Layout,
@@ -111,7 +112,7 @@ struct Shared<E: Env> {
     counters: Arc<Counters>,
     name: String,
     set_uuid: Uuid,
-    /// Where the spare in force is in the set, and what is where on it.
+    /// Where the spare in force is in the set, and what is where on it, which grows with it.
     slot: Cell<Slot>,
     layout: Cell<Layout>,
     state: RefCell<State>,
@@ -160,14 +161,14 @@ impl<D: Device, E: Env> Engine<D, E> {
         let (env, counters) = (Rc::new(env), Arc::new(Counters::default()));
         let spare = Rc::new(Spare::new(spare, Rc::clone(&env)));
         let (tasks, device) = (spare.tasks().clone(), Rc::clone(spare.device()));
-        let (log, recovered) = open::open(spare, Arc::clone(&counters), &params).await?;
+        let (log, recovered, layout) = open::open(spare, Arc::clone(&counters), &params).await?;
         // Formatting may have found a copy that is bad.
         let unfinished = recovered.unfinished || !log.view().sound();
         let unsettled = recovered.unsettled;
         let writer = TableWriter::new(params.base_blocks);
         let superblock = log.superblock();
         writer.set_slot(superblock.slot);
-        let allocator = Allocator::new(superblock.slot, superblock.layout.data_blocks);
+        let allocator = Allocator::new(superblock.slot, layout.data_blocks);
         let events = Events::new(&env, &params.name);
         let jobs = JobScope::new(&env, &events);
         let shared = Rc::new(Shared {
@@ -178,7 +179,7 @@ impl<D: Device, E: Env> Engine<D, E> {
             name: superblock.name.clone(),
             set_uuid: superblock.set_uuid,
             slot: Cell::new(superblock.slot),
-            layout: Cell::new(superblock.layout),
+            layout: Cell::new(layout),
             mirror: RefCell::default(),
             mirror_locks: RangeLocks::default(),
             log: Cell::new(log.view()),

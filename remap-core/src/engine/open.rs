@@ -1,6 +1,4 @@
-//! Opening a spare: what its superblocks say, whether they may be used, and formatting an empty one.
-//!
-//! Only [`super::Engine::open`] and [`super::inspect()`] call it. A refusal has written nothing.
+//! Opening a spare: whether what its superblocks say may be used, and formatting an empty one. A refusal has written nothing.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,10 +6,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::report::{FormatPolicy, OpenParams};
+use super::superblocks::{Found, newest, read_superblocks};
 use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::layout::{page_geometry, superblock_b};
 use crate::format::page::used_by;
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
 use crate::format::{Copy, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
@@ -20,39 +18,7 @@ use crate::recovery::{Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
 use crate::slot::Slot;
 use crate::spare::Spare;
-use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
-
-/// A superblock area as it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    Unreadable,
-    Read(SuperblockContent),
-}
-
-impl Found {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Found::Unreadable => "unreadable",
-            Found::Read(SuperblockContent::Valid(_)) => "valid",
-            Found::Read(SuperblockContent::Newer { .. }) => "of a newer version",
-            Found::Read(SuperblockContent::Impossible(_)) => "contradictory",
-            Found::Read(SuperblockContent::Zero) => "zero",
-            Found::Read(SuperblockContent::Corrupt) => "corrupt",
-            Found::Read(SuperblockContent::Foreign) => "foreign",
-        }
-    }
-
-    fn is_zero(&self) -> bool {
-        matches!(self, Found::Read(SuperblockContent::Zero))
-    }
-
-    pub(super) fn valid(&self) -> Option<&Superblock> {
-        match self {
-            Found::Read(SuperblockContent::Valid(superblock)) => Some(superblock),
-            _ => None,
-        }
-    }
-}
+use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence};
 
 /// What is to be done with the spare.
 enum Plan {
@@ -67,12 +33,13 @@ enum Plan {
     },
 }
 
-/// Reads or makes what the engine starts from. A checkpoint has to be written where [`Recovered::unfinished`].
+/// Reads or makes what the engine starts from, and says which layout both superblocks know: what the spare has grown by beyond that
+/// is not used yet. A checkpoint has to be written where [`Recovered::unfinished`].
 pub(super) async fn open<D: Device, E: Env>(
     spare: Rc<Spare<D, E>>,
     counters: Arc<Counters>,
     params: &OpenParams,
-) -> Result<(Log<D, E>, Recovered), Error> {
+) -> Result<(Log<D, E>, Recovered, Layout), Error> {
     let len = params.name.len();
     if len == 0 || len > NAME_MAX {
         return Err(Error::NameLength { len });
@@ -82,64 +49,31 @@ pub(super) async fn open<D: Device, E: Env>(
     }
     let found = read_superblocks(&spare).await?;
     match plan(&found, params, &spare).await? {
-        Plan::Format => format(spare, counters, params, &found).await,
+        Plan::Format => {
+            let (log, recovered) = format(spare, counters, params, &found).await?;
+            let layout = log.superblock().layout;
+            Ok((log, recovered, layout))
+        }
         Plan::Load { mut superblock, ok, rewrite, taken_over } => {
             // Its records are those of the base as it was.
             let mut recovered = recover(&spare, &superblock, params.stated_end).await?;
             let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
             // What the last process had under way may be there or not, and be seen now or only the next time.
             let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
-            recovered.unfinished |= rewrite || died || resized;
+            // The checkpoint takes into use what the spare has grown by.
+            let grown = superblock.layout.spare_blocks < spare.geometry().blocks;
+            recovered.unfinished |= rewrite || died || resized || grown;
             recovered.unsettled |= taken_over || resized;
             let health = recovered.health(ok);
+            let layout = superblock.layout;
+            let valid = found.iter().filter_map(Found::valid).map(|found| found.layout);
+            let smaller = valid.min_by_key(|one| one.data_blocks).filter(|one| one.data_blocks < layout.data_blocks);
+            // More is in use already if a superblock gives an older state than was written.
+            let known = smaller.filter(|smaller| recovered.fits(smaller.data_blocks)).unwrap_or(layout);
             let log = Log::new(spare, counters, *superblock, recovered.position, health);
-            Ok((log, recovered))
+            Ok((log, recovered, known))
         }
     }
-}
-
-/// What is in the two places where a superblock can be.
-///
-/// # Errors
-/// [`Error::BlockSize`], [`Error::TooSmall`]; [`Error::Io`] for errors that say nothing about the medium.
-pub(super) async fn read_superblocks<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<PerCopy<Found>, Error> {
-    let geometry = spare.geometry();
-    let (_, page_blocks) =
-        page_geometry(geometry.block_size).ok_or(Error::BlockSize { block_size: geometry.block_size })?;
-    let Some(superblock_b) = superblock_b(geometry.block_size, geometry.blocks) else {
-        // Not even two pages: this says how many there should be.
-        Layout::for_spare(geometry.block_size, geometry.blocks)?;
-        return Err(Error::Superblock { what: "size of the device" });
-    };
-    let read = async |lba| {
-        let page = spare.read(lba, page_blocks as u64).await?;
-        Ok::<_, Error>(page.map_or(Found::Unreadable, |page| Found::Read(Superblock::decode(page.as_ref()))))
-    };
-    Ok(PerCopy([read(SpareLba(0)).await?, read(superblock_b).await?]))
-}
-
-/// Of two valid superblocks the one that counts.
-///
-/// # Errors
-/// [`Error::MixedSuperblocks`], [`Error::Superblock`].
-pub(super) fn newest(found: &PerCopy<Found>) -> Result<Option<Superblock>, Error> {
-    let (a, b) = match (found[Copy::A].valid(), found[Copy::B].valid()) {
-        (Some(a), Some(b)) => (a, b),
-        (a, b) => return Ok(a.or(b).cloned()),
-    };
-    if a.set_uuid != b.set_uuid || a.spare_id != b.spare_id {
-        return Err(Error::MixedSuperblocks { a: a.set_uuid, b: b.set_uuid });
-    }
-    if a.sequence == b.sequence && a != b {
-        return Err(Error::Superblock { what: "the copies differ" });
-    }
-    let (newer, older) = if (b.sequence > a.sequence) != active(Mutation::OlderSuperblock) { (b, a) } else { (a, b) };
-    let mut counts = newer.clone();
-    // What ends something counts only when both say so: until then nothing rests on it.
-    if newer.state.ends() && !older.state.ends() {
-        counts.state = older.state;
-    }
-    Ok(Some(counts))
 }
 
 /// What to do with a spare that has these superblocks.
@@ -154,8 +88,9 @@ async fn plan<D: Device, E: Env>(
         check(&superblock, params, spare)?;
         let ok = PerCopy::each(|copy| found[copy].valid() == Some(&superblock));
         let unread = found.iter().any(|found| found.valid().is_none());
-        if unread && !active(Mutation::SuperblockSequenceUsedTwice) {
-            // The one that cannot be read may be newer.
+        let has_grown = superblock.layout.spare_blocks < spare.geometry().blocks;
+        if (unread || has_grown) && !active(Mutation::SuperblockSequenceUsedTwice) {
+            // The one that cannot be read may be newer, as may one at the new end of a device that has grown.
             superblock.sequence = superblock.sequence.plus(hidden(spare.env().unix_time()));
         }
         let claimed = !params.host_id.is_nil() && superblock.host_id != params.host_id;
@@ -245,7 +180,7 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
     if found.md_size != params.md_size {
         return Err(Error::MdSizeDiffers { found: found.md_size, expected: params.md_size });
     }
-    if layout.spare_blocks != geometry.blocks {
+    if layout.spare_blocks > geometry.blocks {
         return Err(Error::SpareSizeDiffers { found: layout.spare_blocks, expected: geometry.blocks });
     }
     if found.name != params.name {

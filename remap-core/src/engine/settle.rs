@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::open::{newest, read_superblocks};
+use super::superblocks::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Copy, OtherSpare, SpareState, Superblock};

@@ -115,7 +115,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         if view.sound() || !self.upkeep.may_heal(self.shared.env.now()) {
             return;
         }
-        if view.log_ok.all() && !view.unfinished {
+        // Where superblock A is bad, that the other one has moved to the new end of a device that has grown finds the set.
+        if view.log_ok.all() && !view.unfinished && self.log.grown().is_none() {
             let any = self.log.note_committed().await;
             self.upkeep.tried(self.shared.env.now(), any, self.log.view().sound());
         } else if let Err(error) = self.checkpoint().await {

@@ -18,6 +18,8 @@ const MIN_PAGE_BYTES: u32 = 4096;
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=65_536;
 /// The fewest blocks that a data area may have.
 const MIN_DATA_BLOCKS: u64 = 64;
+/// Pages that a log area of a spare that has grown has at least behind its checkpoint.
+const MIN_ROOM: u64 = 32;
 /// At least so many blocks may be pending.
 const MIN_PENDING: u64 = 64;
 
@@ -108,6 +110,31 @@ impl Layout {
         })
     }
 
+    /// The layout of the same spare when its device has grown to `blocks` blocks. Superblock B is at the new end. The data area goes
+    /// on as far as the log areas have room for what can be in it, if copy B of them finds a place behind all that is in force
+    /// now. Nothing else moves.
+    #[must_use]
+    pub fn grown(&self, blocks: u64) -> Option<Layout> {
+        let superblock_b = superblock_b(self.block_size, blocks).filter(|_| blocks > self.spare_blocks)?;
+        let moved = Layout { spare_blocks: blocks, superblock_b, ..*self };
+        let log_b = superblock_b.0.saturating_sub(2 * self.area_blocks());
+        if log_b < self.superblock_b.0 + self.page_blocks() {
+            return Some(moved);
+        }
+        let records =
+            u64::from(self.area_pages).saturating_sub(MIN_ROOM) * records_per_page(self.page_bytes as usize) as u64;
+        let room = (log_b - self.data_start.0).min(u64::from(MAX_SPARE_BLOCKS));
+        // Of N blocks, and N/8 that may be pending, each may have its record.
+        let data = room.min(records / 9 * 8);
+        match u32::try_from(data) {
+            Ok(data_blocks) if data_blocks > self.data_blocks => {
+                let log = PerCopy([self.log[Copy::A], SpareLba(log_b)]);
+                Some(Layout { log, data_blocks, ..moved })
+            }
+            _ => Some(moved),
+        }
+    }
+
     /// Blocks of a page.
     #[must_use]
     pub fn page_blocks(&self) -> u64 {
@@ -145,6 +172,12 @@ impl Layout {
     #[must_use]
     pub fn data(&self, block: SpareBlock) -> SpareLba {
         self.data_start.plus(u64::from(block.index()))
+    }
+
+    /// The block behind the data area.
+    #[must_use]
+    pub fn data_end(&self) -> SpareLba {
+        self.data_start.plus(u64::from(self.data_blocks))
     }
 
     /// How many blocks may be pending at one time.

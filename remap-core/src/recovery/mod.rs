@@ -70,6 +70,12 @@ impl Recovered {
         }
     }
 
+    /// Whether all that is said is about the first `blocks` spare blocks.
+    pub(crate) fn fits(&self, blocks: u32) -> bool {
+        let held = self.mappings.values().filter_map(|mapping| mapping.spare());
+        held.chain(self.bad.iter().copied()).all(|spare| spare.index() < blocks)
+    }
+
     /// The health of the copies, with that of the superblocks.
     pub(crate) fn health(&self, superblock: PerCopy<bool>) -> Health {
         Health { log: self.log_ok, superblock, dirty: self.dirty }

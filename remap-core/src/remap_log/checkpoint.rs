@@ -9,7 +9,7 @@ use super::{Log, Position, Sealed};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
-use crate::format::{Area, Copy, PageAt, PageInfo, PerCopy, Record, encode_page};
+use crate::format::{Area, Copy, Layout, PageAt, PageInfo, PerArea, PerCopy, Record, encode_page};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::slot::SpareBlock;
@@ -116,14 +116,58 @@ impl<D: Device, E: Env> Log<D, E> {
     /// # Errors
     /// [`Error::CheckpointTooLarge`], [`Error::CheckpointFailed`]: the old area stays in force, if it was.
     pub(crate) async fn checkpoint(&mut self, records: &Records) -> Result<Saved, Error> {
-        let layout = self.superblock.layout;
+        let layout = &self.superblock.layout;
         let pages = records.len().div_ceil(self.page_capacity().max(1)) as u64;
         let too_large = Error::CheckpointTooLarge { pages, room: u64::from(layout.area_pages) };
         // One page at least has to be left for what comes behind it.
         let pages = u32::try_from(pages).ok().filter(|pages| *pages < layout.area_pages).ok_or(too_large)?;
+        if let Some(grown) = self.grown()
+            && let Some((next, written)) = self.write_grown(grown, pages, records).await?
+        {
+            return self.enter(next, written).await;
+        }
         let next = self.next_position(pages)?;
+        let written = self.write_copies(&next, records).await.ok_or(Error::CheckpointFailed)?;
+        self.enter(next, written).await
+    }
+
+    /// The layout that the next checkpoint is written in, if the device has grown.
+    pub(crate) fn grown(&self) -> Option<Layout> {
+        self.superblock.layout.grown(self.spare.geometry().blocks)
+    }
+
+    /// Writes a checkpoint as `grown` has it: nothing that is in force is written over. Says to which copies; `None` if copy B could
+    /// not be written, which moves: then the layout is what it was.
+    async fn write_grown(
+        &mut self,
+        grown: Layout,
+        pages: u32,
+        records: &Records,
+    ) -> Result<Option<(Position, PerCopy<bool>)>, Error> {
+        let next = self.next_position(pages)?;
+        let before = std::mem::replace(&mut self.superblock.layout, grown);
+        if grown.log != before.log {
+            // Anything may be there.
+            self.dirty = PerArea::each(|_| true);
+        }
         let written = self.write_copies(&next, records).await;
-        let Some(written) = written else { return Err(Error::CheckpointFailed) };
+        let Some(written) = written.filter(|written| written[Copy::B]) else {
+            // What is complete, in one copy, recovery prefers to the area in force.
+            self.sealed = Some(Sealed::InDoubt);
+            self.superblock.layout = before;
+            log::warn!("{}: what the spare has grown by is not used yet", self.superblock.name);
+            return Ok(None);
+        };
+        if grown.superblock_b != before.superblock_b {
+            // There is none yet; it is written first. Until it is there, superblock A tells all.
+            self.superblock_ok[Copy::B] = false;
+            self.former_b.get_or_insert(before.superblock_b);
+        }
+        Ok(Some((next, written)))
+    }
+
+    /// Goes on behind a checkpoint that was written to these copies.
+    async fn enter(&mut self, next: Position, written: PerCopy<bool>) -> Result<Saved, Error> {
         self.position = next;
         self.log_ok = written;
         self.superblock.epoch = next.epoch;
@@ -136,7 +180,8 @@ impl<D: Device, E: Env> Log<D, E> {
         }
         self.counters.checkpoints.add(1);
         let all_copies = self.log_ok.all() && self.superblock_ok.all();
-        Ok(Saved { epoch: next.epoch, bytes: u64::from(pages) * u64::from(layout.page_bytes), all_copies })
+        let bytes = u64::from(next.checkpoint_pages) * u64::from(self.superblock.layout.page_bytes);
+        Ok(Saved { epoch: next.epoch, bytes, all_copies })
     }
 
     /// Where a checkpoint of `pages` pages goes. Neither its epoch nor its sequence numbers are ever used again, however

@@ -140,6 +140,8 @@ pub(crate) struct Log<D: Device, E: Env> {
     /// Whether the copy holds every page of this epoch.
     log_ok: PerCopy<bool>,
     superblock_ok: PerCopy<bool>,
+    /// Where superblock B was when superblock A was last written, if the spare has grown since.
+    former_b: Option<SpareLba>,
     sealed: Option<Sealed>,
     /// Whether the data of the last page could not be flushed.
     data_stuck: bool,
@@ -171,6 +173,7 @@ impl<D: Device, E: Env> Log<D, E> {
             position,
             log_ok: health.log,
             superblock_ok: health.superblock,
+            former_b: None,
             sealed: None,
             data_stuck: false,
             noted,

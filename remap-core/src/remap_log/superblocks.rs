@@ -5,6 +5,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Copy, OtherSpare, PerCopy, SpareState};
 use crate::mutation::{Mutation, active};
+use crate::units::SpareLba;
 
 impl<D: Device, E: Env> Log<D, E> {
     /// Whether the superblocks know less than is committed.
@@ -65,7 +66,7 @@ impl<D: Device, E: Env> Log<D, E> {
         // A bad copy first: the good one is not touched before there is another.
         let order = if self.superblock_ok[Copy::B] { Copy::BOTH } else { [Copy::B, Copy::A] };
         for copy in order {
-            let result = self.write_superblock(copy).await;
+            let result = self.write_superblock(copy, self.superblock.layout.superblock(copy)).await;
             if let Err(error) = &result
                 && std::mem::replace(&mut self.superblock_ok[copy], false)
             {
@@ -77,6 +78,7 @@ impl<D: Device, E: Env> Log<D, E> {
                 self.superblock.sequence = self.superblock.sequence.plus(1);
             }
         }
+        self.show_the_way().await;
         let durable = self.superblock_ok.any();
         if durable {
             self.noted = (self.superblock.committed, self.superblock.epoch);
@@ -85,11 +87,21 @@ impl<D: Device, E: Env> Log<D, E> {
         durable
     }
 
-    async fn write_superblock(&self, copy: Copy) -> Result<(), Error> {
-        let layout = &self.superblock.layout;
-        let mut page = self.spare.alloc(layout.page_blocks())?;
+    /// Where superblock A, which is bad, says that superblock B is, there is one that knows where the spare has grown to: the device
+    /// may grow again before A can be written. No data is there before.
+    async fn show_the_way(&mut self) {
+        if self.superblock_ok[Copy::A] {
+            self.former_b = None;
+        } else if let Some(at) = self.former_b
+            && let Err(error) = self.write_superblock(Copy::B, at).await
+        {
+            log::warn!("{}: where superblock B was: {error}", self.superblock.name);
+        }
+    }
+
+    async fn write_superblock(&self, copy: Copy, at: SpareLba) -> Result<(), Error> {
+        let mut page = self.spare.alloc(self.superblock.layout.page_blocks())?;
         self.superblock.encode(page.as_mut());
-        let at = layout.superblock(copy);
         if active(Mutation::SuperblocksTogether) && copy == Copy::A {
             return self.spare.write(at, page).await.1;
         }

@@ -312,3 +312,29 @@ fn more_pending_blocks_than_the_new_spare_records_end_it() {
     assert_eq!(migrate(&world, &host, &disk(&world, 40_000)), Ok(()));
     assert_eq!(host.engine.status().pending, 1100);
 }
+
+#[test]
+fn both_spares_may_grow_while_all_moves_from_one_to_the_other() {
+    let (world, host) = full_world();
+    let new = disk(&world, SPARE_BLOCKS);
+    let job = begin_with(&host, &new, SLOW).unwrap();
+    world.executor.run_for(Duration::from_secs(10));
+    world.spare.grow(2 * SPARE_BLOCKS);
+    new.grow(3 * SPARE_BLOCKS);
+    let before = host.engine.status().spare.total;
+    world.save(&host).unwrap();
+    assert_eq!(host.engine.status().state, SetState::Migrating);
+    let old_total = host.engine.status().spare.total;
+    assert_eq!(old_total, before + SPARE_BLOCKS, "of the old one what it has grown by can be used meanwhile");
+    world.write(&host, 12, filled(5)).unwrap();
+    assert_eq!(join(&world, job), Ok(()));
+    let status = host.engine.status();
+    assert_eq!((status.state, status.spare.total), (SetState::Online, before + 2 * SPARE_BLOCKS));
+    world.bad_for_writes(300, 400);
+    world.write(&host, 300, filled_run(300, 400)).unwrap();
+    let again = with_spare(&world, &new);
+    let host = again.open();
+    let data = [filled(1), filled(11), filled(5), filled_run(13, 87)].concat();
+    assert_eq!(again.read(&host, 10, 90), Ok(data));
+    assert_eq!(again.read(&host, 300, 400), Ok(filled_run(300, 400)));
+}

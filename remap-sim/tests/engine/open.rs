@@ -185,10 +185,10 @@ fn a_new_size_of_the_base_that_cannot_be_noted_is_refused() {
 
 #[test]
 fn a_spare_of_another_size_or_version_is_refused() {
-    let mut grown = Medium::new(BLOCK, SPARE_BLOCKS + 10);
-    (0..SPARE_BLOCKS).for_each(|at| grown.set_block(at, &formatted().block(at)));
-    let error = refused(grown, params());
-    assert_eq!(error, Error::SpareSizeDiffers { found: SPARE_BLOCKS, expected: SPARE_BLOCKS + 10 });
+    let mut shrunk = Medium::new(BLOCK, SPARE_BLOCKS - 10);
+    (0..SPARE_BLOCKS - 10).for_each(|at| shrunk.set_block(at, &formatted().block(at)));
+    let error = refused(shrunk, params());
+    assert_eq!(error, Error::SpareSizeDiffers { found: SPARE_BLOCKS, expected: SPARE_BLOCKS - 10 });
 
     let mut newer = formatted();
     for at in [0, SPARE_BLOCKS - 1] {

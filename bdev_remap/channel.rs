@@ -8,6 +8,7 @@ use std::{
 };
 
 use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, SpareBlock, Takes};
+use smallvec::SmallVec;
 use spdk::{Endpoint, Errno, IoId};
 
 use crate::{
@@ -99,7 +100,7 @@ impl Channel {
     }
 
     /// The spares in these slots.
-    pub fn spares_in(&self, slots: PerSlot<bool>) -> Vec<Spare> {
+    pub fn spares_in(&self, slots: PerSlot<bool>) -> SmallVec<[Spare; 2]> {
         let spares = self.spares.borrow();
         spares.iter().filter(|(slot, _)| slots[*slot]).filter_map(|(_, spare)| spare.clone()).collect()
     }

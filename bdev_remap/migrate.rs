@@ -120,8 +120,11 @@ impl Migration {
         job.go_on()?;
         let slot = new.slot();
         let below = SpareBelow::new(desc, &new.layout());
-        let attached = Remap::attach(&device, slot, below, Some(disk)).await;
-        attached.map_err(|_| remap_core::Error::NoChannel)?;
+        if let Err(errno) = Remap::attach(&device, slot, below, Some(disk)).await {
+            log::warn!("{name}: a thread has no channel to spare {}: {errno}", info.name);
+            Remap::detach(&device, slot).await;
+            return Err(remap_core::Error::NoChannel.into());
+        }
         log::info!("{name}: moves from spare {from} to spare {}", info.name);
         // Nobody may want to know.
         let _ = tell_ready.send(());

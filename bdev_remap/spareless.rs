@@ -53,6 +53,14 @@ pub async fn appeared(tag: Tag, found: &Superblock, bdev: &str) {
         };
     }
     let Some(in_force) = engine.superblock().await else { return };
+    if found.state == SpareState::Active && found.generation > in_force.generation {
+        log::error!(
+            "{name}: the spare {bdev} (generation {}) has replaced the one in use, {} (generation {}), which is outdated: stop using {name}, delete it, and create it with {bdev}",
+            found.generation,
+            device.spare_bdev(),
+            in_force.generation
+        );
+    }
     if found.state == SpareState::Active && found.generation < in_force.generation {
         match retire(bdev, &in_force).await {
             Ok(true) => log::info!("{name}: the spare {bdev} was replaced while it was away, and is retired"),

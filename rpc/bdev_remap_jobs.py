@@ -2,8 +2,6 @@
 
 import time
 
-from tqdm import tqdm
-
 # Seconds between two looks at it.
 PAUSE = 0.2
 
@@ -13,10 +11,12 @@ def _job(client, name, kind):
     return next((job for job in jobs if job["kind"] == kind), None)
 
 
-def wait(client, name, kind):
-    """Shows how the job of this kind stands until it has ended; how it has ended. Whoever stops waiting does not stop the job."""
-    # Only rpc.py has it.
+def wait(client, name, kind, is_cancelled):
+    """Shows how the job of this kind stands until it has ended; how it has ended. If nobody here has
+    cancelled it (is_cancelled), that is to be done. Whoever stops waiting does not stop the job."""
+    # Only rpc.py has the first, and nothing else needs the second.
     from spdk.rpc.client import JSONRPCException
+    from tqdm import tqdm
 
     with tqdm(desc="%s %s" % (kind, name), unit="block", unit_scale=True, dynamic_ncols=True) as bar:
         while True:
@@ -31,4 +31,6 @@ def wait(client, name, kind):
             time.sleep(PAUSE)
     if job["state"] == "failed":
         raise JSONRPCException("%s: %s failed: %s" % (name, kind, job["error"]))
+    if job["state"] == "cancelled" and not is_cancelled:
+        raise JSONRPCException("%s: %s was cancelled" % (name, kind))
     return job

@@ -239,7 +239,7 @@ def _add_method(subparsers, method, about, arguments, run=None):
         result = args.client.call(method, {parameter: value for parameter, value in values if value is not None})
         if not getattr(args, "wait", None):
             return result
-        return bdev_remap_jobs.wait(args.client, args.name, method.rpartition("_")[2])
+        return bdev_remap_jobs.wait(args.client, args.name, method.rpartition("_")[2], bool(args.cancel))
 
     run = run or call
     parser.set_defaults(func=lambda args: args.show(run(args)), show=_print)

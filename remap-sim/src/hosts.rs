@@ -8,6 +8,7 @@ use remap_core::{BaseLba, Error, Extent, HostOp, IoStatus, Refused, RemapOn};
 use super::model::ZEROS;
 use super::plan::What;
 use super::quiesce::Quiesce;
+use super::stamp::{stamp, value_in};
 use super::vbdev::{Story, Vbdev};
 use super::world::World;
 
@@ -95,8 +96,7 @@ impl Process {
         match result {
             Ok(data) => {
                 for (lba, bytes) in (lba..).zip(data.chunks(world.block_size())) {
-                    let read = world
-                        .value(lba, bytes)
+                    let read = value_in(lba, bytes)
                         .and_then(|value| world.model.borrow_mut().read(lba, begun, value).map(|()| value));
                     match read {
                         Ok(value) => world.note(|| format!("read of block {lba}, begun at {begun}: {value}")),
@@ -140,7 +140,7 @@ impl Process {
         let _running = self.quiesce.enter().await;
         let world = &self.world;
         let mut data = Vec::with_capacity(blocks as usize * world.block_size());
-        (lba..lba + blocks).for_each(|lba| data.extend_from_slice(&world.block(lba, value)));
+        (lba..lba + blocks).for_each(|lba| data.extend_from_slice(&stamp(lba, value, world.block_size())));
         let token = world.model.borrow_mut().begin_write(lba, blocks, value);
         world.note(|| format!("write {value} to {blocks} blocks from {lba} on, begun at {}", token.begun()));
         let (result, story) = self.vbdev.submit(op, lba, data).await;

@@ -34,6 +34,7 @@ pub mod plan;
 mod quiesce;
 mod random;
 mod shrink;
+mod stamp;
 mod store;
 mod taste;
 mod threads;

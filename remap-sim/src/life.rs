@@ -14,6 +14,7 @@ use super::executor::Executor;
 use super::hosts::Process;
 use super::opening::{check_copies, open};
 use super::plan::{Config, Harm, Life, Op, Plan};
+use super::stamp::value_in;
 use super::store::Cut;
 use super::threads::Threads;
 use super::vbdev::Vbdev;
@@ -270,7 +271,7 @@ fn with_older_spare(world: &Rc<World>, plan: &Plan) {
         process.check_table();
         for lba in 0..process.vbdev.engine.table().base_blocks() {
             if let Ok(data) = process.vbdev.read(lba, 1).await
-                && let Err(what) = told.value(lba, &data)
+                && let Err(what) = value_in(lba, &data)
             {
                 told.fail(|| format!("with an older spare, {what}"));
             }

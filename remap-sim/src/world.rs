@@ -14,13 +14,10 @@ use super::executor::Executor;
 use super::fate::Rotten;
 use super::faults::Verb;
 use super::medium::Medium;
-use super::model::{Model, Value, ZEROS};
+use super::model::Model;
 use super::plan::{Harm, Plan, What};
 use super::random::Random;
 use super::vbdev::open_params;
-
-/// The bits of a value; those above are the block's address.
-const VALUE_BITS: u32 = 40;
 
 /// The least spare with so many blocks for data.
 pub(crate) fn spare_blocks(block_size: u32, data_blocks: u64) -> Result<u64, Error> {
@@ -208,26 +205,6 @@ impl World {
             })
         });
         faults || self.lied.get() || !self.rotten.borrow().is_empty()
-    }
-
-    /// The contents of block `lba` with `value` in it.
-    pub(crate) fn block(&self, lba: u64, value: Value) -> Vec<u8> {
-        let piece = if value == ZEROS { 0 } else { (lba << VALUE_BITS) | value };
-        piece.to_le_bytes().repeat(self.block_size() / 8)
-    }
-
-    /// The value in block `lba`.
-    pub(crate) fn value(&self, lba: u64, bytes: &[u8]) -> Result<Value, String> {
-        let (piece, rest) = bytes.split_at(8);
-        if !rest.chunks(8).all(|other| other == piece) {
-            return Err(format!("block {lba} is a mixture"));
-        }
-        let number = u64::from_le_bytes(piece.try_into().unwrap_or_default());
-        let (of, value) = (number >> VALUE_BITS, number & ((1 << VALUE_BITS) - 1));
-        if number != 0 && of != lba {
-            return Err(format!("block {lba} has the data of block {of}, written by {value}"));
-        }
-        Ok(value)
     }
 
     /// What was under way at a crash.

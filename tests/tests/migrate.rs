@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Blocks that are written: every second one goes to the spare.
-const WRITTEN: u64 = 640;
+const WRITTEN: u64 = 3200;
 
 fn two_spares() -> Stack {
     Stack { spare1_mib: 32, ..Stack::default() }
@@ -143,7 +143,7 @@ fn what_cannot_be_begun_is_refused_with_a_reason_and_changes_nothing() {
         (to("Fault0"), -32602, "Fault0 is the base"),
         (to("OtherBlocks"), -32602, "has blocks of 512 bytes"),
         (to("Tiny"), -28, "too small"),
-        (to("Small"), -28, "320 are remapped"),
+        (to("Small"), -28, "1600 are remapped"),
         (to("Used"), -17, "belongs to set"),
         (to("Foreign"), -17, "holds"),
         (json!({ "spare_bdev": "Spare1", "max_mbps": 0 }), -32602, "max_mbps: must be at least 1"),
@@ -266,8 +266,8 @@ fn rescues_adds_removes_saves_and_resets_go_on_beside_it() {
 
 #[test]
 fn a_new_spare_that_becomes_full_ends_it() {
-    // Room for the 320 blocks, and for few more.
-    let mut scene = made(Stack { spare1_mib: 3, ..Stack::default() });
+    // Room for the blocks that are there, and for fewer than come.
+    let mut scene = made(Stack { spare1_mib: 9, ..Stack::default() });
     begin(&scene, json!({ "spare_bdev": "Spare1", "max_mbps": 1 }));
     let added = scene.target.rpc("bdev_remap_add", json!({ "name": "Remap0", "lba": 6000, "num_blocks": 1000 }));
     assert_eq!(added["added"], 1000, "{added}");

@@ -1,10 +1,15 @@
 //! The plugin of rpc.py against the real target; several Remap bdevs, and odd names.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
 
-use e2e::{config::Config, script, target::Target};
+use e2e::{config::Config, script, target::Target, wait::wait_until};
 use serde_json::{Value, json};
 
+const LIMIT: Duration = Duration::from_secs(60);
 const UUIDS: [&str; 3] = [
     "dddddddd-0000-4000-8000-000000000001",
     "dddddddd-0000-4000-8000-000000000002",
@@ -26,12 +31,23 @@ fn jobs_are_waited_for_with_a_progress_bar() {
     let config = Config::new().malloc("Base", 16, 4096).malloc("Spare", 16, 4096).malloc("Spare1", 16, 4096);
     let mut target = Target::with(&config);
     target.rpc("bdev_remap_create", json!({ "name": "Remap0", "base_bdev": "Base", "spare_bdev": "Spare" }));
-    target.rpc("bdev_remap_add", json!({ "name": "Remap0", "lba": 0, "num_blocks": 300 }));
+    target.rpc("bdev_remap_add", json!({ "name": "Remap0", "lba": 0, "num_blocks": 3000 }));
+    let slowly = ["bdev_remap_migrate", "Remap0", "Spare1", "-m", "1"];
+    printed(&cli(&target, &slowly));
+    printed(&cli(&target, &["bdev_remap_migrate", "Remap0", "--cancel", "--wait"]));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| cli(&target, &[&slowly[..], &["--wait"]].concat()));
+        wait_until("the migration", LIMIT, || target.status("Remap0")["state"] == "migrating");
+        target.rpc("bdev_remap_migrate", json!({ "name": "Remap0", "cancel": true }));
+        let cancelled = waiting.join().unwrap();
+        let said = String::from_utf8_lossy(&cancelled.stdout);
+        assert!(!cancelled.status.success() && said.contains("migrate was cancelled"), "{cancelled:?}");
+    });
     let moved = cli(&target, &["bdev_remap_migrate", "Remap0", "Spare1", "--wait"]);
     let job: Value = serde_json::from_str(&printed(&moved)).unwrap();
-    assert_eq!((&job["kind"], &job["state"], &job["blocks_done"]), (&json!("migrate"), &json!("done"), &json!(300)));
+    assert_eq!((&job["kind"], &job["state"], &job["blocks_done"]), (&json!("migrate"), &json!("done"), &json!(3000)));
     let bar = String::from_utf8_lossy(&moved.stderr);
-    assert!(bar.contains("migrate Remap0: 100%") && bar.contains("300/300"), "{bar}");
+    assert!(bar.contains("migrate Remap0: 100%") && bar.contains("3.00k/3.00k"), "{bar}");
     let refused = cli(&target, &["bdev_remap_migrate", "Remap0", "Spare1", "--wait"]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("already"), "{refused:?}");
     let scrubbed = printed(&cli(&target, &["bdev_remap_scrub", "Remap0", "-m", "1000", "--wait"]));

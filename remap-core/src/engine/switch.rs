@@ -115,7 +115,9 @@ impl<D: Device, E: Env> Committer<D, E> {
         let other = OtherSpare { id: ours.spare_id, state: SpareState::MigratingOut };
         let generation = ours.generation.saturating_add(1);
         loop {
-            if new.write_state(SpareState::Active, Some(other), Some(generation)).await.any() {
+            let told = new.write_state(SpareState::Active, Some(other), Some(generation)).await;
+            // An old spare that could not be given up does not help where one copy is lost later: then both have to say so.
+            if told.all() || (told.any() && !self.shared.spare_gone.get()) {
                 return Ok(());
             }
             if self.shared.closing.get() {

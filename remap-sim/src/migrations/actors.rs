@@ -10,14 +10,13 @@ use uuid::Uuid;
 
 use super::super::disk::Disk;
 use super::super::faults::{Effect, Fault, Verb};
-use super::super::model::{Value, ZEROS};
+use super::super::model::ZEROS;
 use super::super::moves::reason;
+use super::super::stamp::{stamp, value_in};
 use super::super::store::Cut;
 use super::super::vbdev::{Story, Vbdev};
 use super::{BLOCKS, HOSTS, Scene};
 
-/// The bits of a value; those above are the block's address.
-const VALUE_BITS: u32 = 40;
 /// The most blocks of an I/O.
 const LONGEST: u64 = 8;
 
@@ -90,24 +89,6 @@ impl Actor {
         }
     }
 
-    fn bytes(&self, lba: u64, value: Value) -> Vec<u8> {
-        let piece = if value == ZEROS { 0 } else { (lba << VALUE_BITS) | value };
-        piece.to_le_bytes().repeat(self.scene.block_size as usize / 8)
-    }
-
-    fn value(lba: u64, bytes: &[u8]) -> Result<Value, String> {
-        let (piece, rest) = bytes.split_at(8);
-        if !rest.chunks(8).all(|other| other == piece) {
-            return Err(format!("block {lba} is a mixture"));
-        }
-        let number = u64::from_le_bytes(piece.try_into().unwrap_or_default());
-        let (of, value) = (number >> VALUE_BITS, number & ((1 << VALUE_BITS) - 1));
-        if number != 0 && of != lba {
-            return Err(format!("block {lba} has the data of block {of}, written by {value}"));
-        }
-        Ok(value)
-    }
-
     pub(super) async fn read_all(&self) {
         for lba in 0..BLOCKS {
             self.read(lba, 1).await;
@@ -122,7 +103,7 @@ impl Actor {
         match result {
             Ok(data) => {
                 for (lba, bytes) in (lba..).zip(data.chunks(size)) {
-                    let read = Actor::value(lba, bytes)
+                    let read = value_in(lba, bytes)
                         .and_then(|value| scene.model.borrow_mut().read(lba, begun, value).map(|()| value));
                     match read {
                         Ok(value) => scene.note(|| format!("read of block {lba}, begun at {begun}: {value}")),
@@ -142,7 +123,7 @@ impl Actor {
     async fn write(&self, op: HostOp, lba: u64, blocks: u64) {
         let scene = &self.scene;
         let value = if op == HostOp::Write { scene.next() } else { ZEROS };
-        let data = (lba..lba + blocks).flat_map(|lba| self.bytes(lba, value)).collect();
+        let data = (lba..lba + blocks).flat_map(|lba| stamp(lba, value, scene.block_size as usize)).collect();
         let token = scene.model.borrow_mut().begin_write(lba, blocks, value);
         scene.note(|| format!("write {value} to {blocks} blocks from {lba} on, begun at {}", token.begun()));
         let (result, story) = self.vbdev.submit(op, lba, data).await;

@@ -1,7 +1,7 @@
 //! A spare that goes while nothing is on it, and comes back, or is replaced.
 
 use remap_core::engine::retire_outdated;
-use remap_core::{JobKind, MigrateParams, RemapOn};
+use remap_core::{JobKind, MigrateParams, RemapOn, Stopped};
 use remap_sim::Cut;
 use uuid::Uuid;
 
@@ -25,13 +25,13 @@ fn goes(world: &World, host: &Vbdev) -> bool {
     world.executor.block_on(async move { engine.do_without_spare().await }).unwrap()
 }
 
-fn moves(world: &World, host: &Vbdev, new: &Disk) {
+fn try_to_move(world: &World, host: &Vbdev, new: &Disk) -> Result<(), Stopped> {
     let (vbdev, to, params) = (host.clone(), new.clone(), MigrateParams { on: RemapOn::Media, bytes_per_second: None });
     let jobs = host.engine.jobs();
     let begun =
         jobs.begin(JobKind::Migrate, move |job| async move { vbdev.migrate(&to, NEW_ID, params, false, &job).await });
     let begun = begun.unwrap();
-    world.executor.block_on(async move { begun.join().await }).unwrap().unwrap();
+    world.executor.block_on(async move { begun.join().await }).unwrap()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn all_moves_to_another_spare_and_the_one_that_was_away_is_retired() {
     let (world, host) = without_spare();
     world.bad_for_writes(10, 1);
     let new = Disk::new(&world.executor, Medium::new(BLOCK, SPARE_BLOCKS), true);
-    moves(&world, &host, &new);
+    assert_eq!(try_to_move(&world, &host, &new), Ok(()));
     assert_eq!((host.engine.status().state, host.engine.slot()), (SetState::Online, Slot::FIRST.other()));
     world.write(&host, 10, filled(10)).unwrap();
     let in_force = superblock(&new);
@@ -108,4 +108,28 @@ fn all_moves_to_another_spare_and_the_one_that_was_away_is_retired() {
     assert_eq!(refused, Error::NotActive { state: "retired", other: NEW_ID });
     let again = world.after_crash(new.durable());
     assert_eq!(again.read(&again.open(), 10, 1), Ok(filled(10)));
+}
+
+/// Where the old spare cannot say that it was given up, what the new one says has to survive the loss of either copy.
+#[test]
+fn a_spare_that_replaces_one_that_is_away_says_so_on_both_copies() {
+    for (copy, other) in [(Copy::A, Copy::B), (Copy::B, Copy::A)] {
+        for passes in 0..8 {
+            let (world, host) = without_spare();
+            world.bad_for_writes(10, 1);
+            let new = Disk::new(&world.executor, Medium::new(BLOCK, SPARE_BLOCKS), true);
+            let at = |copy| remap_core::format::Layout::for_spare(BLOCK, SPARE_BLOCKS).unwrap().superblock(copy).0;
+            new.fail(Fault::new(Verb::Write, at(copy)..at(copy) + 1, WRITE_FAULT).times(20).after(passes));
+            if try_to_move(&world, &host, &new).is_err() {
+                continue;
+            }
+            world.write(&host, 10, filled(10)).unwrap();
+            let mut left = new.durable();
+            left.clear(at(other), 1);
+            let again = world.after_crash(left);
+            let host = again.open_with(OpenParams { format: FormatPolicy::Never, ..params() });
+            let host = host.unwrap_or_else(|error| panic!("{copy:?} after {passes}: {error}"));
+            assert_eq!(again.read(&host, 10, 1), Ok(filled(10)));
+        }
+    }
 }

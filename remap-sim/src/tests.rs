@@ -147,9 +147,8 @@ mod mutations {
     /// Seeds in which a bug is looked for here: enough for nearly all, in minutes.
     const SEEDS: u64 = 4000;
 
-    /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too. The last two are shown by
-    /// tests of the engine: `a_spare_block_that_is_not_drained_is_given_out_while_it_is_read`,
-    /// `what_is_still_being_written_comes_over_data_if_nobody_waits_for_it`.
+    /// Those that may take more seeds than these; `scripts/sim.sh --mutations` looks for them, too. For what it cannot find either, or
+    /// seldom does, the engine has tests, in its modules `mutations`.
     const RARE: &[Mutation] = &[
         Mutation::GoOnInTheSameEpoch,
         Mutation::ScrubWithoutLock,

@@ -370,13 +370,16 @@ fn what_is_still_being_written_where_copy_b_was_does_not_come_over_data() {
 
 /// That the test above can fail: in the simulation nothing hangs for so long.
 #[cfg(feature = "mutations")]
-#[test]
-fn what_is_still_being_written_comes_over_data_if_nobody_waits_for_it() {
+mod mutations {
     use remap_core::mutation::{Mutation, activate};
-    activate(Some(Mutation::GrownOverLateWrites));
-    let spared = late_write_spares_data();
-    activate(None);
-    assert!(!spared);
+
+    #[test]
+    fn what_is_still_being_written_comes_over_data_if_nobody_waits_for_it() {
+        activate(Some(Mutation::GrownOverLateWrites));
+        let spared = super::late_write_spares_data();
+        activate(None);
+        assert!(!spared);
+    }
 }
 
 #[test]

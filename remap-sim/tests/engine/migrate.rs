@@ -236,6 +236,53 @@ fn what_a_reset_aborts_is_copied_later() {
     assert_eq!(world.read(&host, 10, 90), Ok(expected()));
 }
 
+/// The commit by which block 10 moves on the old spare is in doubt, and settled at some moment of a migration. Whether it has its data
+/// on the new spare, whenever that was.
+fn what_is_settled_at_any_moment_is_there() -> bool {
+    for polls in 0.. {
+        let (world, host) = full_world();
+        let Place::Spare(old) = host.engine.table().lookup(lba(10)) else { panic!("remapped") };
+        let at = host.engine.layout().data(old).0;
+        world.spare.fail(Fault::new(Verb::Write, at..at + 1, WRITE_FAULT).times(2));
+        log_cannot_be_written(&world, &host, Effect::Nothing);
+        assert_eq!(world.write(&host, 10, filled(2)), Err(WRITE_FAULT));
+        assert_eq!(world.read(&host, 10, 1), Err(READ_ERROR), "in doubt");
+        let new = disk(&world, SPARE_BLOCKS);
+        let job = begin_with(&host, &new, UNLIMITED).unwrap();
+        world.executor.run_to(world.executor.polls() + polls);
+        world.spare.heal();
+        world.save(&host).unwrap();
+        let failed = join(&world, job).is_err();
+        if world.read(&host, 10, 1) != Ok(filled(1)) {
+            return false;
+        }
+        if failed {
+            // At the switch nothing may be in doubt.
+            break;
+        }
+    }
+    true
+}
+
+#[test]
+fn what_is_settled_while_it_is_copied_is_copied_as_it_is_then() {
+    assert!(what_is_settled_at_any_moment_is_there());
+}
+
+/// That the test above can fail: it takes a moment that the simulation seldom meets.
+#[cfg(feature = "mutations")]
+mod mutations {
+    use remap_core::mutation::{Mutation, activate};
+
+    #[test]
+    fn what_is_settled_while_it_is_copied_is_lost_if_nobody_looks() {
+        activate(Some(Mutation::ChangedWhileCopied));
+        let there = super::what_is_settled_at_any_moment_is_there();
+        activate(None);
+        assert!(!there);
+    }
+}
+
 #[test]
 fn hosts_write_and_operators_work_while_all_moves() {
     let (world, host) = full_world();

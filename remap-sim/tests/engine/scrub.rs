@@ -285,6 +285,48 @@ fn what_hosts_write_meanwhile_is_there_afterwards() {
     assert_eq!((host.engine.status().remapped, host.engine.status().pending), (64, 0));
 }
 
+/// Whether a write of a block that a scrub rescues is there afterwards, whenever it came.
+fn a_write_at_any_moment_stays() -> bool {
+    for polls in 0.. {
+        let (world, host) = world();
+        world.bad_for_reads(300, 1);
+        scrub(&world, &host, plan(300, 1)).unwrap();
+        world.base.heal();
+        begin(&world, &host, plan(300, 1));
+        world.executor.run_to(world.executor.polls() + polls);
+        let over = job(&host).state == JobState::Done;
+        world.write(&host, 300, filled(9)).unwrap();
+        world.quiet();
+        world.bad_for_reads(300, 1);
+        if world.read(&host, 300, 1) != Ok(filled(9)) {
+            return false;
+        }
+        if over {
+            break;
+        }
+    }
+    true
+}
+
+#[test]
+fn what_a_host_writes_while_a_block_is_rescued_stays() {
+    assert!(a_write_at_any_moment_stays());
+}
+
+/// That the test above can fail: it takes a moment that the simulation seldom meets.
+#[cfg(feature = "mutations")]
+mod mutations {
+    use remap_core::mutation::{Mutation, activate};
+
+    #[test]
+    fn what_a_host_writes_while_a_block_is_rescued_is_lost_without_a_lock() {
+        activate(Some(Mutation::ScrubWithoutLock));
+        let stays = super::a_write_at_any_moment_stays();
+        activate(None);
+        assert!(!stays);
+    }
+}
+
 #[test]
 fn a_base_that_dies_ends_the_scrub_and_one_with_the_brake_on_is_not_scrubbed() {
     let world = World::new();

@@ -1,7 +1,7 @@
 //! Opening a set, and what may come of it.
 
 use remap_core::format::Copy;
-use remap_core::{CopyHealth, Error, FormatPolicy, OpenParams};
+use remap_core::{CopyHealth, Device, Error, FormatPolicy, OpenParams};
 
 use super::plan::Harm;
 use super::threads::Threads;
@@ -106,7 +106,9 @@ fn opened(world: &World, vbdev: &Vbdev, known: bool, errors: bool, cached: &[u64
     }
     if !known {
         world.bad_saved.set(0);
-        world.lay_out(vbdev.engine.layout());
+        // After a wipe that failed it may be the set that was there, on a spare that has grown.
+        let layout = vbdev.engine.layout();
+        world.lay_out(layout.grown(world.spare.geometry().blocks).unwrap_or(layout));
         // What was there before is another set's.
         world.past.borrow_mut().clear();
         world.spare.set_past(None);

@@ -16,6 +16,7 @@ use crate::rescue::moves::{Missed, Run, add_block};
 use crate::rescue::{HostIo, HostOp, Rescue};
 use crate::route::At;
 use crate::slot::PerSlot;
+use crate::spare::Patience;
 use crate::status::{IoStatus, RemapOn};
 use crate::table::Place;
 use crate::units::{BaseLba, Extent};
@@ -151,6 +152,27 @@ impl<D: Device, E: Env> Engine<D, E> {
             base,
             spares: self.spares.borrow().clone(),
             job,
+        }
+    }
+
+    /// Reads runs into the hand: which blocks of them could not be read. Another error than one of the medium says nothing of a block; what
+    /// may pass, as after a reset, is tried again for a while.
+    pub(super) async fn read_in<B: Device>(
+        &self,
+        hand: &Hand<'_, B, D>,
+        runs: &[Run],
+        owner: &impl Owner,
+        on: RemapOn,
+        may_pass: fn(IoStatus) -> bool,
+    ) -> Result<Vec<Missed>, Stopped> {
+        let mut patience = Patience::new(&*self.shared.env, may_pass);
+        loop {
+            let missed = self.moving(&hand.io(HostOp::Read), owner, on).do_runs(runs).await;
+            hand.job.go_on()?;
+            match missed.iter().find(|missed| !missed.status.is_media_error(on)) {
+                Some(other) if patience.again(other.status).await => {}
+                _ => return Ok(missed),
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::ranges::Ranges;
 use crate::rescue::HostOp;
 use crate::rescue::moves::{NotRelocated, add_block};
 use crate::route::At;
-use crate::status::RemapOn;
+use crate::status::{IoStatus, RemapOn};
 use crate::table::Place;
 use crate::units::{BaseLba, Extent};
 
@@ -177,8 +177,7 @@ impl<'a, B: Device, D: Device, E: Env> Relocation<'a, B, D, E> {
             }
         }
         let hand = engine.hand(Some(base), blocks, job);
-        let missed = engine.moving(&hand.io(HostOp::Read), gathered, on).do_runs(&runs).await;
-        job.go_on()?;
+        let missed = engine.read_in(&hand, &runs, gathered, on, IoStatus::is_given_up).await?;
         hand.only_media(&missed, on, "read")?;
         gathered.add_pending(missed.iter().map(|missed| hand.block(missed.offset)));
         let read = blocks_of(&runs).filter(|offset| !is_among(&missed, *offset));

@@ -31,7 +31,6 @@ use crate::ranges::Ranges;
 use crate::rescue::HostOp;
 use crate::rescue::moves::{Missed, Run, add_block};
 use crate::route::At;
-use crate::spare::Patience;
 use crate::status::RemapOn;
 use crate::table::Place;
 use crate::units::{BaseLba, Extent};
@@ -251,21 +250,13 @@ impl<B: Device, D: Device, E: Env> Scrub<'_, B, D, E> {
         read.is_ok()
     }
 
-    /// Reads runs of a window. Which blocks the medium does not yield; another error, as a reset brings, says nothing of a block,
-    /// and it is tried again for a while.
+    /// Reads runs of a window: which blocks the medium does not yield.
     async fn read(&self, window: Extent, runs: &[Run]) -> Result<Vec<Missed>, Stopped> {
-        let engine = self.engine;
-        let mut patience = Patience::new(&*engine.shared.env, |_| true);
-        loop {
-            let hand = self.hand(window);
-            let missed = engine.moving(&hand.io(HostOp::Read), &Operator(engine), self.on).do_runs(runs).await;
-            self.job.go_on()?;
-            let Some(other) = missed.iter().find(|missed| !missed.status.is_media_error(self.on)) else {
-                return Ok(missed);
-            };
-            if !patience.again(other.status).await {
-                return Err(self.failed(window, runs, *other).into());
-            }
+        let (engine, hand) = (self.engine, self.hand(window));
+        let missed = engine.read_in(&hand, runs, &Operator(engine), self.on, |_| true).await?;
+        match missed.iter().find(|missed| !missed.status.is_media_error(self.on)) {
+            None => Ok(missed),
+            Some(other) => Err(self.failed(window, runs, *other).into()),
         }
     }
 

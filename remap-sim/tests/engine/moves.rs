@@ -60,6 +60,18 @@ fn blocks_are_relocated_with_their_data_and_those_that_cannot_be_read_become_pen
 }
 
 #[test]
+fn reads_that_a_reset_aborts_are_tried_again_and_no_block_becomes_pending() {
+    let (world, host) = world();
+    world.base.fail(Fault::new(Verb::Read, 300..302, IoStatus::Aborted).times(3));
+    assert_eq!(add(&world, &host, Extent::new(lba(300), 5)), Ok(AddReport { added: 5, already: 0, pending: 0 }));
+    // Not for ever, as hosts wait for these blocks.
+    world.base.fail(Fault::new(Verb::Read, 400..401, IoStatus::Aborted));
+    let failed = Error::BaseIo { what: "read", lba: lba(400), status: IoStatus::Aborted };
+    assert_eq!(add(&world, &host, Extent::new(lba(400), 5)), Err(Stopped::Failed(failed)));
+    assert_eq!((host.engine.status().remapped, host.engine.status().pending), (6, 0));
+}
+
+#[test]
 fn what_an_operator_names_is_no_storm_and_waits_while_there_is_one() {
     let world = World::new();
     let host = world.open_with(OpenParams { storm_limit: 4, ..params() }).unwrap();

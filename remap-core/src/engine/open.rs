@@ -70,7 +70,11 @@ pub(super) async fn open<D: Device, E: Env>(
             let smaller = valid.min_by_key(|one| one.data_blocks).filter(|one| one.data_blocks < layout.data_blocks);
             // More is in use already if a superblock gives an older state than was written.
             let known = smaller.filter(|smaller| recovered.fits(smaller.data_blocks)).unwrap_or(layout);
-            let log = Log::new(spare, counters, *superblock, recovered.position, health);
+            // Superblock A may be as it was before the spare had grown.
+            let of_a = found[Copy::A].valid().map(|a| a.layout);
+            let former_b = of_a.filter(|a| a.superblock_b != layout.superblock_b && recovered.fits(a.data_blocks));
+            let former_b = former_b.map(|a| a.superblock_b);
+            let log = Log::new(spare, counters, *superblock, recovered.position, health, former_b);
             Ok((log, recovered, known))
         }
     }
@@ -316,7 +320,7 @@ async fn format_as<D: Device, E: Env>(
     spare.flush().await?;
     // No copy of anything is good yet, so superblock B is written first.
     let health = Health { log: PerCopy::NONE, superblock: PerCopy::NONE, dirty: PerArea::default() };
-    let mut log = Log::new(spare, counters, superblock, Position::START, health);
+    let mut log = Log::new(spare, counters, superblock, Position::START, health, None);
     let empty = Records::new(log.page_capacity()).finish();
     log.checkpoint(&empty).await?;
     Ok(log)

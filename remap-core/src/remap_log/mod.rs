@@ -162,6 +162,7 @@ impl<D: Device, E: Env> Log<D, E> {
         superblock: Superblock,
         position: Position,
         health: Health,
+        former_b: Option<SpareLba>,
     ) -> Log<D, E> {
         let (noted, marked) = ((superblock.committed, superblock.epoch), superblock.in_use);
         // From the first that is written on: before that, nothing is appended.
@@ -173,7 +174,7 @@ impl<D: Device, E: Env> Log<D, E> {
             position,
             log_ok: health.log,
             superblock_ok: health.superblock,
-            former_b: None,
+            former_b,
             sealed: None,
             data_stuck: false,
             noted,

@@ -78,8 +78,7 @@ impl<D: Device, E: Env> Log<D, E> {
                 self.superblock.sequence = self.superblock.sequence.plus(1);
             }
         }
-        self.show_the_way().await;
-        let durable = self.superblock_ok.any();
+        let durable = self.show_the_way().await && self.superblock_ok.any();
         if durable {
             self.noted = (self.superblock.committed, self.superblock.epoch);
             self.marked = self.superblock.in_use;
@@ -88,15 +87,17 @@ impl<D: Device, E: Env> Log<D, E> {
     }
 
     /// Where superblock A, which is bad, says that superblock B is, there is one that knows where the spare has grown to: the device
-    /// may grow again before A can be written. No data is there before.
-    async fn show_the_way(&mut self) {
+    /// may grow again before A can be written. No data is there before. Whether superblock B is found then.
+    async fn show_the_way(&mut self) -> bool {
         if self.superblock_ok[Copy::A] {
             self.former_b = None;
-        } else if let Some(at) = self.former_b
-            && let Err(error) = self.write_superblock(Copy::B, at).await
-        {
+        }
+        let Some(at) = self.former_b else { return true };
+        let shown = self.write_superblock(Copy::B, at).await;
+        if let Err(error) = &shown {
             log::warn!("{}: where superblock B was: {error}", self.superblock.name);
         }
+        shown.is_ok()
     }
 
     async fn write_superblock(&self, copy: Copy, at: SpareLba) -> Result<(), Error> {

@@ -128,6 +128,8 @@ fn what_is_not_larger_changes_nothing_and_what_is_far_too_large_is_refused() {
 /// The spare's size later, and what there is for data then: the log areas are as long as they were.
 const GROWN: u64 = 2 * SPARE_BLOCKS;
 const DATA: u64 = 138;
+/// A later size.
+const TWICE: u64 = 3 * SPARE_BLOCKS;
 const GROWN_DATA: u64 = GROWN - 1 - 130 - 131;
 
 /// A set with two remapped blocks; all of the base is bad for writes.
@@ -430,7 +432,6 @@ fn a_spare_that_has_grown_and_was_wiped_is_empty() {
 
 #[test]
 fn a_spare_that_grows_twice_is_found_although_its_first_copy_is_as_it_was_before() {
-    const TWICE: u64 = 3 * SPARE_BLOCKS;
     for reopened in [false, true] {
         let (mut world, mut host) = full_of_bad_blocks();
         let first_copy = Fault::new(Verb::Write, 0..host.engine.layout().data_start.0, WRITE_FAULT);
@@ -452,5 +453,43 @@ fn a_spare_that_grows_twice_is_found_although_its_first_copy_is_as_it_was_before
         left.grow(TWICE);
         let again = world.after_crash(left);
         assert_eq!(again.read(&again.open(), 10, written), Ok(filled_run(10, written)), "reopened: {reopened}");
+    }
+}
+
+#[test]
+fn nothing_rests_on_a_superblock_at_the_new_end_that_would_not_be_found_if_the_device_grew_again() {
+    for reopened in [false, true] {
+        let (mut world, mut host) = full_of_bad_blocks();
+        let first_copy = Fault::new(Verb::Write, 0..host.engine.layout().data_start.0, WRITE_FAULT);
+        let former_b = Fault::new(Verb::Write, SPARE_BLOCKS - 1..SPARE_BLOCKS, WRITE_FAULT);
+        let fail = |world: &World| [&first_copy, &former_b].map(|fault| world.spare.fail(fault.clone()));
+        fail(&world);
+        world.spare.grow(GROWN);
+        assert_eq!(world.save(&host), Err(Error::CheckpointFailed));
+        let mut acknowledged = Vec::new();
+        if reopened {
+            world = world.after_crash(world.spare.durable());
+            fail(&world);
+            assert_eq!(world.open_with(params()).err(), Some(Error::CheckpointFailed));
+        } else {
+            acknowledged.extend((12..40).filter(|at| world.write(&host, *at, filled(*at)).is_ok()));
+        }
+        let left = world.spare.durable();
+        // As soon as one of them can be written all goes on.
+        world.spare.heal();
+        if reopened {
+            host = world.open();
+        }
+        world.save(&host).unwrap();
+        world.write(&host, 50, filled(50)).unwrap();
+        for (mut left, acknowledged) in [(left, acknowledged), (world.spare.durable(), vec![10, 11, 50])] {
+            left.grow(TWICE);
+            let again = world.after_crash(left);
+            again.base.attach(&again.executor);
+            let found = again.open();
+            for at in acknowledged {
+                assert_eq!(again.read(&found, at, 1), Ok(filled(at)), "block {at}, reopened: {reopened}");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use remap_core::{
     FormatPolicy,
     format::{SpareState, Superblock, superblock::NAME_MAX},
 };
-use spdk::{BdevInfo, Desc, Errno, rpc::Error};
+use spdk::{BdevInfo, Desc, Errno, bdev_exists, rpc::Error};
 use uuid::Uuid;
 
 use crate::{
@@ -97,14 +97,8 @@ async fn assemble(set: Uuid) {
     let Ok(base) = members::look_at(Member::Base, &ready.base_uuid.to_string()) else { return };
     let names = Names { name: ready.name, base_bdev: base.info().name, spare_bdev: ready.spare_bdev };
     drop(base);
-    let creation = Creation {
-        names,
-        uuid: Some(set),
-        format: FormatPolicy::Never,
-        remap_on: None,
-        storm_limit: None,
-        by: By::Assembly,
-    };
+    let creation =
+        Creation { names, uuid: Some(set), format: FormatPolicy::Never, tuning: ready.tuning, by: By::Assembly };
     if let Err(error) = create(creation).await {
         return waiting::refused(set, error.message);
     }
@@ -112,6 +106,23 @@ async fn assemble(set: Uuid) {
         // It is to say so.
         Box::pin(examine(bdev)).await;
     }
+}
+
+/// Whether a bdev of a set that is expected is still to come: then the set comes online with it, as `creation` wants it.
+pub fn comes_later(creation: &Creation) -> bool {
+    let Creation { names: Names { name, base_bdev, spare_bdev }, uuid: Some(uuid), tuning, .. } = creation else {
+        return false;
+    };
+    let Some(missing) = [base_bdev, spare_bdev].into_iter().find(|bdev| !bdev_exists(bdev)) else { return false };
+    let expected = registry::with(|sets| {
+        let set = sets.get_mut(*uuid)?;
+        let waits = set.expected && set.waiting().is_some() && set.identity.name == *name;
+        waits.then(|| set.tuning = *tuning)
+    });
+    if expected.is_some() {
+        log::info!("{name}: waits for {missing}");
+    }
+    expected.is_some()
 }
 
 /// Keeps the base of a set from others from the moment it appears, before anybody can find on it what belongs to the set.

@@ -55,7 +55,8 @@ impl Bdev for Remap {
         ("remap", self.describe())
     }
 
-    /// The set is loaded as it is found then: never made anew, and never taken from a host that has taken it over meanwhile.
+    /// The set is loaded as it is found then: never made anew, and never taken from a host that has taken it over meanwhile. A spare to
+    /// which it has moved may be made behind it.
     fn config(&self) -> Option<(&'static str, Value)> {
         let Remap { name, base_bdev, .. } = self;
         let status = self.engine()?.status();
@@ -63,7 +64,7 @@ impl Bdev for Remap {
         let spare_bdev = Some(self.spare_bdev()).filter(|spare| !spare.is_empty())?;
         let params = json!({
             "name": name, "base_bdev": base_bdev, "spare_bdev": spare_bdev, "uuid": status.uuid,
-            "format": FormatPolicy::Never, "take_over": false,
+            "format": FormatPolicy::Never, "take_over": false, "wait_for_bdevs": true,
             "remap_on": self.remap_on(), "storm_limit": status.storm_limit,
         });
         Some(("bdev_remap_create", params))

@@ -13,7 +13,7 @@ use spdk::{BdevHandle, BdevInfo, Desc, Errno, Event, IoKind, Properties, bdev_ex
 use uuid::Uuid;
 
 use crate::{
-    device::Remap,
+    device::{Remap, Tuning},
     disk::Disk,
     members,
     options::options,
@@ -43,10 +43,8 @@ pub struct Creation {
     pub uuid: Option<Uuid>,
     /// What to do with an unformatted spare.
     pub format: FormatPolicy,
-    /// Which errors count; media errors unless told otherwise.
-    pub remap_on: Option<RemapOn>,
-    /// Blocks that may be relocated within 60 s.
-    pub storm_limit: Option<u64>,
+    /// How it is to work.
+    pub tuning: Tuning,
     /// Who wants it.
     pub by: By,
 }
@@ -164,10 +162,11 @@ fn agree(existing: &Remap, creation: &Creation, plan: &Plan) -> Result<(), Error
     if creation.names.name != *name || plan.base.name != *base_bdev || plan.spare.name != existing.spare_bdev() {
         return Err(exists(existing));
     }
-    if let Some(on) = creation.remap_on {
+    let Tuning { remap_on, storm_limit } = creation.tuning;
+    if let Some(on) = remap_on {
         existing.set_remap_on(on);
     }
-    if let (Some(limit), Some(engine)) = (creation.storm_limit, existing.engine()) {
+    if let (Some(limit), Some(engine)) = (storm_limit, existing.engine()) {
         engine.set_storm_limit(limit);
     }
     Ok(())
@@ -221,7 +220,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         base_blocks: base.blocks,
         md_size: base.md_size,
         format: creation.format,
-        storm_limit: creation.storm_limit.unwrap_or(STORM_LIMIT),
+        storm_limit: creation.tuning.storm_limit.unwrap_or(STORM_LIMIT),
         host_id: options().host_id,
         take_over: matches!(creation.by, By::Operator { take_over: true }),
         given_up: given_up(plan).await?,
@@ -242,7 +241,7 @@ async fn make(creation: &Creation, plan: &Plan, tag: Tag, kept: Option<Desc>) ->
         write_cache: base.write_cache || spare.write_cache,
     };
     let status = engine.status();
-    let remap_on = creation.remap_on.unwrap_or(RemapOn::Media);
+    let remap_on = creation.tuning.remap_on.unwrap_or(RemapOn::Media);
     let opened = Rc::clone(&engine);
     let remap =
         Remap::new(name.clone(), engine, (base_disk, device), (base_desc.clone(), spare_desc.clone()), remap_on);

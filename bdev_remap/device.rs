@@ -21,6 +21,15 @@ use crate::{
     owner::{Owned, OwnerThread, RemapEngine},
 };
 
+/// How a set is to work, where somebody has said so.
+#[derive(Clone, Copy, Default)]
+pub struct Tuning {
+    /// Which errors count; media errors unless told otherwise.
+    pub remap_on: Option<RemapOn>,
+    /// Blocks that may be relocated within 60 s.
+    pub storm_limit: Option<u64>,
+}
+
 /// A Remap bdev. The first members are those that every I/O reads; they are never written but for `any_error`.
 pub struct Remap {
     /// The remap table.
@@ -163,6 +172,12 @@ impl Remap {
     /// Which errors count as media errors.
     pub fn remap_on(&self) -> RemapOn {
         if self.any_error.load(Ordering::Relaxed) { RemapOn::Any } else { RemapOn::Media }
+    }
+
+    /// How it works, as somebody has said. Owner thread.
+    pub fn tuning(&self) -> Tuning {
+        let storm_limit = self.engine().map(|engine| engine.status().storm_limit);
+        Tuning { remap_on: Some(self.remap_on()), storm_limit }
     }
 
     /// Changes which errors count as media errors.

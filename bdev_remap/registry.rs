@@ -14,7 +14,7 @@ use spdk::{BdevHandle, Desc, Errno, rpc::Error, thread::AppCell};
 use uuid::Uuid;
 
 use crate::{
-    device::Remap,
+    device::{Remap, Tuning},
     set::{Identity, Member, Set, State, Tag, Waiting},
 };
 
@@ -69,7 +69,8 @@ impl Sets {
         self.by_uuid.entry(identity.uuid).or_insert_with(|| {
             self.generation = generation;
             let state = State::Waiting(Waiting::default());
-            Set { identity: identity.clone(), expected: false, state, generation, settled: Vec::new() }
+            let (identity, tuning) = (identity.clone(), Tuning::default());
+            Set { identity, expected: false, tuning, state, generation, settled: Vec::new() }
         })
     }
 
@@ -163,6 +164,8 @@ pub fn begin_closing(tag: Tag) -> Option<BdevHandle<Remap>> {
         let set = sets.tagged(tag)?;
         let State::Online(device) = &set.state else { return None };
         let device = device.clone();
+        // It may come back.
+        set.tuning = device.tuning();
         set.state = State::Closing(device.clone());
         Some(device)
     })
@@ -192,7 +195,8 @@ pub fn closed(tag: Tag, fate: Fate) {
         }
         let gone = sets.remove(tag.set);
         if let (Some(gone), Fate::Waiting) = (&gone, fate) {
-            sets.know(&gone.identity).expected = true;
+            let set = sets.know(&gone.identity);
+            (set.expected, set.tuning) = (true, gone.tuning);
         }
         (gone, settled)
     });

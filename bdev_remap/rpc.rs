@@ -17,7 +17,7 @@ use crate::{
     assembly,
     create::{By, Creation, Names, create},
     delete::delete,
-    device::Remap,
+    device::{Remap, Tuning},
     migrate, moves, options,
     owner::RemapEngine,
     registry,
@@ -92,6 +92,8 @@ struct CreateParams {
     storm_limit: Option<u64>,
     #[serde(default = "yes")]
     take_over: bool,
+    #[serde(default)]
+    wait_for_bdevs: bool,
 }
 
 fn yes() -> bool {
@@ -104,18 +106,23 @@ impl Method for Create {
     type Reply = String;
 
     async fn call(params: CreateParams) -> Result<String, Error> {
-        let CreateParams { name, base_bdev, spare_bdev, uuid, format, remap_on, storm_limit, take_over } = params;
+        let CreateParams { name, base_bdev, spare_bdev, uuid, format, .. } = params;
+        let CreateParams { remap_on, storm_limit, take_over, wait_for_bdevs, .. } = params;
         check_storm_limit(storm_limit)?;
         check_not_nil("uuid", uuid)?;
         let creation = Creation {
             names: Names { name: name.clone(), base_bdev, spare_bdev },
             uuid,
             format: format.unwrap_or_default(),
-            remap_on,
-            storm_limit,
+            tuning: Tuning { remap_on, storm_limit },
             by: By::Operator { take_over },
         };
-        create(creation).await?;
+        if wait_for_bdevs && uuid.is_none() {
+            return Err(Error::invalid("wait_for_bdevs", "goes with uuid"));
+        }
+        if !(wait_for_bdevs && assembly::comes_later(&creation)) {
+            create(creation).await?;
+        }
         Ok(name)
     }
 }

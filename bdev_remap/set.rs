@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use spdk::{BdevHandle, Desc};
 use uuid::Uuid;
 
-use crate::{device::Remap, runtime::Threads};
+use crate::{
+    device::{Remap, Tuning},
+    runtime::Threads,
+};
 
 /// Who a set is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -87,6 +90,8 @@ pub struct Set {
     pub identity: Identity,
     /// Known also without its spare: it was online, or somebody has said that it is to be expected.
     pub expected: bool,
+    /// How it is to work when it comes online by itself.
+    pub tuning: Tuning,
     /// What it is just now.
     pub state: State,
     pub(crate) generation: u64,

@@ -14,6 +14,7 @@ use spdk::{BdevInfo, Desc, bdev_exists};
 use uuid::Uuid;
 
 use crate::{
+    device::Tuning,
     members,
     options::{Options, options},
     registry::{self, Sets},
@@ -232,6 +233,8 @@ pub struct Ready {
     pub spare_bdev: String,
     /// Others that say that they are in force, and were replaced by it.
     pub outdated: Vec<String>,
+    /// How it is to work.
+    pub tuning: Tuning,
 }
 
 /// What the set with this UUID can be made of, if it waits and can come online by itself. An earlier refusal does not count:
@@ -256,7 +259,7 @@ pub fn ready(uuid: Uuid) -> Option<Ready> {
         let spare_bdev = in_force(&waiting.spares).ok()?.bdev.clone();
         let active = waiting.spares.iter().filter(|spare| spare.superblock.state == SpareState::Active);
         let outdated = active.map(|spare| spare.bdev.clone()).filter(|bdev| *bdev != spare_bdev).collect();
-        Some(Ready { name, base_uuid, spare_bdev, outdated })
+        Some(Ready { name, base_uuid, spare_bdev, outdated, tuning: set.tuning })
     })
 }
 

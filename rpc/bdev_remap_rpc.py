@@ -110,6 +110,9 @@ METHODS = (
                   help="Stop relocating after this many blocks within 60 seconds (default: 4096)"),
         _switch("--no-take-over", parameter="take_over", value=False,
                 help="Leave a set of another host alone (default: take it over)"),
+        _switch("--wait-for-bdevs",
+                help="""Where base or spare are not there yet, and the set with this UUID is expected: succeed, and have it come online
+                when they are"""),
     )),
     ("bdev_remap_delete", "Delete a Remap bdev; base and spare stay as they are", (
         NAME,

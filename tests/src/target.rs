@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use crate::{
     app::{App, COMMON, Slot},
     config::Config,
     rpc::{self, RpcError},
+    script,
     wait::wait_for,
 };
 
@@ -147,6 +149,15 @@ impl Target {
             Err(RpcError::Answer { code, message }) => (code, message),
             other => panic!("{method} {params} was not refused: {other:?}"),
         }
+    }
+
+    /// The configuration that `rpc.py save_config` writes.
+    #[track_caller]
+    pub fn saved_config(&self) -> Value {
+        let saved = Command::new(script("rpc")).arg("-s").arg(self.socket()).arg("save_config").output();
+        let saved = saved.unwrap_or_else(|error| panic!("scripts/rpc: {error}"));
+        assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+        serde_json::from_slice(&saved.stdout).unwrap_or_else(|error| panic!("save_config: {error}"))
     }
 
     /// Does a bdev of this name exist?

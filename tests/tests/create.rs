@@ -3,14 +3,12 @@
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
-    process::Command,
 };
 
 use e2e::{
     config::Config,
     nvme_tcp::Status,
     scene::{BASE_UUID, NQN, SPARE_UUID, Scene, connect, fault, stamped},
-    script,
     target::Target,
 };
 use serde_json::{Value, json};
@@ -206,12 +204,8 @@ fn bdev_get_bdevs_shows_a_remap_object() {
 fn saved_config_brings_everything_back() {
     let mut scene = Scene::start(&[fault(5, 3, "write", "write_fault")]);
     assert_eq!(scene.host().write(4, &stamped(4, 8, 1)).unwrap(), Status::SUCCESS);
-    let socket = scene.target.socket();
-    let saved = Command::new(script("rpc")).arg("-s").arg(&socket).arg("save_config").output().unwrap();
-    assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
-    let text = String::from_utf8(saved.stdout).unwrap();
-    let config: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
-    assert!(text.contains("bdev_remap_create"), "save_config must contain the call");
+    let config = scene.target.saved_config();
+    assert!(config.to_string().contains("bdev_remap_create"), "save_config must contain the call");
     scene.target.stop();
 
     if let Err(log) = scene.target.try_start(&config) {

@@ -4,14 +4,12 @@ use std::{
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use e2e::{
     config::Config,
     scene::{BASE_UUID, SPARE_UUID},
-    script,
     target::Target,
     wait::wait_until,
 };
@@ -136,8 +134,7 @@ impl Stack {
         let uuid = target.status("Remap0")["uuid"].as_str().unwrap().to_owned();
         let mut stack = Stack { target, base, spare, uuid, saved: Value::Null };
         content.make(&stack);
-        let saved = Command::new(script("rpc")).arg("-s").arg(stack.target.socket()).arg("save_config").output();
-        stack.saved = serde_json::from_slice(&saved.unwrap().stdout).unwrap();
+        stack.saved = stack.target.saved_config();
         stack.target.stop();
         stack
     }

@@ -5,7 +5,6 @@ use std::{
     io::Write,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -14,7 +13,6 @@ use e2e::{
     config::Config,
     rpc::RpcError,
     scene::{BASE_UUID, BLOCK, NQN, SPARE_UUID, Scene, connect, fault, free_port, stamped},
-    script,
     spare_format::{self, SpareFile, field},
     target::Target,
     wait::wait_until,
@@ -51,14 +49,6 @@ fn is_free(target: &Target, bdev: &str) -> bool {
         target.rpc("bdev_fault_delete", json!({ "name": "Other" }));
     }
     taken.is_ok()
-}
-
-/// The configuration that the target would save.
-#[track_caller]
-fn saved(target: &Target) -> Value {
-    let saved = Command::new(script("rpc")).arg("-s").arg(target.socket()).arg("save_config").output().unwrap();
-    assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
-    serde_json::from_slice(&saved.stdout).unwrap()
 }
 
 /// The calls of the bdev subsystem, in order.
@@ -258,7 +248,7 @@ fn the_base_of_a_waiting_set_goes_without_touching_the_one_of_its_name() {
 fn a_saved_configuration_is_no_reason_to_format_a_blank_spare() {
     let mut scene = Scene::start(&[fault(5, 3, "write", "write_fault")]);
     assert!(scene.host().write(4, &stamped(4, 8, 1)).unwrap().ok());
-    let config = saved(&scene.target);
+    let config = scene.target.saved_config();
     scene.target.stop();
     let blank = vec![0; fs::metadata(&scene.spare).unwrap().len() as usize];
     fs::write(&scene.spare, &blank).unwrap();
@@ -414,7 +404,7 @@ fn a_set_of_another_host_is_shown_and_left_alone_until_it_is_taken_over() {
     let (base, spare) = (target.file("base", 16), target.file("spare", 16));
     let disks = |config| aio(aio(config, "Spare0", &spare, SPARE_UUID), "Base0", &base, BASE_UUID);
     target.start(&disks(host(HOST_1)).bdev("bdev_remap_create", create("Base0", "Spare0")));
-    let config_1 = saved(&target);
+    let config_1 = target.saved_config();
     target.stop();
 
     target.start(&disks(host(HOST_2)));
@@ -456,7 +446,7 @@ fn sets_stay_offline_where_auto_assembly_is_off() {
     let status = target.status("Remap0");
     assert!(waits_for(&status).contains("auto_assemble"), "{status}");
     assert!(is_free(&target, "Base0") && is_free(&target, "Spare0"));
-    let config = saved(&target);
+    let config = target.saved_config();
     let calls = bdev_calls(&config);
     let at = |method: &str| calls.iter().position(|call| call["method"] == method).unwrap_or(usize::MAX);
     assert!(at("bdev_remap_set_module_options") < at("bdev_aio_create"), "{calls:?}");

@@ -279,6 +279,27 @@ fn a_new_spare_that_becomes_full_ends_it() {
     scene.target.stop();
 }
 
+/// A configuration has its bdevs in the order in which they were made: the spare comes behind the set that has moved to it.
+#[test]
+fn a_configuration_that_is_saved_after_it_brings_the_set_back_as_it_was() {
+    let mut scene = made(Stack { options: json!({ "remap_on": "any", "storm_limit": 77_777 }), ..Stack::default() });
+    let file = scene.target.file("late", 32);
+    let late = json!({ "name": "Late", "filename": file, "block_size": BLOCK, "uuid": SPARE1_UUID });
+    scene.target.rpc("bdev_aio_create", late);
+    begin(&scene, json!({ "spare_bdev": "Late" }));
+    assert_eq!(scene.ended("migrate")["state"], "done");
+    let saved = scene.target.saved_config();
+    scene.target.stop();
+    if let Err(log) = scene.target.try_start(&saved) {
+        panic!("the saved configuration was refused:\n{log}");
+    }
+    assert_on(&scene, "Late");
+    let status = scene.status();
+    assert_eq!((&status["remap_on"], &status["storm_limit"]), (&json!("any"), &json!(77_777)), "{status}");
+    assert_content(&scene, 1);
+    scene.target.stop();
+}
+
 #[test]
 fn deleted_or_stopped_in_the_middle_it_ends_in_order() {
     let mut scene = made(two_spares());

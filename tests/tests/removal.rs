@@ -269,6 +269,21 @@ fn nothing_is_lost_in_200_removals_and_returns_under_load() {
 }
 
 #[test]
+fn a_set_that_comes_back_is_as_it_was_asked_for() {
+    let options = json!({ "remap_on": "any", "storm_limit": 5000 });
+    let mut scene = Scene::with(&[fault(5, 3, "write", "write_fault")], options);
+    assert_eq!(scene.host().write(0, &stamped(0, 16, 1)).unwrap(), Status::SUCCESS);
+    scene.target.rpc("bdev_remap_set_options", json!({ "name": "Remap0", "storm_limit": 77_777 }));
+    scene.target.rpc("bdev_aio_delete", json!({ "name": "Spare0" }));
+    wait_until("the end of Remap0", LIMIT, || !scene.target.has_bdev("Remap0"));
+    spare_returns(&scene);
+    wait_until("the set to come back", LIMIT, || scene.target.has_bdev("Remap0"));
+    let status = scene.status();
+    assert_eq!((&status["remap_on"], &status["storm_limit"]), (&json!("any"), &json!(77_777)), "{status}");
+    scene.target.stop();
+}
+
+#[test]
 fn half_a_set_waits_and_holds_nothing_up() {
     let mut scene = Scene::of(stack_on_two_reactors(json!({})), &[]);
     scene.target.stop();

@@ -146,11 +146,13 @@ impl<D: Device, E: Env> Log<D, E> {
     ) -> Result<Option<(Position, PerCopy<bool>)>, Error> {
         let next = self.next_position(pages)?;
         let before = std::mem::replace(&mut self.superblock.layout, grown);
+        let mut ready = true;
         if grown.log != before.log {
-            // Anything may be there.
+            // Anything may be there, as what an attempt has left that nothing tells of.
             self.dirty = PerArea::each(|_| true);
+            ready = self.clean_copy(Copy::B, next.area.other()).await;
         }
-        let written = self.write_copies(&next, records).await;
+        let written = if ready { self.write_copies(&next, records).await } else { None };
         let Some(written) = written.filter(|written| written[Copy::B]) else {
             // What is complete, in one copy, recovery prefers to the area in force.
             self.sealed = Some(Sealed::InDoubt);
@@ -234,21 +236,26 @@ impl<D: Device, E: Env> Log<D, E> {
     /// Zeroes an area that is not in force, one copy after the other, so that a crash tears at most one. Says which copies
     /// are zero now; what cannot be zeroed is tried again the next time.
     async fn clean(&mut self, area: Area) -> PerCopy<bool> {
-        let layout = self.superblock.layout;
         let mut cleaned = PerCopy::NONE;
         for copy in Copy::BOTH {
-            let mut result = self.spare.zero(layout.log_page(copy, area, 0), layout.area_blocks()).await;
-            if result.is_ok() {
-                result = self.spare.flush().await;
-            }
-            cleaned[copy] = result.is_ok();
-            if let Err(error) = result {
-                let (name, number) = (&self.superblock.name, area.index());
-                log::warn!("{name}: log area {number}, copy {}, not zeroed: {error}", copy.name());
-            }
+            cleaned[copy] = self.clean_copy(copy, area).await;
         }
         self.dirty[area] = !cleaned.all();
         cleaned
+    }
+
+    /// Zeroes one copy of an area that is not in force; whether that is durable.
+    async fn clean_copy(&self, copy: Copy, area: Area) -> bool {
+        let layout = &self.superblock.layout;
+        let mut result = self.spare.zero(layout.log_page(copy, area, 0), layout.area_blocks()).await;
+        if result.is_ok() {
+            result = self.spare.flush().await;
+        }
+        if let Err(error) = &result {
+            let (name, number) = (&self.superblock.name, area.index());
+            log::warn!("{name}: log area {number}, copy {}, not zeroed: {error}", copy.name());
+        }
+        result.is_ok()
     }
 
     /// Writes one copy of a checkpoint, up to the first error, and flushes it.

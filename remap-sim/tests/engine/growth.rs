@@ -493,3 +493,27 @@ fn nothing_rests_on_a_superblock_at_the_new_end_that_would_not_be_found_if_the_d
         }
     }
 }
+
+/// An attempt at a checkpoint in the new layout that nothing tells of leaves pages where that layout has the other area of the next one.
+#[test]
+fn what_an_attempt_has_left_at_the_new_end_is_not_taken_for_a_checkpoint() {
+    let (world, host) = full_of_bad_blocks();
+    for at in [0, SPARE_BLOCKS - 1, GROWN - 1] {
+        world.spare.fail(Fault::new(Verb::Write, at..at + 1, WRITE_FAULT));
+    }
+    assert_eq!(world.save(&host), Err(Error::CheckpointFailed));
+    world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
+    world.spare.grow(GROWN);
+    for _ in 0..2 {
+        assert_eq!(world.save(&host), Err(Error::CheckpointFailed));
+    }
+    let mut again = world.after_kill();
+    for at in 12..14 {
+        let host = again.open();
+        assert_eq!(again.read(&host, 10, at - 10), Ok(filled_run(10, at - 10)));
+        assert_eq!(spare_total(&host), GROWN_DATA);
+        again.bad_for_writes(at, 1);
+        again.write(&host, at, filled(at)).unwrap();
+        again = again.after_kill();
+    }
+}

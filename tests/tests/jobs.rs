@@ -84,7 +84,7 @@ fn relocate_all(scene: &Scene) {
 
 /// A set on which jobs take long, with data.
 fn slow(options: Value) -> Scene {
-    let scene = Scene::of(Stack { latency_us: 20_000, spare1_mib: 16, options, ..Stack::default() }, &[]);
+    let scene = Scene::of(Stack { latency_us: 50_000, spare1_mib: 16, options, ..Stack::default() }, &[]);
     let mut host = scene.host();
     for lba in (0..BLOCKS).step_by(32) {
         assert_eq!(host.write(lba, &stamped(lba, 32, 1)).unwrap(), Status::SUCCESS);
@@ -127,7 +127,7 @@ fn on_a_bdev_that_is_no_set_or_is_not_there_it_is_refused_by_name() {
 }
 
 #[test]
-fn resets_in_the_middle_do_not_end_it() {
+fn resets_in_the_middle_do_not_end_it_or_are_named() {
     let mut scene = slow(json!({}));
     for work in all() {
         let reset = |scene: &mut Scene| {
@@ -138,9 +138,12 @@ fn resets_in_the_middle_do_not_end_it() {
             }
         };
         let (answer, ()) = work.with(&mut scene, reset);
-        answer.unwrap_or_else(|error| panic!("{}: {error}", work.kind));
         let job = scene.ended(work.kind);
-        assert_eq!(job["state"], "done", "{job}");
+        match answer {
+            Ok(_) => assert_eq!(job["state"], "done", "{job}"),
+            // A FLUSH of the base that was given up says nothing of what is durable there.
+            Err(error) => assert!(work.kind == "remove" && error.to_string().contains("Aborted"), "{job}: {error}"),
+        }
         assert_whole(&scene, work.kind);
     }
     scene.target.stop();

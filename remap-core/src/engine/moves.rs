@@ -72,7 +72,17 @@ impl<D: Device, E: Env> Engine<D, E> {
             job.go_on()?;
             job.advance(first.0 - next.0);
             let Some(window) = self.windows(Extent::new(first, range.end().0 - first.0)).next() else { break };
-            self.with_range_locked(window, self.remove_window(base, window, on, job, &mut report)).await?;
+            let mut patience = Patience::new(&*self.shared.env, IoStatus::is_given_up);
+            loop {
+                let removed = self.with_range_locked(window, self.remove_window(base, window, on, job, &mut report));
+                match removed.await {
+                    // A reset has ended the FLUSH: what was written before it is not relied on, either.
+                    Err(Stopped::Failed(Error::BaseIo { status, .. })) if patience.again(status).await => {
+                        job.go_on()?
+                    }
+                    outcome => break outcome?,
+                }
+            }
             job.advance(window.blocks);
             next = window.end();
         }

@@ -72,6 +72,18 @@ fn reads_that_a_reset_aborts_are_tried_again_and_no_block_becomes_pending() {
 }
 
 #[test]
+fn a_flush_of_the_base_that_a_reset_aborts_is_tried_again_with_what_it_was_for() {
+    let (world, host) = world();
+    world.base.heal();
+    world.base.fail(Fault::of_flush(IoStatus::Aborted).times(3));
+    let before = world.base.writes();
+    let report = remove(&world, &host, Extent::new(lba(0), 100)).unwrap();
+    assert_eq!((report.removed, report.kept), (1, 0));
+    assert_eq!(world.base.durable().block(10), filled(1));
+    assert_eq!(world.base.writes() - before, 4, "written again each time");
+}
+
+#[test]
 fn what_an_operator_names_is_no_storm_and_waits_while_there_is_one() {
     let world = World::new();
     let host = world.open_with(OpenParams { storm_limit: 4, ..params() }).unwrap();

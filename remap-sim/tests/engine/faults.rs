@@ -293,14 +293,11 @@ fn a_spare_block_that_is_free_again_is_not_given_out_while_it_is_read() {
 #[cfg(feature = "mutations")]
 mod mutations {
     use super::*;
-    use remap_core::mutation::{Mutation, activate};
+    use remap_core::mutation::Mutation;
 
     #[test]
     fn a_spare_block_that_is_not_drained_is_given_out_while_it_is_read() {
-        activate(Some(Mutation::FreedSpareNotDrained));
-        let given_out = is_given_out_while_it_is_read();
-        activate(None);
-        assert_eq!(given_out, (true, true));
+        assert_eq!(with_bug(Mutation::FreedSpareNotDrained, is_given_out_while_it_is_read), (true, true));
     }
 }
 

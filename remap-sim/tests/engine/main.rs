@@ -22,6 +22,7 @@ mod rescue;
 mod reservations;
 mod review;
 mod scrub;
+mod spare_growth;
 mod spareless;
 
 use std::rc::Rc;
@@ -239,4 +240,13 @@ pub(crate) fn mappings(engine: &SimEngine) -> Vec<(BaseLba, Mapping)> {
     spares.dedup();
     assert_eq!(spares.len(), all, "two blocks share a spare block");
     found
+}
+
+/// What `work` comes to with a bug on purpose in it: that the test of the same can fail.
+#[cfg(feature = "mutations")]
+pub(crate) fn with_bug<R>(bug: remap_core::mutation::Mutation, work: impl FnOnce() -> R) -> R {
+    remap_core::mutation::activate(Some(bug));
+    let outcome = work();
+    remap_core::mutation::activate(None);
+    outcome
 }

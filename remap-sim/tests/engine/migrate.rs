@@ -272,14 +272,12 @@ fn what_is_settled_while_it_is_copied_is_copied_as_it_is_then() {
 /// That the test above can fail: it takes a moment that the simulation seldom meets.
 #[cfg(feature = "mutations")]
 mod mutations {
-    use remap_core::mutation::{Mutation, activate};
+    use super::*;
+    use remap_core::mutation::Mutation;
 
     #[test]
     fn what_is_settled_while_it_is_copied_is_lost_if_nobody_looks() {
-        activate(Some(Mutation::ChangedWhileCopied));
-        let there = super::what_is_settled_at_any_moment_is_there();
-        activate(None);
-        assert!(!there);
+        assert!(!with_bug(Mutation::ChangedWhileCopied, what_is_settled_at_any_moment_is_there));
     }
 }
 

@@ -316,14 +316,12 @@ fn what_a_host_writes_while_a_block_is_rescued_stays() {
 /// That the test above can fail: it takes a moment that the simulation seldom meets.
 #[cfg(feature = "mutations")]
 mod mutations {
-    use remap_core::mutation::{Mutation, activate};
+    use super::*;
+    use remap_core::mutation::Mutation;
 
     #[test]
     fn what_a_host_writes_while_a_block_is_rescued_is_lost_without_a_lock() {
-        activate(Some(Mutation::ScrubWithoutLock));
-        let stays = super::a_write_at_any_moment_stays();
-        activate(None);
-        assert!(!stays);
+        assert!(!with_bug(Mutation::ScrubWithoutLock, a_write_at_any_moment_stays));
     }
 }
 

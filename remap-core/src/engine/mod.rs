@@ -69,13 +69,13 @@ use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
-use crate::table::{Change, LEAF_BLOCKS, Mapping, Retired, Table, TableWriter, reclaim};
+use crate::table::{Change, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, reclaim};
 use crate::tasks::Tasks;
 use crate::units::BaseLba;
 
-/// Changes that are published together at most, in long work: making a leaf of them does not hold the thread for long.
+/// Changes that are published together at most, in long work: making a region of them does not hold the thread for long.
 const PUBLISHED_AT_ONCE: usize = 8192;
-/// So many entries of a leaf are copied in the time of one step of other work.
+/// So many entries of the table are copied in the time of one step of other work.
 const COPIED_AS_ONE: usize = 64;
 /// A change takes as long as copying so many entries.
 const CHANGED_AS: usize = 8;
@@ -264,8 +264,8 @@ impl<E: Env> Shared<E> {
         let mut pace = Pace::default();
         let mut part: Vec<Change> = Vec::new();
         for change in changes {
-            // A leaf is made at once where that does not take long, as it is copied whenever something comes into it.
-            let begins = part.last().is_some_and(|last| last.lba.0 / LEAF_BLOCKS != change.lba.0 / LEAF_BLOCKS);
+            // A region is made at once where that does not take long, as some of it is copied whenever something comes into it.
+            let begins = part.last().is_some_and(|last| last.lba.0 / REGION_BLOCKS != change.lba.0 / REGION_BLOCKS);
             if part.len() >= PUBLISHED_AT_ONCE || (begins && part.len() >= Pace::STRIDE) {
                 pace.step(part.len()).await;
                 self.publish(std::mem::take(&mut part));
@@ -280,15 +280,16 @@ impl<E: Env> Shared<E> {
         self.publish(part);
     }
 
-    /// Publishes the changes of a log page. They may be in many leaves, each of which is copied: others go on between large ones.
+    /// Publishes the changes of a log page. They may be in many regions, some of each of which is copied: others go on in between.
     async fn publish_page(&self, mut changes: Vec<Change>) {
         // Stable, as the last change of a block counts.
         changes.sort_by_key(|change| change.lba);
         let (mut retired, mut pace) = (Retired::default(), Pace::default());
-        for leaf in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
-            pace.step((self.table.leaf_entries(leaf[0].lba) + leaf.len() * CHANGED_AS) / COPIED_AS_ONE).await;
-            self.forget_copies(leaf.iter().map(|change| change.lba), Forget::Changed);
-            retired.merge(self.state.borrow_mut().writer.publish(leaf.to_vec()));
+        for region in changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS) {
+            let copied = self.table.copied_for(region[0].lba, region.len());
+            pace.step((copied + region.len() * CHANGED_AS) / COPIED_AS_ONE).await;
+            self.forget_copies(region.iter().map(|change| change.lba), Forget::Changed);
+            retired.merge(self.state.borrow_mut().writer.publish(region.to_vec()));
         }
         self.reclaim(retired);
     }

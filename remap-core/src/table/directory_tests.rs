@@ -10,7 +10,7 @@ use crate::slot::Slot;
 use crate::units::MAX_BASE_BLOCKS;
 
 /// Blocks below one node of height 1, and of height 2.
-const NODE: u64 = LEAF_BLOCKS << directory::NODE_BITS;
+const NODE: u64 = REGION_BLOCKS << directory::NODE_BITS;
 const HIGHER: u64 = NODE << directory::NODE_BITS;
 
 fn change(lba: u64, to: Option<Mapping>) -> Change {
@@ -51,11 +51,11 @@ fn mapping() -> impl Strategy<Value = Option<Mapping>> {
     ]
 }
 
-/// A base, of any height of directory, and blocks of it: around the ends of leaves and nodes, and of the base.
+/// A base, of any height of directory, and blocks of it: around the ends of regions and nodes, and of the base.
 fn base() -> impl Strategy<Value = (u64, Vec<u64>)> {
-    let sizes = [1, LEAF_BLOCKS, NODE - 1, NODE, NODE + 1, 300 * NODE + 77, HIGHER, HIGHER + 1, MAX_BASE_BLOCKS];
+    let sizes = [1, REGION_BLOCKS, NODE - 1, NODE, NODE + 1, 300 * NODE + 77, HIGHER, HIGHER + 1, MAX_BASE_BLOCKS];
     prop::sample::select(sizes.to_vec()).prop_map(|size| {
-        let edges = [0, LEAF_BLOCKS, NODE, 255 * NODE, HIGHER, 200 * HIGHER + 5 * NODE, size];
+        let edges = [0, REGION_BLOCKS, NODE, 255 * NODE, HIGHER, 200 * HIGHER + 5 * NODE, size];
         let blocks = edges.into_iter().flat_map(|edge| edge.saturating_sub(2)..edge + 2);
         (size, blocks.filter(|lba| *lba < size + 2).collect())
     })
@@ -130,10 +130,10 @@ fn the_largest_base_with_three_remaps_is_visited_at_once() {
 }
 
 #[test]
-fn a_node_goes_with_the_last_leaf_below_it() {
+fn a_node_goes_with_the_last_region_below_it() {
     let mut writer = TableWriter::new(MAX_BASE_BLOCKS);
     let pending = Some(Mapping::Pending);
-    publish(&mut writer, vec![change(1, pending), change(LEAF_BLOCKS, pending), change(HIGHER, pending)]);
+    publish(&mut writer, vec![change(1, pending), change(REGION_BLOCKS, pending), change(HIGHER, pending)]);
     let mut retired = |changes: Vec<Change>| {
         let retired = writer.publish(changes);
         let sizes = retired.sizes();
@@ -141,8 +141,8 @@ fn a_node_goes_with_the_last_leaf_below_it() {
         unsafe { retired.free() }
         sizes
     };
-    assert_eq!(retired(vec![change(1, None)]), (1, 0), "there is another leaf");
-    assert_eq!(retired(vec![change(LEAF_BLOCKS, None)]), (1, 2), "two nodes are empty, the root's is not");
+    assert_eq!(retired(vec![change(1, None)]), (1, 0), "there is another region");
+    assert_eq!(retired(vec![change(REGION_BLOCKS, None)]), (1, 2), "two nodes are empty, the root's is not");
     assert_eq!(retired(vec![change(3 * NODE, None)]), (0, 0), "nothing is made for nothing");
     assert_eq!(retired(vec![change(HIGHER, None)]), (1, 3));
     assert!(writer.table().is_empty());
@@ -152,7 +152,7 @@ fn a_node_goes_with_the_last_leaf_below_it() {
 fn a_retired_node_can_be_read_until_it_is_freed() {
     let mut writer = TableWriter::new(HIGHER);
     let table = std::sync::Arc::clone(writer.table());
-    let (places, pending) = ([1, LEAF_BLOCKS, NODE], Some(Mapping::Pending));
+    let (places, pending) = ([1, REGION_BLOCKS, NODE], Some(Mapping::Pending));
     publish(&mut writer, places.map(|lba| change(lba, pending)).to_vec());
     let mut kept = None;
     let mut seen = Vec::new();

@@ -15,7 +15,7 @@ fn a_spare_block_is_used_again_only_when_no_io_is_under_way_to_it() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        let mut writer = TableWriter::new(LEAF_BLOCKS);
+        let mut writer = TableWriter::new(REGION_BLOCKS);
         let spare = SpareBlock::new(Slot::FIRST, 7).unwrap();
         assert!(writer.publish(vec![Change { lba: BaseLba(1), to: Some(Mapping::Spare(spare)) }]).is_empty());
         let block = Arc::new(loom::cell::UnsafeCell::new(1_u64));
@@ -50,12 +50,12 @@ fn a_spare_block_is_used_again_only_when_no_io_is_under_way_to_it() {
 }
 
 #[test]
-fn readers_never_see_freed_or_half_made_leaves() {
+fn readers_never_see_freed_or_half_made_regions() {
     let mut model = loom::model::Builder::new();
     // Enough for every order of two readers and a writer that matters, and done in seconds.
     model.preemption_bound = Some(3);
     model.check(|| {
-        let mut writer = TableWriter::new(LEAF_BLOCKS);
+        let mut writer = TableWriter::new(REGION_BLOCKS);
         let first = Change { lba: BaseLba(1), to: SpareBlock::new(Slot::FIRST, 7).map(Mapping::Spare) };
         assert!(writer.publish(vec![first]).is_empty());
         let done = Arc::new(AtomicUsize::new(0));
@@ -88,9 +88,9 @@ fn readers_never_see_freed_or_half_made_nodes() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        // With two slots a node, leaves 0 and 1 are below one node, 2 and 3 below another.
-        let mut writer = TableWriter::new(4 * LEAF_BLOCKS);
-        let [old, new] = [BaseLba(1), BaseLba(2 * LEAF_BLOCKS)];
+        // With two slots a node, regions 0 and 1 are below one node, 2 and 3 below another.
+        let mut writer = TableWriter::new(4 * REGION_BLOCKS);
+        let [old, new] = [BaseLba(1), BaseLba(2 * REGION_BLOCKS)];
         let to = |index| SpareBlock::new(Slot::FIRST, index).map(Mapping::Spare);
         assert!(writer.publish(vec![Change { lba: old, to: to(7) }]).is_empty());
         let done = Arc::new(AtomicUsize::new(0));
@@ -119,15 +119,53 @@ fn readers_never_see_freed_or_half_made_nodes() {
     });
 }
 
+/// What a reader was told of it finds, and what it found gone it never finds again: the filter beside a region goes with the region.
+#[test]
+fn readers_find_what_they_were_told_of() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let mut writer = TableWriter::new(REGION_BLOCKS);
+        // Of different bits of the filter.
+        let [old, new] = [BaseLba(1), BaseLba(REGION_BLOCKS - 1)];
+        let spare = |index| SpareBlock::new(Slot::FIRST, index).unwrap();
+        let change = |lba, to: Option<u32>| vec![Change { lba, to: to.map(spare).map(Mapping::Spare) }];
+        assert!(writer.publish(change(old, Some(7))).is_empty());
+        let told = Arc::new(AtomicUsize::new(0));
+        let done = Arc::new(AtomicUsize::new(0));
+        let reader = {
+            let (table, told, done) = (std::sync::Arc::clone(writer.table()), Arc::clone(&told), Arc::clone(&done));
+            thread::spawn(move || {
+                let gone = table.lookup(old) == Place::Base(old);
+                let told = told.load(LoomOrdering::Acquire);
+                assert!(!gone || table.lookup(old) == Place::Base(old), "it is back");
+                assert!(told < 1 || table.lookup(new) == Place::Spare(spare(8)), "what was told of is not there");
+                assert!(told < 2 || table.lookup(old) == Place::Base(old), "what was taken away is there");
+                done.store(1, LoomOrdering::Release);
+            })
+        };
+        let mut retired = writer.publish(change(new, Some(8)));
+        told.store(1, LoomOrdering::Release);
+        retired.merge(writer.publish(change(old, None)));
+        told.store(2, LoomOrdering::Release);
+        while done.load(LoomOrdering::Acquire) < 1 {
+            thread::yield_now();
+        }
+        // SAFETY: the reader has left the table.
+        unsafe { retired.free() }
+        reader.join().unwrap();
+    });
+}
+
 /// All of a table changes for another at once: readers see the one or the other, and nothing of it is freed under them.
 #[test]
 fn readers_see_a_table_that_is_exchanged_as_it_was_or_as_it_is() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        let blocks = [BaseLba(1), BaseLba(LEAF_BLOCKS)];
+        let blocks = [BaseLba(1), BaseLba(REGION_BLOCKS)];
         let table = |slot| {
-            let mut writer = TableWriter::new(2 * LEAF_BLOCKS);
+            let mut writer = TableWriter::new(2 * REGION_BLOCKS);
             let to = |(index, lba): (u32, &BaseLba)| Change {
                 lba: *lba,
                 to: SpareBlock::new(slot, index).map(Mapping::Spare),
@@ -157,7 +195,7 @@ fn readers_see_a_table_that_is_exchanged_as_it_was_or_as_it_is() {
         while done.load(LoomOrdering::Acquire) < 2 {
             thread::yield_now();
         }
-        while let Some((_, retired)) = other.take_leaf(0) {
+        while let Some((_, retired)) = other.take_region(0) {
             // SAFETY: both readers have left the table.
             unsafe { retired.free() }
         }

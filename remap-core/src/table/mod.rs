@@ -5,13 +5,15 @@
 //! What the writer replaces is freed after a grace period ([`crate::Env::grace`]).
 //!
 //! ```text
-//! root ──> Directory: nodes of pointers, one for 65,536 blocks of the base ──> Leaf: sorted (key, value) pairs, immutable
+//! root ──> Directory: nodes of pointers ──> Region: 16,384 blocks of the base, immutable ──> Keys, or Bits in chunks
 //! (null: nothing is remapped)
 //! ```
 
+mod bits;
 mod directory;
-mod leaf;
+mod keys;
 mod reclaim;
+mod region;
 mod writer;
 
 #[cfg(all(test, not(loom)))]
@@ -25,7 +27,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use self::directory::Directory;
-pub(crate) use self::leaf::LEAF_BLOCKS;
+pub(crate) use self::region::REGION_BLOCKS;
+use self::region::{COPIED_AT_MOST, LAST_KEY};
 use crate::pace::Pace;
 use crate::slot::{Slot, SpareBlock};
 use crate::sync::{AtomicBool, Ordering};
@@ -131,7 +134,7 @@ pub struct Segment {
 /// The remap table, as readers see it. Shared between all threads.
 pub struct Table {
     directory: Directory,
-    /// Set before the first leaf is published, never cleared.
+    /// Set before the first region is published, never cleared.
     used: AtomicBool,
     mirrored: AtomicBool,
     /// The slot of the spare in force.
@@ -152,7 +155,7 @@ impl Table {
     /// base by now. Who sees a mapping, or hears of one, sees this.
     #[must_use]
     pub fn was_used(&self) -> bool {
-        // Relaxed: it is set before a leaf is published with Release, and before anybody is told.
+        // Relaxed: it is set before a region is published with Release, and before anybody is told.
         self.used.load(Ordering::Relaxed)
     }
 
@@ -176,6 +179,9 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn first_in(&self, range: Extent) -> Option<(BaseLba, Mapping)> {
+        if range.blocks == 1 {
+            return self.mapping(range.lba).map(|mapping| (range.lba, mapping));
+        }
         let mut found = None;
         let _ = self.visit(range, |lba, mapping| {
             found = Some((lba, mapping));
@@ -195,9 +201,14 @@ impl Table {
     }
 
     /// What the table holds for the block `lba`.
+    #[inline]
     #[must_use]
     pub fn mapping(&self, lba: BaseLba) -> Option<Mapping> {
-        self.first_in(Extent::new(lba, 1)).map(|(_, mapping)| mapping)
+        if lba.0 >= self.base_blocks() {
+            return None;
+        }
+        let (number, key) = place_of(lba.0);
+        self.directory.look(number, key, key)?.get(key).map(Mapping::decode)
     }
 
     /// Cuts `range` into segments, and calls `f` for each in ascending order until it breaks. Neighbours are coalesced.
@@ -263,21 +274,22 @@ impl Table {
         if first >= end {
             return ControlFlow::Continue(());
         }
-        let last = end - 1;
-        let mut number = first / LEAF_BLOCKS;
-        while let Some((found, leaf)) = self.directory.first_leaf(number, last / LEAF_BLOCKS) {
-            let start = found * LEAF_BLOCKS;
-            // Both are below 65,536: `first` and `last` are cut to the leaf.
-            let low = if first > start { (first - start) as u16 } else { 0 };
-            let high = if last < start + LEAF_BLOCKS - 1 { (last - start) as u16 } else { u16::MAX };
-            let from = leaf.first_from(low);
-            for (key, value) in leaf.keys[from..].iter().zip(&leaf.values[from..]) {
-                if *key > high {
-                    break;
-                }
-                f(BaseLba(start + u64::from(*key)), Mapping::decode(*value))?;
-            }
-            number = found + 1;
+        let ((first, low), (last, high)) = (place_of(first), place_of(end - 1));
+        let mut f =
+            |number: u64, key: u16, value| f(BaseLba(number * REGION_BLOCKS + u64::from(key)), Mapping::decode(value));
+        if first == last {
+            // Nearly every I/O.
+            return match self.directory.look(first, low, high) {
+                Some(region) => region.visit(low, high, |key, value| f(first, key, value)),
+                None => ControlFlow::Continue(()),
+            };
+        }
+        let mut next = first;
+        while let Some((number, region)) = self.directory.first_region(next, last) {
+            let low = if number == first { low } else { 0 };
+            let high = if number == last { high } else { LAST_KEY };
+            region.visit(low, high, |key, value| f(number, key, value))?;
+            next = number + 1;
         }
         ControlFlow::Continue(())
     }
@@ -313,9 +325,10 @@ impl Table {
         }
     }
 
-    /// How many blocks the leaf of this block holds: so many entries are copied when one of them changes.
-    pub(crate) fn leaf_entries(&self, lba: BaseLba) -> usize {
-        self.directory.leaf(lba.0 / LEAF_BLOCKS).map_or(0, |leaf| leaf.keys.len())
+    /// How many entries are copied when `changes` blocks change in the region of this block, at most.
+    pub(crate) fn copied_for(&self, lba: BaseLba, changes: usize) -> usize {
+        let held = self.directory.region(place_of(lba.0).0).map_or(0, |region| region.len());
+        held.min(changes.saturating_mul(COPIED_AT_MOST))
     }
 
     /// The size of the base that the table is for, in blocks.
@@ -331,4 +344,11 @@ impl Table {
     pub fn room(&self) -> u64 {
         self.directory.room()
     }
+}
+
+/// The number of the region of this block, and its key there.
+#[inline]
+fn place_of(lba: u64) -> (u64, u16) {
+    // The remainder is below 16,384.
+    (lba / REGION_BLOCKS, (lba % REGION_BLOCKS) as u16)
 }

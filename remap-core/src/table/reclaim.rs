@@ -1,51 +1,69 @@
 //! Freeing what readers of the table may still look at, once they cannot.
 
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::TableWriter;
-use super::directory::Node;
-use super::leaf::Leaf;
+use super::bits::Bits;
+use super::directory::{Inner, Lowest};
+use super::keys::Keys;
+use super::region::Chunks;
 use crate::device::Env;
 use crate::pace::Pace;
 
 /// What a [`super::TableWriter::publish`] took out of the table and readers may still look at. Dropping it leaks the memory.
 #[must_use = "free it after a grace period, or it is leaked"]
 #[derive(Default)]
-pub struct Retired {
-    leaves: Vec<*mut Leaf>,
-    nodes: Vec<*mut Node>,
+pub struct Retired(Vec<Part>);
+
+/// An allocation of its own.
+enum Part {
+    Keys(NonNull<Keys>),
+    Bits(NonNull<Bits>),
+    Chunks(NonNull<Chunks>),
+    Lowest(NonNull<Lowest>),
+    Inner(NonNull<Inner>),
 }
 
 impl Retired {
     /// Whether there is nothing to free.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty() && self.nodes.is_empty()
+        self.0.is_empty()
     }
 
     /// Takes what `other` has, too.
     pub(crate) fn merge(&mut self, other: Retired) {
-        self.leaves.extend(other.leaves);
-        self.nodes.extend(other.nodes);
+        self.0.extend(other.0);
     }
 
-    /// How many leaves and nodes there are.
+    /// How much is in there: of regions, and nodes.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.leaves.len(), self.nodes.len())
+        let nodes = self.0.iter().filter(|part| matches!(part, Part::Lowest(_) | Part::Inner(_))).count();
+        (self.0.len() - nodes, nodes)
     }
 
-    /// Takes a leaf that was just taken out of the table; null is none.
-    pub(super) fn add_leaf(&mut self, leaf: *mut Leaf) {
-        if !leaf.is_null() {
-            self.leaves.push(leaf);
-        }
+    /// Takes what was just taken out of the table; so do the others.
+    pub(super) fn add_keys(&mut self, keys: NonNull<Keys>) {
+        self.0.push(Part::Keys(keys));
     }
 
-    /// Takes an empty node that was just taken out of the table.
-    pub(super) fn add_node(&mut self, node: *mut Node) {
-        self.nodes.push(node);
+    pub(super) fn add_bits(&mut self, bits: NonNull<Bits>) {
+        self.0.push(Part::Bits(bits));
+    }
+
+    pub(super) fn add_chunks(&mut self, chunks: NonNull<Chunks>) {
+        self.0.push(Part::Chunks(chunks));
+    }
+
+    pub(super) fn add_lowest(&mut self, node: NonNull<Lowest>) {
+        self.0.push(Part::Lowest(node));
+    }
+
+    pub(super) fn add_inner(&mut self, node: NonNull<Inner>) {
+        self.0.push(Part::Inner(node));
     }
 
     /// Frees it.
@@ -53,14 +71,18 @@ impl Retired {
     /// # Safety
     /// Every reader that could have begun before the publish returned has left the methods of [`super::Table`].
     pub unsafe fn free(self) {
-        for leaf in self.leaves {
-            // SAFETY: made by `Leaf::make`, taken out of the table by the writer and kept only here, so freed once; by
-            // contract nobody looks at it.
-            unsafe { Leaf::free(leaf) }
-        }
-        for node in self.nodes {
-            // SAFETY: made by `Node::make`; otherwise as a leaf.
-            unsafe { Node::free(node) }
+        for part in self.0 {
+            // SAFETY: each was made by what its type frees, taken out of the table by the writer and kept only here, so freed
+            // once; by contract nobody looks at it.
+            unsafe {
+                match part {
+                    Part::Keys(keys) => Keys::free(keys),
+                    Part::Bits(bits) => Bits::free(bits),
+                    Part::Chunks(chunks) => Chunks::free(chunks),
+                    Part::Lowest(node) => Lowest::free(node),
+                    Part::Inner(node) => Inner::free(node),
+                }
+            }
         }
     }
 }
@@ -80,7 +102,7 @@ pub(crate) async fn reclaim_table<E: Env>(env: Rc<E>, table: TableWriter) {
     env.grace().await;
     let mut table = ManuallyDrop::into_inner(table);
     let (mut pace, mut from) = (Pace::default(), 0);
-    while let Some((number, retired)) = table.take_leaf(from) {
+    while let Some((number, retired)) = table.take_region(from) {
         // SAFETY: as above; what readers may have looked at was taken away from them before `grace` was called.
         unsafe { retired.free() }
         from = number + 1;

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::slot::Slot;
 
-/// A little more than three leaves.
-const BLOCKS: u64 = 3 * LEAF_BLOCKS + 1000;
+/// A little more than three regions.
+const BLOCKS: u64 = 3 * REGION_BLOCKS + 1000;
 
 fn spare(index: u32) -> SpareBlock {
     SpareBlock::new(Slot::FIRST, index).unwrap()
@@ -53,13 +53,79 @@ fn mapping() -> impl Strategy<Value = Option<Mapping>> {
     ]
 }
 
-/// Blocks in a few places, so that they meet: around the ends of leaves, and of the base.
+/// Blocks in a few places, so that they meet: around the ends of regions, and of the base.
 fn block() -> impl Strategy<Value = u64> {
-    let starts = [0, LEAF_BLOCKS - 6, 2 * LEAF_BLOCKS - 3, BLOCKS - 8];
+    let starts = [0, REGION_BLOCKS - 6, 2 * REGION_BLOCKS - 3, BLOCKS - 8];
     (prop::sample::select(starts.to_vec()), 0..12_u64).prop_map(|(start, offset)| start + offset)
 }
 
+/// Every `step`th block from `start` on, `blocks` of them, within the base: so many that regions come to have chunks, chunks come to have
+/// bitmaps, and all of that goes again.
+#[derive(Clone, Debug)]
+struct Run {
+    start: u64,
+    step: u64,
+    blocks: u64,
+    to: Option<Mapping>,
+}
+
+impl Run {
+    fn changes(&self) -> impl Iterator<Item = Change> {
+        let lbas = (self.start..BLOCKS).step_by(usize::try_from(self.step).unwrap());
+        lbas.take(usize::try_from(self.blocks).unwrap()).map(|lba| change(lba, self.to))
+    }
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let step = prop::sample::select(vec![1, 2, 7, 31, 64, 130, 513]);
+    let blocks = prop::sample::select(vec![1, 14, 17, 200, 260, 600, 2000]);
+    (prop_oneof![0..BLOCKS, block()], step, blocks, mapping()).prop_map(|(start, step, blocks, to)| Run {
+        start,
+        step,
+        blocks,
+        to,
+    })
+}
+
 proptest! {
+    #[test]
+    fn the_table_is_as_a_map_however_much_is_in_it(
+        batches in prop::collection::vec(prop::collection::vec(run(), 1..4), 1..12),
+        ranges in prop::collection::vec((0..BLOCKS, 0..3_000_u64), 1..20),
+    ) {
+        let mut writer = TableWriter::new(BLOCKS);
+        let table = std::sync::Arc::clone(writer.table());
+        let mut model = BTreeMap::new();
+        for batch in batches {
+            let changes: Vec<_> = batch.iter().flat_map(Run::changes).collect();
+            for Change { lba, to } in &changes {
+                match to {
+                    Some(to) => model.insert(lba.0, *to),
+                    None => model.remove(&lba.0),
+                };
+            }
+            publish(&mut writer, changes);
+            prop_assert_eq!(writer.counts().total(), model.len() as u64);
+            let mut held = Vec::new();
+            let _ = table.visit(Extent::new(BaseLba(0), BLOCKS), |lba, to| {
+                held.push((lba.0, to));
+                ControlFlow::Continue(())
+            });
+            prop_assert!(held.iter().copied().eq(model.iter().map(|(lba, to)| (*lba, *to))));
+            prop_assert_eq!(table.is_empty(), model.is_empty());
+        }
+        for lba in 0..BLOCKS {
+            prop_assert_eq!(table.mapping(BaseLba(lba)), model.get(&lba).copied());
+        }
+        for (lba, blocks) in ranges {
+            let first = model.range(lba..lba + blocks).next().map(|(lba, to)| (BaseLba(*lba), *to));
+            prop_assert_eq!(table.first_in(Extent::new(BaseLba(lba), blocks)), first);
+        }
+        let rest = model.keys().map(|lba| change(*lba, None)).collect();
+        publish(&mut writer, rest);
+        prop_assert!(table.is_empty());
+    }
+
     #[test]
     fn the_table_is_as_a_map(
         batches in prop::collection::vec(prop::collection::vec((block(), mapping()), 0..20), 0..20),
@@ -108,22 +174,23 @@ fn the_root_is_null_before_the_first_and_after_the_last_entry() {
     let mut writer = TableWriter::new(BLOCKS);
     let table = std::sync::Arc::clone(writer.table());
     assert!(table.is_empty());
+    let far = REGION_BLOCKS + 5;
     publish(&mut writer, vec![change(5, None)]);
     assert!(table.is_empty(), "removing nothing is no entry");
     assert!(!table.was_used());
-    publish(&mut writer, vec![change(5, Some(Mapping::Pending)), change(70_000, Some(Mapping::Spare(spare(1))))]);
+    publish(&mut writer, vec![change(5, Some(Mapping::Pending)), change(far, Some(Mapping::Spare(spare(1))))]);
     assert!(!table.is_empty());
     assert_eq!(table.lookup(BaseLba(5)), Place::Pending(BaseLba(5)));
     publish(&mut writer, vec![change(5, None)]);
     assert!(!table.is_empty());
-    publish(&mut writer, vec![change(70_000, None)]);
+    publish(&mut writer, vec![change(far, None)]);
     assert!(table.is_empty());
     assert!(table.was_used(), "that it is empty again does not undo what was written");
-    assert_eq!(table.lookup(BaseLba(70_000)), Place::Base(BaseLba(70_000)));
+    assert_eq!(table.lookup(BaseLba(far)), Place::Base(BaseLba(far)));
 }
 
 #[test]
-fn a_retired_leaf_can_be_read_until_it_is_freed() {
+fn a_retired_region_can_be_read_until_it_is_freed() {
     let mut writer = TableWriter::new(BLOCKS);
     let table = std::sync::Arc::clone(writer.table());
     let first = writer.publish(vec![change(1, Some(Mapping::Pending)), change(2, Some(Mapping::Pending))]);
@@ -131,7 +198,7 @@ fn a_retired_leaf_can_be_read_until_it_is_freed() {
     let mut kept = None;
     let mut seen = Vec::new();
     let _ = table.visit(Extent::new(BaseLba(0), 10), |lba, _| {
-        // The writer replaces the leaf under the reader's feet.
+        // The writer replaces the region under the reader's feet.
         if kept.is_none() {
             kept = Some(writer.publish(vec![change(1, None), change(2, None)]));
         }
@@ -145,7 +212,7 @@ fn a_retired_leaf_can_be_read_until_it_is_freed() {
 }
 
 #[test]
-fn readers_on_other_threads_see_whole_leaves() {
+fn readers_on_other_threads_see_whole_regions() {
     let mut writer = TableWriter::new(BLOCKS);
     let table = std::sync::Arc::clone(writer.table());
     std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use super::directory::Directory;
-use super::leaf::{LEAF_BLOCKS, Leaf};
+use super::region::{REGION_BLOCKS, Region};
 use super::{Mapping, Retired, Table};
 use crate::slot::Slot;
 use crate::sync::{AtomicBool, Ordering};
@@ -101,59 +101,54 @@ impl TableWriter {
     }
 
     /// Applies `changes`; of several for one block the last one counts, blocks behind the end of the base are left out.
-    /// Readers see each run of 65,536 blocks change at once.
+    /// Readers see each region of 16,384 blocks change at once.
     pub fn publish(&mut self, mut changes: Vec<Change>) -> Retired {
         let base_blocks = self.table.base_blocks();
         changes.retain(|change| change.lba.0 < base_blocks);
         // Stable, so that the changes of one block stay in order.
         changes.sort_by_key(|change| change.lba);
         let mut retired = Retired::default();
-        for group in changes.chunk_by(|a, b| a.lba.0 / LEAF_BLOCKS == b.lba.0 / LEAF_BLOCKS) {
-            let number = group[0].lba.0 / LEAF_BLOCKS;
-            let leaf = Leaf::make(&self.merged(number, group));
-            if !leaf.is_null() {
-                // Relaxed: who sees the leaf, which is published with Release, sees this.
-                self.table.used.store(true, Ordering::Relaxed);
-            }
-            // SAFETY: the leaf is fresh, and there is one writer, which is borrowed mutably here.
-            unsafe { self.table.directory.set_leaf(number, leaf, &mut retired) }
+        for group in changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS) {
+            self.change_region(group, &mut retired);
         }
         retired
     }
 
-    /// Takes out the first leaf from number `from` on; its number, and what is to be freed. For a table that is given up: the
-    /// counts are not kept.
-    pub(super) fn take_leaf(&mut self, from: u64) -> Option<(u64, Retired)> {
-        let last = self.table.base_blocks().checked_sub(1)? / LEAF_BLOCKS;
-        let (number, _) = (from <= last).then(|| self.table.directory.first_leaf(from, last)).flatten()?;
-        let mut retired = Retired::default();
-        // SAFETY: null is allowed, and there is one writer, which is borrowed mutably here.
-        unsafe { self.table.directory.set_leaf(number, std::ptr::null_mut(), &mut retired) }
-        Some((number, retired))
+    /// Applies changes of one region, which ascend.
+    fn change_region(&mut self, group: &[Change], retired: &mut Retired) {
+        let TableWriter { table, counts } = self;
+        let number = group[0].lba.0 / REGION_BLOCKS;
+        let last_of_each = group.chunk_by(|a, b| a.lba == b.lba).map(|same| same[same.len() - 1]);
+        let changes: Vec<_> = last_of_each
+            .map(|Change { lba, to }| {
+                to.into_iter().for_each(|mapping| *counts.of(mapping) += 1);
+                // The remainder is below 16,384.
+                ((lba.0 % REGION_BLOCKS) as u16, to.map(Mapping::encode))
+            })
+            .collect();
+        let replaced = |value| *counts.of(Mapping::decode(value)) -= 1;
+        // SAFETY: it is in the table, so that it is whole, and freed only after it was taken out.
+        let region = unsafe { table.directory.whole_region(number).changed(&changes, retired, replaced) };
+        if !region.is_nothing() {
+            // Relaxed: who sees the region, which is published with Release, sees this.
+            table.used.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: the region is fresh, or what it shares with the one before was not retired; and there is one writer, which is
+        // borrowed mutably here.
+        unsafe { table.directory.set_region(number, region, retired) }
     }
 
-    /// The entries of the leaf with this number, with `group` applied; keeps the counts.
-    fn merged(&mut self, number: u64, group: &[Change]) -> Vec<(u16, u32)> {
-        let TableWriter { table, counts } = self;
-        let (keys, values) = table.directory.leaf(number).map_or((&[][..], &[][..]), |leaf| (leaf.keys, leaf.values));
-        let mut entries = Vec::with_capacity(keys.len() + group.len());
-        let mut old = keys.iter().copied().zip(values.iter().copied()).peekable();
-        for same in group.chunk_by(|a, b| a.lba == b.lba) {
-            let last = same[same.len() - 1];
-            // The remainder is below 65,536.
-            let key = (last.lba.0 % LEAF_BLOCKS) as u16;
-            while let Some(entry) = old.next_if(|entry| entry.0 < key) {
-                entries.push(entry);
-            }
-            if let Some((_, value)) = old.next_if(|entry| entry.0 == key) {
-                *counts.of(Mapping::decode(value)) -= 1;
-            }
-            if let Some(mapping) = last.to {
-                *counts.of(mapping) += 1;
-                entries.push((key, mapping.encode()));
-            }
+    /// Takes out the first region that holds anything from number `from` on; its number, and what is to be freed. For a table that
+    /// is given up: the counts are not kept.
+    pub(super) fn take_region(&mut self, from: u64) -> Option<(u64, Retired)> {
+        let last = self.table.base_blocks().checked_sub(1)? / REGION_BLOCKS;
+        let (number, _) = self.table.directory.first_region(from, last)?;
+        let mut retired = Retired::default();
+        // SAFETY: it is whole, as it is in the table; and there is one writer, which is borrowed mutably here.
+        unsafe {
+            self.table.directory.whole_region(number).retire(&mut retired);
+            self.table.directory.set_region(number, Region::NOTHING, &mut retired);
         }
-        entries.extend(old);
-        entries
+        Some((number, retired))
     }
 }

@@ -1,0 +1,91 @@
+//! What the remap table takes of memory, with the directory and with what the allocator adds.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use remap_core::{BaseLba, Change, Mapping, Slot, SpareBlock, TableWriter};
+
+/// What glibc keeps beside each allocation.
+const HEADER: usize = size_of::<usize>();
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+/// # Safety
+/// `start` is an allocation of the system's.
+unsafe fn taken_by(start: *mut u8) -> usize {
+    // SAFETY: by contract.
+    unsafe { libc::malloc_usable_size(start.cast()) + HEADER }
+}
+
+// SAFETY: what is asked for is passed on, and what comes back as well.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise is the one that is asked for; an allocation is counted when it is one.
+        unsafe {
+            let start = System.alloc(layout);
+            if !start.is_null() {
+                TAKEN.fetch_add(taken_by(start), Ordering::Relaxed);
+            }
+            start
+        }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe {
+            TAKEN.fetch_sub(taken_by(start), Ordering::Relaxed);
+            System.dealloc(start, layout);
+        }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that the table takes for each remap, when a million are made one batch after the other.
+fn bytes_a_remap(lba: fn(u64) -> u64) -> f64 {
+    const REMAPS: u32 = 1_000_000;
+    const BASE_BLOCKS: u64 = 1 << 32;
+    let before = TAKEN.load(Ordering::Relaxed);
+    let mut writer = TableWriter::new(BASE_BLOCKS);
+    let changes: Vec<Change> = (0..REMAPS)
+        .map(|index| Change {
+            lba: BaseLba(lba(index.into())),
+            to: SpareBlock::new(Slot::FIRST, index).map(Mapping::Spare),
+        })
+        .collect();
+    for part in changes.chunks(1000) {
+        let retired = writer.publish(part.to_vec());
+        // SAFETY: there is no other thread.
+        unsafe { retired.free() }
+    }
+    drop(changes);
+    assert_eq!(writer.counts().remapped, REMAPS.into());
+    let bytes = TAKEN.load(Ordering::Relaxed) - before;
+    drop(writer);
+    assert_eq!(TAKEN.load(Ordering::Relaxed), before, "all of it is given back");
+    bytes as f64 / f64::from(REMAPS)
+}
+
+/// However they lie: evenly, far from each other or not, and in clusters.
+#[test]
+fn a_million_remaps_take_at_most_16_bytes_each() {
+    let cases: [(&str, fn(u64) -> u64); 9] = [
+        ("one after the other", |i| i),
+        ("every second", |i| 2 * i),
+        ("every 16th", |i| 16 * i),
+        ("every 50th", |i| 50 * i),
+        ("every 100th", |i| 100 * i),
+        ("every 130th", |i| 130 * i),
+        ("every 1,024th", |i| 1024 * i),
+        ("in clusters of 100", |i| i / 100 * 100_000 + i % 100),
+        ("in clusters of 1,000", |i| i / 1000 * 1_000_000 + i % 1000),
+    ];
+    for (name, lba) in cases {
+        let bytes = bytes_a_remap(lba);
+        println!("{name}: {bytes:.1} bytes a remap");
+        assert!(bytes <= 16.0, "{name}: {bytes} bytes a remap");
+    }
+}

@@ -5,10 +5,10 @@
 //! without a lock or a reference; the writer alone changes it, by one store for each region.
 //!
 //! ```text
-//! base up to 2^26 blocks:   root ──────────────────────────> lowest ──> region
-//!            2^38 blocks:   root ──────────> inner node ──> lowest ──> region
+//! base up to 2^38 blocks:   root ──────────> inner node ──> lowest ──> region
 //!            more:          root ──> inner ──> inner node ──> lowest ──> region
 //! ```
+//! A smaller base has two heights as well, so that it can grow while the table is in use.
 //!
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a node of height `h` takes the 12
 //! bits above its lowest `12 * (h - 1)`.
@@ -202,7 +202,7 @@ impl Directory {
     /// An empty one for a base of this size.
     pub(super) fn new(base_blocks: u64) -> Directory {
         let regions = base_blocks.div_ceil(REGION_BLOCKS);
-        let mut height = 1;
+        let mut height = 2;
         while regions.saturating_sub(1) >> (NODE_BITS * height) > 0 {
             height += 1;
         }
@@ -290,7 +290,7 @@ impl Directory {
 
 /// [`Directory::set_region`], below `slot`, which has this height.
 fn set_region(slot: &Slot, height: u32, number: u64, region: Region, retired: &mut Retired) {
-    // SAFETY: the region is whole, by contract.
+    // SAFETY: the region is whole, by contract of `Directory::set_region`.
     let filter = unsafe { region.view() }.map_or(0, RegionRef::filter);
     if height > 1 {
         // SAFETY: it is more than 1.

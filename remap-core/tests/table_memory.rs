@@ -44,8 +44,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Which block is remapped as the nth one.
+type Lba = fn(u64) -> u64;
+
 /// Bytes that the table takes for each remap, when a million are made one batch after the other.
-fn bytes_a_remap(lba: fn(u64) -> u64) -> f64 {
+fn bytes_a_remap(lba: Lba) -> f64 {
     const REMAPS: u32 = 1_000_000;
     const BASE_BLOCKS: u64 = 1 << 32;
     let before = TAKEN.load(Ordering::Relaxed);
@@ -72,7 +75,7 @@ fn bytes_a_remap(lba: fn(u64) -> u64) -> f64 {
 /// However they lie: evenly, far from each other or not, and in clusters.
 #[test]
 fn a_million_remaps_take_at_most_16_bytes_each() {
-    let cases: [(&str, fn(u64) -> u64); 9] = [
+    let cases: [(&str, Lba); 9] = [
         ("one after the other", |i| i),
         ("every second", |i| 2 * i),
         ("every 16th", |i| 16 * i),

@@ -75,6 +75,11 @@ impl Slot {
         self.0.swap(below, Ordering::AcqRel)
     }
 
+    /// Takes out what is below.
+    fn take<T>(&self) -> Option<NonNull<T>> {
+        NonNull::new(self.swap(std::ptr::null_mut()).cast())
+    }
+
     /// The node below, for the duration of one method of [`super::Table`], or of the writer.
     ///
     /// # Safety
@@ -297,7 +302,7 @@ fn set_region(slot: &Slot, height: u32, number: u64, region: Region, retired: &m
         if let Some(node) = unsafe { slot.inner() } {
             set_region(node.slot(height, number), height - 1, number, region, retired);
             if region.is_nothing() && node.is_empty() {
-                NonNull::new(slot.swap(std::ptr::null_mut()).cast()).map(|node| retired.add_inner(node));
+                slot.take().into_iter().for_each(|node| retired.add_inner(node));
             }
             return;
         }
@@ -305,7 +310,7 @@ fn set_region(slot: &Slot, height: u32, number: u64, region: Region, retired: &m
     } else if let Some(node) = unsafe { slot.lowest() } {
         node.entry(number).set(region, filter);
         if region.is_nothing() && node.is_empty() {
-            NonNull::new(slot.swap(std::ptr::null_mut()).cast()).map(|node| retired.add_lowest(node));
+            slot.take().into_iter().for_each(|node| retired.add_lowest(node));
         }
         return;
     }

@@ -33,7 +33,7 @@ use crate::route::At;
 use crate::slot::Slot;
 use crate::spare::Spare;
 use crate::status::{IoStatus, RemapOn};
-use crate::table::{Change, Mapping};
+use crate::table::{Change, Mapping, TableWriter, reclaim_table};
 use crate::units::{BaseLba, Extent};
 
 /// So few blocks are copied while hosts' writes wait.
@@ -118,6 +118,9 @@ impl<D: Device, E: Env> Engine<D, E> {
         shared.env.drain().await;
         let unused = self.slot().other();
         self.spares.borrow_mut()[unused] = None;
+        // Empty if all has moved.
+        let given_up = mirror.writer.replace(TableWriter::new(shared.table.base_blocks()));
+        shared.tasks.spawn(reclaim_table(Rc::clone(&shared.env), given_up));
         result
     }
 

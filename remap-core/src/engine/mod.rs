@@ -79,6 +79,8 @@ const PUBLISHED_AT_ONCE: usize = 8192;
 const COPIED_AS_ONE: usize = 64;
 /// A change takes as long as copying so many entries.
 const CHANGED_AS: usize = 8;
+/// A region takes as long as copying so many entries, whatever is in it.
+const REGION_AS: usize = 64;
 
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
@@ -287,7 +289,7 @@ impl<E: Env> Shared<E> {
         let (mut retired, mut pace) = (Retired::default(), Pace::default());
         for region in changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS) {
             let copied = self.table.copied_for(region[0].lba, region.len());
-            pace.step((copied + region.len() * CHANGED_AS) / COPIED_AS_ONE).await;
+            pace.step((copied + region.len() * CHANGED_AS + REGION_AS).div_ceil(COPIED_AS_ONE)).await;
             self.forget_copies(region.iter().map(|change| change.lba), Forget::Changed);
             retired.merge(self.state.borrow_mut().writer.publish(region.to_vec()));
         }

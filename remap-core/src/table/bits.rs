@@ -117,14 +117,18 @@ impl<'a> BitsRef<'a> {
     pub(super) fn get(self, key: u16) -> Option<u32> {
         let (word, bit) = place_of(key);
         let found = self.head().words[word];
-        (found >> bit & 1 != 0).then(|| self.value(word, found & !(!0 << bit)))
+        // SAFETY: the bit is set, and these are the ones before it.
+        (found >> bit & 1 != 0).then(|| unsafe { self.value(word, found & !(!0 << bit)) })
     }
 
-    /// The value of a bit of this word that is set; `below` are the set ones before it.
+    /// The value of a bit of this word.
+    ///
+    /// # Safety
+    /// It is set, and `below` are the set ones before it.
     #[inline]
-    fn value(self, word: usize, below: u64) -> u32 {
+    unsafe fn value(self, word: usize, below: u64) -> u32 {
         let at = usize::from(self.head().before[word]) + below.count_ones() as usize;
-        // SAFETY: the values follow the header, one for each bit that is set, and `at` of these are before this one.
+        // SAFETY: the values follow the header, one for each bit that is set, and by contract `at` of these are before this one.
         unsafe { self.bits.add(1).cast::<u32>().add(at).read() }
     }
 
@@ -143,7 +147,9 @@ impl<'a> BitsRef<'a> {
             let key = word as u16 * WORD + left.trailing_zeros() as u16;
             let lowest = left & left.wrapping_neg();
             left &= !lowest;
-            Some((key, self.value(word, self.head().words[word] & (lowest - 1))))
+            // SAFETY: it was one of those that are left, and these are the ones before it.
+            let value = unsafe { self.value(word, self.head().words[word] & (lowest - 1)) };
+            Some((key, value))
         })
     }
 }

@@ -1,17 +1,18 @@
 //! The directory of the remap table: the way from its root to its regions.
 //!
-//! A tree of nodes of 4,096 places each, as high as the size of the base asks for. A node is there only while a region is below it:
-//! memory and a visit of the whole follow what is remapped, at most one node on each height for each region. Readers descend it,
-//! without a lock or a reference; the writer alone changes it, by one store for each region.
+//! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (8 KiB).
+//! A node is there only while a region is below it: memory and a visit of the whole follow what is remapped, at most one node on each
+//! height for each region. Readers descend it, without a lock or a reference; the writer alone changes it. A region changes by one
+//! store, between two to its filter.
 //!
 //! ```text
-//! base up to 2^38 blocks:   root ──────────> inner node ──> lowest ──> region
+//! base up to 2^35 blocks:   root ──────────> inner node ──> lowest ──> region
 //!            more:          root ──> inner ──> inner node ──> lowest ──> region
 //! ```
 //! A smaller base has two heights as well, so that it can grow while the table is in use.
 //!
-//! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a node of height `h` takes the 12
-//! bits above its lowest `12 * (h - 1)`.
+//! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
+//! and each node above that the 12 bits above those of the one below.
 //!
 //! Beside the pointer to a region is its *filter*: a bit for each sixty-fourth of the region. Where the bit is not set, nothing is
 //! remapped, so that most looks at a block that is not remapped end there. The filter has a bit before the region holds what it is
@@ -25,9 +26,12 @@ use super::region::{REGION_BLOCKS, Region, RegionRef, filter_of};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, Watched};
 use crate::units::MAX_BASE_BLOCKS;
 
-/// Bits of a region's number that a node takes. Few for loom, which looks at every place.
-pub(super) const NODE_BITS: u32 = if cfg!(loom) { 1 } else { 12 };
-const PLACES: usize = 1 << NODE_BITS;
+/// Bits of a region's number that a lowest node takes. Few for loom, which looks at every place.
+pub(super) const LOWEST_BITS: u32 = if cfg!(loom) { 1 } else { 9 };
+/// Bits that a node above takes.
+pub(super) const INNER_BITS: u32 = if cfg!(loom) { 1 } else { 12 };
+const REGIONS: usize = 1 << LOWEST_BITS;
+const SLOTS: usize = 1 << INNER_BITS;
 
 /// What a slot points to: a [`Lowest`] if that has height 1, else an [`Inner`].
 enum Below {}
@@ -37,15 +41,20 @@ struct Slot(AtomicPtr<Below>);
 
 /// A node of height 2 or more.
 pub(super) struct Inner {
-    slots: [Slot; PLACES],
+    slots: [Slot; SLOTS],
+    used: Used,
     watched: Watched,
 }
 
 /// A node of height 1.
 pub(super) struct Lowest {
-    entries: [Entry; PLACES],
+    entries: [Entry; REGIONS],
+    used: Used,
     watched: Watched,
 }
+
+/// How many places of a node have something below. For the writer alone.
+struct Used(AtomicU64);
 
 /// A region.
 struct Entry {
@@ -109,6 +118,22 @@ impl Slot {
     }
 }
 
+impl Used {
+    /// Something is below one more place, or one less.
+    fn change(&self, before: bool, now: bool) {
+        // Relaxed: nobody else looks at it.
+        match (before, now) {
+            (false, true) => _ = self.0.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = self.0.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
 impl Entry {
     /// What is in the region between these keys, or more; `None` if nothing is.
     #[inline]
@@ -134,7 +159,8 @@ impl Entry {
 
     /// Puts `region` here.
     fn set(&self, region: Region, filter: u64) {
-        // Relaxed: who sees the region, which is published with Release, sees this. Exchanged, for what the last change said.
+        // Relaxed: who sees the region, which is published with Release, sees this. No store: so who sees this and no bit of an earlier
+        // change sees what that change did, as this goes on with its release sequence.
         self.filter.fetch_or(filter, Ordering::Relaxed);
         self.region.store(region.to_raw(), Ordering::Release);
         // Release, for `look`.
@@ -144,10 +170,12 @@ impl Entry {
 
 impl Inner {
     /// A new node of this height, with `below` on the way to region `number`, and nothing else.
+    #[inline(never)]
     fn make(height: u32, number: u64, below: *mut Below) -> *mut Inner {
-        let at = place_of(height, number);
-        let slot = |place| Slot::new(if place == at { below } else { std::ptr::null_mut() });
-        Box::into_raw(Box::new(Inner { slots: std::array::from_fn(slot), watched: Watched::new() }))
+        let at = slot_of(height, number);
+        let slot = |slot| Slot::new(if slot == at { below } else { std::ptr::null_mut() });
+        let used = Used(AtomicU64::new(1));
+        Box::into_raw(Box::new(Inner { slots: std::array::from_fn(slot), used, watched: Watched::new() }))
     }
 
     /// Frees a node, and nothing of what is below it.
@@ -162,19 +190,17 @@ impl Inner {
 
     #[inline]
     fn slot(&self, height: u32, number: u64) -> &Slot {
-        &self.slots[place_of(height, number)]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.slots.iter().all(|slot| slot.load().is_none())
+        &self.slots[slot_of(height, number)]
     }
 }
 
 impl Lowest {
     /// A new node that holds nothing.
+    #[inline(never)]
     fn make() -> Box<Lowest> {
         let nothing = |_| Entry { filter: AtomicU64::new(0), region: AtomicPtr::new(Region::NOTHING.to_raw()) };
-        Box::new(Lowest { entries: std::array::from_fn(nothing), watched: Watched::new() })
+        let used = Used(AtomicU64::new(0));
+        Box::new(Lowest { entries: std::array::from_fn(nothing), used, watched: Watched::new() })
     }
 
     /// Frees a node, and nothing of what is below it.
@@ -189,18 +215,27 @@ impl Lowest {
 
     #[inline]
     fn entry(&self, number: u64) -> &Entry {
-        &self.entries[place_of(1, number)]
+        // Always one of them.
+        &self.entries[number as usize & (REGIONS - 1)]
     }
 
-    fn is_empty(&self) -> bool {
-        self.entries.iter().all(|entry| entry.load().is_nothing())
+    /// Puts `region` in the place of the one with this number.
+    fn set(&self, number: u64, region: Region, filter: u64) {
+        let entry = self.entry(number);
+        self.used.change(!entry.load().is_nothing(), !region.is_nothing());
+        entry.set(region, filter);
     }
 }
 
-/// Which place in a node of this height leads to region `number`: always one of [`PLACES`].
+/// Bits of a region's number that nodes up to this height take.
+const fn bits_up_to(height: u32) -> u32 {
+    LOWEST_BITS + INNER_BITS * (height - 1)
+}
+
+/// Which slot of an inner node of this height leads to region `number`: always one of [`SLOTS`].
 #[inline]
-fn place_of(height: u32, number: u64) -> usize {
-    (number >> (NODE_BITS * (height - 1))) as usize & (PLACES - 1)
+fn slot_of(height: u32, number: u64) -> usize {
+    (number >> bits_up_to(height - 1)) as usize & (SLOTS - 1)
 }
 
 impl Directory {
@@ -208,7 +243,7 @@ impl Directory {
     pub(super) fn new(base_blocks: u64) -> Directory {
         let regions = base_blocks.div_ceil(REGION_BLOCKS);
         let mut height = 2;
-        while regions.saturating_sub(1) >> (NODE_BITS * height) > 0 {
+        while regions.saturating_sub(1) >> bits_up_to(height) > 0 {
             height += 1;
         }
         Directory { root: Slot::new(std::ptr::null_mut()), height }
@@ -216,7 +251,7 @@ impl Directory {
 
     /// The largest base that a directory of this height is high enough for, in blocks.
     pub(super) fn room(&self) -> u64 {
-        let room = u128::from(REGION_BLOCKS) << (NODE_BITS * self.height);
+        let room = u128::from(REGION_BLOCKS) << bits_up_to(self.height);
         u64::try_from(room).unwrap_or(u64::MAX).min(MAX_BASE_BLOCKS)
     }
 
@@ -247,7 +282,7 @@ impl Directory {
         while number <= last {
             let end = match self.lowest(number) {
                 Ok(node) => {
-                    let end = last.min(number | (PLACES as u64 - 1));
+                    let end = last.min(number | (REGIONS as u64 - 1));
                     let found = (number..=end).find_map(|number| Some((number, node.entry(number).region()?)));
                     if found.is_some() {
                         return found;
@@ -255,7 +290,7 @@ impl Directory {
                     end
                 }
                 // Nothing below it is there: on behind all of that.
-                Err(height) => number | ((1 << (NODE_BITS * height)) - 1),
+                Err(height) => number | ((1 << bits_up_to(height)) - 1),
             };
             number = end + 1;
         }
@@ -276,7 +311,7 @@ impl Directory {
 
     /// Each gets all that the other has. Readers see all of it change from one moment to the other.
     pub(super) fn exchange(&self, other: &Directory) {
-        debug_assert_eq!(self.height, other.height, "they are for bases of one size");
+        assert_eq!(self.height, other.height, "they are for bases of one size");
         // Nobody but the writer, which has both, stores anything.
         let mine = self.root.0.load(Ordering::Acquire);
         let mine_now = other.root.swap(mine);
@@ -289,35 +324,43 @@ impl Directory {
     /// # Safety
     /// The region is whole, and stays so until it was taken out and a grace period has passed. Nobody else changes the directory.
     pub(super) unsafe fn set_region(&self, number: u64, region: Region, retired: &mut Retired) {
-        set_region(&self.root, self.height, number, region, retired);
+        // SAFETY: by contract.
+        let filter = unsafe { region.view() }.map_or(0, RegionRef::filter);
+        // SAFETY: by contract, and the root has the height of the directory.
+        unsafe { set_region(&self.root, self.height, number, (region, filter), retired) }
     }
 }
 
-/// [`Directory::set_region`], below `slot`, which has this height.
-fn set_region(slot: &Slot, height: u32, number: u64, region: Region, retired: &mut Retired) {
-    // SAFETY: the region is whole, by contract of `Directory::set_region`.
-    let filter = unsafe { region.view() }.map_or(0, RegionRef::filter);
-    if height > 1 {
-        // SAFETY: it is more than 1.
-        if let Some(node) = unsafe { slot.inner() } {
-            set_region(node.slot(height, number), height - 1, number, region, retired);
-            if region.is_nothing() && node.is_empty() {
-                slot.take().into_iter().for_each(|node| retired.add_inner(node));
+/// [`Directory::set_region`], below `slot`, with the region's filter.
+///
+/// # Safety
+/// That of the method; and the slot has this height.
+unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, filter): (Region, u64), retired: &mut Retired) {
+    if height == 1 {
+        // SAFETY: it is 1.
+        if let Some(node) = unsafe { slot.lowest() } {
+            node.set(number, region, filter);
+            if node.used.is_none() {
+                slot.take().into_iter().for_each(|node| retired.add_lowest(node));
             }
             return;
         }
-    // SAFETY: it is 1.
-    } else if let Some(node) = unsafe { slot.lowest() } {
-        node.entry(number).set(region, filter);
-        if region.is_nothing() && node.is_empty() {
-            slot.take().into_iter().for_each(|node| retired.add_lowest(node));
+    // SAFETY: it is more.
+    } else if let Some(node) = unsafe { slot.inner() } {
+        let below = node.slot(height, number);
+        let before = below.load().is_some();
+        // SAFETY: by contract, and slots of a node have the height below its own.
+        unsafe { set_region(below, height - 1, number, (region, filter), retired) };
+        node.used.change(before, below.load().is_some());
+        if node.used.is_none() {
+            slot.take().into_iter().for_each(|node| retired.add_inner(node));
         }
         return;
     }
     if !region.is_nothing() {
         // The nodes that are missing, from below, so that one store makes all of it visible.
         let lowest = Lowest::make();
-        lowest.entry(number).set(region, filter);
+        lowest.set(number, region, filter);
         let lowest = Box::into_raw(lowest).cast::<Below>();
         slot.swap((2..=height).fold(lowest, |below, height| Inner::make(height, number, below).cast()));
     }
@@ -325,29 +368,33 @@ fn set_region(slot: &Slot, height: u32, number: u64, region: Region, retired: &m
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        let mut all = Retired::default();
         // SAFETY: nobody else has the directory any more, and what is in it was not retired.
-        unsafe {
-            retire_all(&self.root, self.height, &mut all);
-            all.free();
-        }
+        unsafe { free_all(&self.root, self.height) }
     }
 }
 
-/// Takes out all that is below a slot of this height.
+/// Frees all that is below a slot of this height.
 ///
 /// # Safety
-/// Nobody changes it any more.
-unsafe fn retire_all(slot: &Slot, height: u32, retired: &mut Retired) {
+/// Nobody looks at the slot or at what is below it any more.
+unsafe fn free_all(slot: &Slot, height: u32) {
     let Some(below) = slot.load() else { return };
     if height == 1 {
         let node = below.cast::<Lowest>();
-        // SAFETY: a slot of height 1 holds such a node, and what is in it is whole.
-        unsafe { node.as_ref().entries.iter().for_each(|entry| entry.load().retire(retired)) };
-        return retired.add_lowest(node);
+        // SAFETY: a slot of height 1 holds such a node, and what is in it is whole; by contract nobody looks at it.
+        return unsafe {
+            for entry in &node.as_ref().entries {
+                let mut region = Retired::default();
+                entry.load().retire(&mut region);
+                region.free();
+            }
+            Lowest::free(node);
+        };
     }
     let node = below.cast::<Inner>();
-    // SAFETY: a slot of another height holds such a node; by contract, of what is below.
-    unsafe { node.as_ref().slots.iter().for_each(|slot| retire_all(slot, height - 1, retired)) };
-    retired.add_inner(node);
+    // SAFETY: a slot of another height holds such a node; otherwise as above.
+    unsafe {
+        node.as_ref().slots.iter().for_each(|slot| free_all(slot, height - 1));
+        Inner::free(node);
+    }
 }

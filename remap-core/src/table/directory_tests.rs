@@ -10,8 +10,8 @@ use crate::slot::Slot;
 use crate::units::MAX_BASE_BLOCKS;
 
 /// Blocks below one node of height 1, and of height 2.
-const NODE: u64 = REGION_BLOCKS << directory::NODE_BITS;
-const HIGHER: u64 = NODE << directory::NODE_BITS;
+const NODE: u64 = REGION_BLOCKS << directory::LOWEST_BITS;
+const HIGHER: u64 = NODE << directory::INNER_BITS;
 
 fn change(lba: u64, to: Option<Mapping>) -> Change {
     Change { lba: BaseLba(lba), to }
@@ -144,7 +144,7 @@ fn a_node_goes_with_the_last_region_below_it() {
     assert_eq!(retired(vec![change(1, None)]), (1, 0), "there is another region");
     assert_eq!(retired(vec![change(REGION_BLOCKS, None)]), (1, 2), "two nodes are empty, the root's is not");
     assert_eq!(retired(vec![change(3 * NODE, None)]), (0, 0), "nothing is made for nothing");
-    assert_eq!(retired(vec![change(HIGHER, None)]), (1, 3));
+    assert_eq!(retired(vec![change(HIGHER, None)]), (1, 4));
     assert!(writer.table().is_empty());
 }
 

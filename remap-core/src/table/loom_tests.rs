@@ -127,7 +127,7 @@ fn readers_find_what_they_were_told_of() {
     model.check(|| {
         let mut writer = TableWriter::new(REGION_BLOCKS);
         // Of different bits of the filter.
-        let [old, new] = [BaseLba(1), BaseLba(REGION_BLOCKS - 1)];
+        let [old, other, new] = [BaseLba(1), BaseLba(REGION_BLOCKS / 2), BaseLba(REGION_BLOCKS - 1)];
         let spare = |index| SpareBlock::new(Slot::FIRST, index).unwrap();
         let change = |lba, to: Option<u32>| vec![Change { lba, to: to.map(spare).map(Mapping::Spare) }];
         assert!(writer.publish(change(old, Some(7))).is_empty());
@@ -155,6 +155,7 @@ fn readers_find_what_they_were_told_of() {
         told.store(1, LoomOrdering::Release);
         retired.merge(writer.publish(change(old, None)));
         told.store(2, LoomOrdering::Release);
+        retired.merge(writer.publish(change(other, Some(9))));
         while done.load(LoomOrdering::Acquire) < 1 {
             thread::yield_now();
         }

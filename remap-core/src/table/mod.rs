@@ -5,7 +5,7 @@
 //! What the writer replaces is freed after a grace period ([`crate::Env::grace`]).
 //!
 //! ```text
-//! root ──> Directory: nodes of pointers ──> Region: 16,384 blocks of the base, immutable ──> Keys, or Bits in chunks
+//! root ──> Directory: nodes of pointers ──> Region: 16,384 blocks of the base, immutable: Keys, or chunks of Keys or Bits
 //! (null: nothing is remapped)
 //! ```
 

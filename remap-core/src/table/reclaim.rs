@@ -103,9 +103,10 @@ pub(crate) async fn reclaim_table<E: Env>(env: Rc<E>, table: TableWriter) {
     let mut table = ManuallyDrop::into_inner(table);
     let (mut pace, mut from) = (Pace::default(), 0);
     while let Some((number, retired)) = table.take_region(from) {
+        let parts = retired.0.len();
         // SAFETY: as above; what readers may have looked at was taken away from them before `grace` was called.
         unsafe { retired.free() }
         from = number + 1;
-        pace.step(1).await;
+        pace.step(1 + parts).await;
     }
 }

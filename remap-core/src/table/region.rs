@@ -1,10 +1,10 @@
 //! A region of the remap table: the mappings of 16,384 consecutive blocks of the base. All of it is immutable.
 //!
 //! ```text
-//! up to 128 blocks:   Keys
+//! up to 128 blocks:   Keys                (64 where there have been more)
 //! more:               Chunks ──> 32 times Keys (up to 15 blocks) or Bits, each for 512 blocks, or nothing
 //! ```
-//! So that little is copied when a block comes or goes, and little is looked at when one is looked up; and memory is from 4 to 12
+//! So that little is copied when a block comes or goes, and little is looked at when one is looked up; and memory is from 4 to 14
 //! bytes a block, unless there are only a few in a region.
 
 use std::marker::PhantomData;
@@ -151,6 +151,13 @@ impl ChunkRef<'_> {
         }
     }
 
+    fn len(self) -> usize {
+        match self {
+            ChunkRef::Keys(keys) => keys.keys.len(),
+            ChunkRef::Bits(bits) => bits.len(),
+        }
+    }
+
     /// Calls `f` for each block from key `low` to `high`.
     #[inline]
     fn visit(self, low: u16, high: u16, f: impl FnMut(u16, u32) -> ControlFlow<()>) -> ControlFlow<()> {
@@ -254,8 +261,8 @@ impl Region {
             return after;
         }
         let entries = match old {
-            Some(RegionRef::Keys(keys)) => merged(keys.from(0), changes, &mut replaced),
-            _ => merged(std::iter::empty(), changes, &mut replaced),
+            Some(RegionRef::Keys(keys)) => merged((keys.keys.len(), keys.from(0)), changes, &mut replaced),
+            _ => merged((0, std::iter::empty()), changes, &mut replaced),
         };
         self.retire_shell(retired);
         if entries.len() <= FEW { Region::keys(Keys::make(&entries)) } else { Chunks::make(&entries).into() }
@@ -284,10 +291,12 @@ impl Chunks {
         for group in changes.chunk_by(|a, b| a.0 / BITS == b.0 / BITS) {
             let in_chunk: Vec<_> = group.iter().map(|(key, to)| (key % BITS, *to)).collect();
             let (index, _) = Chunks::place_of(group[0].0);
-            let (before, entries) = match self.chunk(index) {
-                None => (0, merged(std::iter::empty(), &in_chunk, replaced)),
-                Some(ChunkRef::Keys(keys)) => (keys.keys.len(), merged(keys.from(0), &in_chunk, replaced)),
-                Some(ChunkRef::Bits(bits)) => (bits.len(), merged(bits.from(0), &in_chunk, replaced)),
+            let chunk = self.chunk(index);
+            let before = chunk.map_or(0, ChunkRef::len);
+            let entries = match chunk {
+                None => merged((0, std::iter::empty()), &in_chunk, replaced),
+                Some(ChunkRef::Keys(keys)) => merged((before, keys.from(0)), &in_chunk, replaced),
+                Some(ChunkRef::Bits(bits)) => merged((before, bits.from(0)), &in_chunk, replaced),
             };
             after.len = after.len - before + entries.len();
             self.chunks[index].retire(retired);
@@ -315,14 +324,14 @@ impl Chunks {
     }
 }
 
-/// `old`, with `changes`; both ascend. Calls `replaced` for each old value of a key that is changed.
+/// `old`, which are `held`, with `changes`; both ascend. Calls `replaced` for each old value of a key that is changed.
 fn merged(
-    old: impl Iterator<Item = (u16, u32)>,
+    (held, old): (usize, impl Iterator<Item = (u16, u32)>),
     changes: &[KeyChange],
     replaced: &mut impl FnMut(u32),
 ) -> Vec<(u16, u32)> {
     let mut old = old.peekable();
-    let mut entries = Vec::with_capacity(old.size_hint().0 + changes.len());
+    let mut entries = Vec::with_capacity(held + changes.len());
     for (key, to) in changes {
         while let Some(entry) = old.next_if(|entry| entry.0 < *key) {
             entries.push(entry);

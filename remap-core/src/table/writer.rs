@@ -1,6 +1,6 @@
 //! The writing half of the remap table. There is one, and the engine has it.
 //!
-//! It never changes anything that readers can see other than by swapping one pointer.
+//! It never changes anything that readers can see other than by exchanging a pointer, and the filter beside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -127,8 +127,12 @@ impl TableWriter {
             })
             .collect();
         let replaced = |value| *counts.of(Mapping::decode(value)) -= 1;
+        let before = table.directory.whole_region(number);
         // SAFETY: it is in the table, so that it is whole, and freed only after it was taken out.
-        let region = unsafe { table.directory.whole_region(number).changed(&changes, retired, replaced) };
+        let region = unsafe { before.changed(&changes, retired, replaced) };
+        if before.is_nothing() && region.is_nothing() {
+            return;
+        }
         if !region.is_nothing() {
             // Relaxed: who sees the region, which is published with Release, sees this.
             table.used.store(true, Ordering::Relaxed);

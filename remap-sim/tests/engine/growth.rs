@@ -109,7 +109,7 @@ fn what_is_not_larger_changes_nothing_and_what_is_far_too_large_is_refused() {
     let (world, host) = small();
     let before = world.spare.contents();
     let room = host.engine.table().room();
-    assert_eq!(room, 1 << 38);
+    assert_eq!(room, 1 << 35);
     for blocks in [0, OLD - 1, OLD] {
         assert_eq!(grow(&world, &host, blocks), Ok(()));
     }

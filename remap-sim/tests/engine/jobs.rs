@@ -270,7 +270,7 @@ fn begin_long(world: &World, host: &Vbdev) -> Begun {
 fn a_closed_engine_leaves_no_task_behind() {
     let (world, host) = world();
     let job = begin_long(&world, &host);
-    // Spare blocks that are to be freed, leaves to be reclaimed, and commits that wait.
+    // Spare blocks that are to be freed, parts of the table to be reclaimed, and commits that wait.
     let engine = Rc::clone(&host.engine);
     world.executor.spawn(async move { engine.clear(vec![lba(10)]).await.unwrap() });
     let engine = Rc::clone(&host.engine);

@@ -58,15 +58,15 @@ fn how_long_a_million_remaps_hold_the_thread() {
 #[test]
 #[ignore = "measures; nothing is asserted of a machine"]
 fn how_long_an_import_holds_the_thread() {
-    // The last one changes several large leaves with each page.
+    // The last one changes several full regions with each page.
     for (name, first, apart, count) in
-        [("one by one", 0, 2, 400_000), ("sequential", 0, 1, 100_000), ("into large leaves", 1, 200, 4000)]
+        [("one by one", 0, 2, 400_000), ("sequential", 0, 1, 100_000), ("into full regions", 1, 200, 4000)]
     {
         // Small blocks, as memory is the simulated disk's own matter.
         let params = OpenParams { base_blocks: 1 << 31, storm_limit: u64::MAX, ..params() };
         let world = World::with(Medium::new(512, 1_000_000), false);
         let host = world.open_with(params).unwrap();
-        if name == "into large leaves" {
+        if name == "into full regions" {
             remap(&world, &host.engine, 400_000, 2);
         }
         let (mut longest_step, mut all) = (Duration::ZERO, Duration::ZERO);

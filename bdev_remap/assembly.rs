@@ -73,12 +73,18 @@ async fn found(superblock: Superblock, bdev: &str) {
         };
         let Identity { name, base_uuid, .. } = &identity;
         log::info!("{name}: spare {bdev} found, it belongs to the base with UUID {base_uuid}");
-        // The spare knows better than who expected it.
-        let kept = if known.base_uuid == *base_uuid { None } else { waiting.base.take() };
-        if known.name != identity.name {
-            waiting.events = None;
+        let mut kept = None;
+        // The spare knows better than who expected it, unless it is outdated.
+        if !known.outdates(&superblock) {
+            if known.base_uuid != *base_uuid {
+                kept = waiting.base.take();
+            }
+            if known.name != identity.name {
+                waiting.events = None;
+            }
+            let generation = identity.generation.max(known.generation);
+            *known = Identity { generation, ..identity };
         }
-        *known = identity;
         waiting.spares.push(FoundSpare { bdev: bdev.to_owned(), superblock, _watch: watch });
         Some((None, kept))
     });
@@ -127,7 +133,7 @@ pub fn comes_later(creation: &Creation) -> bool {
 
 /// Keeps the base of a set from others from the moment it appears, before anybody can find on it what belongs to the set.
 pub async fn expect(identity: Identity) -> Result<(), Error> {
-    let Identity { name, uuid, base_uuid, spare_uuid } = &identity;
+    let Identity { name, uuid, base_uuid, spare_uuid, .. } = &identity;
     if !(1..=NAME_MAX).contains(&name.len()) {
         return Err(Error::invalid("name", format!("has {} bytes; 1 to {NAME_MAX} are allowed", name.len())));
     }
@@ -145,9 +151,11 @@ pub async fn expect(identity: Identity) -> Result<(), Error> {
         let set = sets.know(&identity);
         // Its spares know better which of them it is on: it may have moved.
         let spare_uuid = if set.found() { set.identity.spare_uuid } else { identity.spare_uuid };
-        if set.identity != (Identity { spare_uuid, ..identity.clone() }) {
+        let generation = set.identity.generation;
+        if set.identity != (Identity { spare_uuid, generation, ..identity.clone() }) {
             return Some(set.identity.clone());
         }
+        set.identity.generation = generation.max(identity.generation);
         set.expected = true;
         None
     });

@@ -91,6 +91,11 @@ pub async fn create(creation: Creation) -> Result<(), Error> {
         }
     };
     let made = make(&creation, &plan, tag, kept).await;
+    if let Some(engine) = made.as_ref().ok().and_then(|remap| remap.engine())
+        && let Some(superblock) = engine.superblock().await
+    {
+        registry::learn(tag, &superblock);
+    }
     let lost = registry::opened(tag, made.as_ref().ok().cloned());
     if let Err(error) = made {
         log::warn!("{name}: not created: {error}");
@@ -127,16 +132,26 @@ impl Plan {
         let superblock = members::identify(&desc, &spare).await?;
         let from = |of: &Superblock| of.other.filter(|_| of.state == SpareState::MigratingIn).map(|other| other.id);
         let moved_from = superblock.as_ref().and_then(from);
-        let identity = match superblock {
-            Some(superblock) => Identity::from(&superblock),
+        let identity = match &superblock {
+            Some(superblock) => Identity::from(superblock),
             None => Identity {
                 name: name.clone(),
                 uuid: creation.uuid.unwrap_or_else(Uuid::new_v4),
                 base_uuid: base.uuid,
                 // By which assembly knows it again.
                 spare_uuid: spare.uuid,
+                generation: 0,
             },
         };
+        if let (Some(known), Some(superblock)) = (registry::identity(identity.uuid), &superblock)
+            && known.outdates(superblock)
+        {
+            let why = format!(
+                "spare_bdev {}: it was replaced by the spare with UUID {} while it was away, and is outdated (generation {}; {} is in force); nothing was changed; if that one is gone for good, bdev_remap_forget {} first, which loses what is on it",
+                spare.name, known.spare_uuid, superblock.generation, known.generation, known.uuid
+            );
+            return Err(Error::new(Errno::STALE, why));
+        }
         if let Some(expected) = creation.uuid
             && expected != identity.uuid
         {

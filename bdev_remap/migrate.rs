@@ -134,7 +134,9 @@ impl Migration {
         let in_force = engine.slot();
         Remap::detach(&device, in_force.other()).await;
         if in_force == slot {
-            registry::moved(tag, info.uuid);
+            if let Some(superblock) = engine.superblock().await {
+                registry::learn(tag, &superblock);
+            }
             // It may have grown meanwhile.
             device.look_at_spare();
             log::info!("{name}: has moved from spare {from} to spare {}", info.name);

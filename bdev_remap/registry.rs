@@ -10,6 +10,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use futures_channel::oneshot;
+use remap_core::format::Superblock;
 use spdk::{BdevHandle, Desc, Errno, rpc::Error, thread::AppCell};
 use uuid::Uuid;
 
@@ -272,13 +273,18 @@ pub fn tagged_online(tag: Tag) -> Option<BdevHandle<Remap>> {
     })
 }
 
-/// The set has moved to this spare.
-pub fn moved(tag: Tag, spare_uuid: Uuid) {
+/// What the spare in force says of the set.
+pub fn learn(tag: Tag, superblock: &Superblock) {
     with(|sets| {
         if let Some(set) = sets.tagged(tag) {
-            set.identity.spare_uuid = spare_uuid;
+            set.identity = Identity::from(superblock);
         }
     });
+}
+
+/// What is known of the set with this UUID.
+pub fn identity(uuid: Uuid) -> Option<Identity> {
+    with(|sets| sets.get(uuid).map(|set| set.identity.clone()))
 }
 
 /// The tag of the set with this UUID, if it is online.

@@ -1,7 +1,10 @@
 //! A set: who it is, what is known of it, and what it is just now. The registry alone changes what it is.
 
 use futures_channel::oneshot;
-use remap_core::{Events, format::Superblock};
+use remap_core::{
+    Events,
+    format::{SpareState, Superblock},
+};
 use serde::{Deserialize, Serialize};
 use spdk::{BdevHandle, Desc};
 use uuid::Uuid;
@@ -23,12 +26,28 @@ pub struct Identity {
     pub base_uuid: Uuid,
     /// UUID of the spare.
     pub spare_uuid: Uuid,
+    /// The generation of the set, as far as it is known: a spare that is in force says this or more. 0 if nothing is known.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+impl Identity {
+    /// Whether a spare of the set with this superblock was replaced by another one while it was away, and does not know it.
+    pub fn outdates(&self, superblock: &Superblock) -> bool {
+        superblock.state == SpareState::Active && superblock.generation < self.generation
+    }
 }
 
 impl From<&Superblock> for Identity {
     fn from(superblock: &Superblock) -> Identity {
-        let Superblock { name, set_uuid, base_uuid, spare_id, .. } = superblock;
-        Identity { name: name.clone(), uuid: *set_uuid, base_uuid: *base_uuid, spare_uuid: *spare_id }
+        let Superblock { name, set_uuid, base_uuid, spare_id, generation, .. } = superblock;
+        Identity {
+            name: name.clone(),
+            uuid: *set_uuid,
+            base_uuid: *base_uuid,
+            spare_uuid: *spare_id,
+            generation: *generation,
+        }
     }
 }
 

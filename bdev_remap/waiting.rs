@@ -28,6 +28,8 @@ enum Obstacle<'a> {
     Spares(Vec<&'a FoundSpare>),
     /// The other one of a migration that a crash has stopped.
     OtherSpare(&'a FoundSpare),
+    /// One that was replaced while it was away.
+    Outdated(&'a FoundSpare),
     Host(Uuid),
     Manual,
     Base,
@@ -64,8 +66,9 @@ fn replaced_others<'a>(active: &[&'a FoundSpare]) -> Option<&'a FoundSpare> {
 }
 
 /// Which spare of those that were found is in force.
-fn in_force(spares: &[FoundSpare]) -> Result<&FoundSpare, Obstacle<'_>> {
-    let active: Vec<_> = spares.iter().filter(|spare| spare.superblock.state == SpareState::Active).collect();
+fn in_force<'a>(identity: &Identity, spares: &'a [FoundSpare]) -> Result<&'a FoundSpare, Obstacle<'a>> {
+    let is_active = |of: &Superblock| of.state == SpareState::Active && !identity.outdates(of);
+    let active: Vec<_> = spares.iter().filter(|spare| is_active(&spare.superblock)).collect();
     match active[..] {
         [one] => return Ok(one),
         [] => {}
@@ -79,11 +82,15 @@ fn in_force(spares: &[FoundSpare]) -> Result<&FoundSpare, Obstacle<'_>> {
         let filled = new.superblock.state == SpareState::MigratingIn;
         filled && spares.iter().any(|old| given_up_for(&new.superblock, &old.superblock))
     });
-    successor.ok_or_else(|| spares.first().map_or(Obstacle::Spare, Obstacle::OtherSpare))
+    successor.ok_or_else(|| match spares.first() {
+        None => Obstacle::Spare,
+        Some(spare) if identity.outdates(&spare.superblock) => Obstacle::Outdated(spare),
+        Some(spare) => Obstacle::OtherSpare(spare),
+    })
 }
 
 fn obstacle<'a>(sets: &'a Sets, set: &'a Set, waiting: &'a Waiting, options: &Options) -> Option<Obstacle<'a>> {
-    if let Err(obstacle) = in_force(&waiting.spares) {
+    if let Err(obstacle) = in_force(&set.identity, &waiting.spares) {
         return Some(obstacle);
     }
     if let Some(host) = foreign(waiting, options) {
@@ -122,7 +129,7 @@ impl Obstacle<'_> {
 
     /// For the operator: what it is, and what to do.
     fn sentence(&self, set: &Set) -> String {
-        let Identity { base_uuid, spare_uuid, name, .. } = &set.identity;
+        let Identity { base_uuid, spare_uuid, name, generation, .. } = &set.identity;
         match self {
             Obstacle::Spare => format!("the spare with UUID {spare_uuid}"),
             Obstacle::Base => format!("the base with UUID {base_uuid}"),
@@ -135,6 +142,13 @@ impl Obstacle<'_> {
                     ),
                     _ => format!("the spare with UUID {other}, to which it has moved from {bdev}"),
                 }
+            }
+            Obstacle::Outdated(FoundSpare {
+                bdev, superblock: Superblock { spare_id, generation: found, .. }, ..
+            }) => {
+                format!(
+                    "the spare with UUID {spare_uuid}: {bdev} ({spare_id}) was replaced while it was away, and is outdated (generation {found}; {generation} is in force); wipe it, or keep it away"
+                )
             }
             Obstacle::Spares(spares) => {
                 let spares: Vec<_> = spares.iter().map(|spare| said_by(spare)).collect();
@@ -202,7 +216,8 @@ pub fn describe(name: Option<&str>) -> Vec<Value> {
                 Some(obstacle) => obstacle.sentence(set),
                 None => "bdev_remap_create, or one of its bdevs to appear anew".into(),
             });
-            let spare = waiting.and_then(|waiting| in_force(&waiting.spares).ok().or(waiting.spares.first()));
+            let spare =
+                waiting.and_then(|waiting| in_force(&set.identity, &waiting.spares).ok().or(waiting.spares.first()));
             let superblock = spare.map(|spare| &spare.superblock);
             Some(json!({
                 "name": set.identity.name,
@@ -256,7 +271,7 @@ pub fn ready(uuid: Uuid) -> Option<Ready> {
             }
             return None;
         }
-        let spare_bdev = in_force(&waiting.spares).ok()?.bdev.clone();
+        let spare_bdev = in_force(&set.identity, &waiting.spares).ok()?.bdev.clone();
         let active = waiting.spares.iter().filter(|spare| spare.superblock.state == SpareState::Active);
         let outdated = active.map(|spare| spare.bdev.clone()).filter(|bdev| *bdev != spare_bdev).collect();
         Some(Ready { name, base_uuid, spare_bdev, outdated, tuning: set.tuning })

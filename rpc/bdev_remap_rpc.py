@@ -176,6 +176,7 @@ METHODS = (
         _argument("-u", "--uuid", required=True, help="UUID of the set"),
         _argument("-b", "--base-uuid", required=True, help="UUID of the base"),
         _argument("-s", "--spare-uuid", required=True, help="UUID of the spare"),
+        _argument("-g", "--generation", type=_number, help="Of the set: a spare that says less is outdated"),
     )),
     ("bdev_remap_forget", "Give up a set that waits or is expected, and the base that is kept for it", (
         _argument("uuid", help="UUID of the set"),

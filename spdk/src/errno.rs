@@ -23,6 +23,8 @@ impl Errno {
     pub const OPNOTSUPP: Errno = Errno(libc::EOPNOTSUPP);
     /// In use.
     pub const BUSY: Errno = Errno(libc::EBUSY);
+    /// What was replaced since.
+    pub const STALE: Errno = Errno(libc::ESTALE);
 
     /// The errno in a C return code (`-EINVAL`), or the code itself when it is not negative.
     pub fn check(rc: i32) -> Result<i32, Errno> {

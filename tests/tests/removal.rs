@@ -1,6 +1,7 @@
 //! A member goes away while Remap0 is in use: no crash, and everything is there again when the member is.
 
 use std::{
+    fs,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     slice,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,7 +15,9 @@ use e2e::{
     model::{Flag, Model},
     nvme_tcp::{Host, Status},
     random::{Random, announce, number, seed},
-    scene::{BASE_UUID, NQN, SPARE_UUID, Scene, Stack, fault, fault_every, stack_on_two_reactors, stamped},
+    scene::{
+        BASE_UUID, NQN, SPARE_UUID, SPARE1_UUID, Scene, Stack, fault, fault_every, stack_on_two_reactors, stamped,
+    },
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -179,6 +182,59 @@ fn a_spare_that_is_gone_is_replaced_and_retired_when_it_comes_back() {
         check(&scene);
         scene.target.kill9();
     }
+}
+
+/// The spare went while nothing was on it, and the set has moved to another one. The old one says that it is in force, and nobody is there who
+/// knows better but the target, or a configuration that was saved since.
+#[test]
+fn an_outdated_spare_alone_does_not_bring_the_set_back() {
+    let mut scene = Scene::of(Stack { spare1_mib: 32, ..Stack::default() }, &[]);
+    scene.target.rpc("bdev_aio_delete", json!({ "name": "Spare0" }));
+    wait_until("the end of the spare", LIMIT, || scene.status()["state"] == "degraded");
+    scene.target.rpc("bdev_remap_migrate", json!({ "name": "Remap0", "spare_bdev": "Spare1" }));
+    assert_eq!(scene.ended("migrate")["state"], "done");
+    scene.target.rpc("bdev_fault_inject", fault(8000, 4, "write", "write_fault"));
+    assert_eq!(scene.host().write(8000, &stamped(8000, 4, 2)).unwrap(), Status::SUCCESS);
+    assert_eq!(scene.count("remapped"), 4);
+    let saved = scene.target.saved_config();
+    let calls =
+        saved["subsystems"].as_array().unwrap().iter().flat_map(|of| of["config"].as_array().into_iter().flatten());
+    let mut expected = calls.filter(|call| call["method"] == "bdev_remap_expect").map(|call| &call["params"]);
+    let expected = expected.next().unwrap().clone();
+    assert_eq!((&expected["spare_uuid"], &expected["generation"]), (&json!(SPARE1_UUID), &json!(2)));
+
+    let before = fs::read(&scene.spare).unwrap();
+    let waits = |scene: &Scene| {
+        wait_until("the outdated spare", LIMIT, || {
+            scene.target.rpc("bdev_remap_status", json!({}))[0]["spare_bdev"] == "Spare0"
+        });
+        let status = scene.target.rpc("bdev_remap_status", json!({}))[0].take();
+        let why = status["waits_for"].as_str().unwrap();
+        assert!(status["state"] == "waiting" && why.contains(SPARE1_UUID) && why.contains("outdated"), "{status}");
+        assert_eq!((&status["base_bdev"], &status["spare_uuid"]), (&json!("Fault0"), &json!(SPARE1_UUID)), "{status}");
+        let create = json!({ "name": "Remap0", "base_bdev": "Fault0", "spare_bdev": "Spare0" });
+        let (code, message) = scene.target.refused("bdev_remap_create", create);
+        assert!(code == -116 && message.contains(SPARE1_UUID) && message.contains("outdated"), "{code}: {message}");
+        assert!(fs::read(&scene.spare).unwrap() == before, "the outdated spare was written to");
+    };
+    scene.target.rpc("bdev_aio_delete", json!({ "name": "Spare1" }));
+    wait_until("the end of Remap0", LIMIT, || !scene.target.has_bdev("Remap0"));
+    spare_returns(&scene);
+    waits(&scene);
+
+    scene.target.kill9();
+    let fault0 = json!({ "name": "Fault0", "base_bdev": "Base0" });
+    let config = Config::new().bdev("bdev_remap_expect", expected).aio("Base0", &scene.base, 4096, BASE_UUID);
+    let config = config.bdev("bdev_fault_create", fault0).aio("Spare0", &scene.spare, 4096, SPARE_UUID);
+    scene.target.start(&config);
+    waits(&scene);
+    let file = scene.spare1.display().to_string();
+    let right = json!({ "name": "Spare1", "filename": file, "block_size": 4096, "uuid": SPARE1_UUID });
+    scene.target.rpc("bdev_aio_create", right);
+    wait_until("the set to come back", LIMIT, || scene.status()["state"] == "online");
+    assert_eq!((&scene.status()["spare_bdev"], scene.count("remapped")), (&json!("Spare1"), 4));
+    wait_until("the old one to be retired", LIMIT, || scene.target.log().contains("is retired"));
+    scene.target.stop();
 }
 
 /// Base or spare goes under load, again and again, and comes back: as long as nothing is remapped hosts do not notice that the spare

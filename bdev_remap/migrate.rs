@@ -134,6 +134,8 @@ impl Migration {
         let in_force = engine.slot();
         Remap::detach(&device, in_force.other()).await;
         if in_force == slot {
+            // At once: the set may be closed any moment, and then waits for this spare.
+            registry::moved(tag, info.uuid);
             if let Some(superblock) = engine.superblock().await {
                 registry::learn(tag, &superblock);
             }

@@ -273,6 +273,15 @@ pub fn tagged_online(tag: Tag) -> Option<BdevHandle<Remap>> {
     })
 }
 
+/// The set has moved to this spare.
+pub fn moved(tag: Tag, spare_uuid: Uuid) {
+    with(|sets| {
+        if let Some(set) = sets.tagged(tag) {
+            set.identity.spare_uuid = spare_uuid;
+        }
+    });
+}
+
 /// What the spare in force says of the set.
 pub fn learn(tag: Tag, superblock: &Superblock) {
     with(|sets| {

@@ -157,12 +157,16 @@ impl<T: 'static> Bound<T> {
         self.0.home.is_current().then_some(&*self.0.value)
     }
 
-    /// Runs the future that `make` makes of the value on the value's thread; None when that thread has gone.
+    /// Runs the future that `make` makes of the value on the value's thread; None when that thread has gone. Here and now, if this is
+    /// that thread.
     pub async fn call<R, F>(&self, make: impl FnOnce(&T) -> F + Send + 'static) -> Option<R>
     where
         R: Send + 'static,
         F: Future<Output = R> + 'static,
     {
+        if let Some(value) = self.get() {
+            return Some(make(value).await);
+        }
         let this = self.clone();
         self.0.home.call(move || make(&this.0.value)).await
     }

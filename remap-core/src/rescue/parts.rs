@@ -59,6 +59,7 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
         let mut failed = Vec::new();
         let mut under_way = FuturesUnordered::new();
         loop {
+            let mut alone = None;
             while !self.io.is_given_up()
                 && under_way.len() < self.in_flight
                 && failed.len() + under_way.len() < room
@@ -66,6 +67,11 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
             {
                 let (part, place) = self.locate(part, todo);
                 match place {
+                    // One that is alone needs no set of futures, and no memory for it.
+                    Ok(at) if under_way.is_empty() && todo.is_empty() => {
+                        alone = Some(self.attempt(part, at).await);
+                        break;
+                    }
                     Ok(at) => under_way.push(self.attempt(part, at)),
                     Err(status) => {
                         let (part, rest) = part.split((room - failed.len() - under_way.len()) as u64);
@@ -75,7 +81,11 @@ impl<H: HostIo, O: Owner> Rescue<'_, H, O> {
                     }
                 }
             }
-            let Some((part, at, result)) = under_way.next().await else { break };
+            let next = match alone {
+                None => under_way.next().await,
+                alone => alone,
+            };
+            let Some((part, at, result)) = next else { break };
             let Err(status) = result else { continue };
             match part.split(part.blocks.div_ceil(2)) {
                 (first, Some(second)) if self.is_media(status) => todo.extend([second, first]),

@@ -26,7 +26,7 @@ def _read(file):
         raise Malformed("%s: %s; nothing was sent" % (file, error)) from error
 
 
-def _calls(blocks):
+def calls(blocks):
     """Strings of extents for one call each, and how many these are."""
     items, room = [], CALL_BYTES
     for first, end in blocks:
@@ -77,7 +77,7 @@ def run(args):
     except Malformed as error:
         raise JSONRPCException(str(error)) from error
     progress = _Progress(len(blocks))
-    for text, count in _calls(blocks):
+    for text, count in calls(blocks):
         try:
             result = args.client.call("bdev_remap_import", {"name": args.name, "extents": text})
         except JSONRPCException as error:

@@ -196,6 +196,8 @@ METHODS = (
         _argument("--latency-us", type=_number, help="Microseconds that every I/O waits (default: 0)"),
         _switch("--hidden-memory", help="Send data on in a memory domain that the CPU does not reach"),
         _switch("--no-flush", help="Take no FLUSH"),
+        _argument("--hollow-lba", type=_number, help="First hollow block: I/O to those does nothing, and succeeds (default: 0)"),
+        _argument("--hollow-blocks", type=_number, help="Number of hollow blocks (default: 0)"),
     )),
     ("bdev_fault_delete", "Delete a fault bdev", (FAULT_NAME,)),
     ("bdev_fault_inject", "Make I/O to a range of blocks fail", (

@@ -1,25 +1,47 @@
 #!/usr/bin/env bash
-# Usage: scripts/bench.sh [--rounds N] [--seconds S] [--depth Q] [--block BYTES] [--markdown FILE]
+# Usage: scripts/bench.sh [--quick] [--only PARTS] [--report] [--output DIR]
 #
-# What does Remap cost when nothing is remapped? bdevperf on one core over a null bdev (which does nothing, so that only the path
-# is measured): random reads and random writes, on the raw bdev, through SPDK's passthru and through Remap, interleaved round by
-# round. Prints medians, the range, and the medians of the ratios within each round.
+# Measures all that docs/benchmarks.md tells, in under ten minutes after set-up, and writes the tables and plots there, and the figures
+# to docs/benchmarks.json. bdevperf runs on one core; what is compared takes turns, round by round.
 #
-#   --rounds N        rounds (default 7); each measures all six cases once, in changing order
-#   --seconds S       seconds of each measurement (default 3)
-#   --depth Q         queue depth (default 128)
-#   --block BYTES     I/O size (default 4096, which is also the block size)
-#   --markdown FILE   write the table there too
+#   --quick           in two minutes, with few rounds: to see that everything works, not to believe the figures
+#   --only PARTS      some of main,others,rescues,slowest,zeroes,crates, with commas between them; nothing is written
+#   --report          measure nothing; write tables and plots anew from docs/benchmarks.json
+#   --output DIR      the folder with benchmarks.md instead of docs
 #   -h, --help
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
+options=(--top "$TOP")
+measure=true
 for arg in "$@"; do
-	case "$arg" in -h | --help) usage; exit 0 ;; esac
+	case "$arg" in
+	-h | --help) usage; exit 0 ;;
+	--report) measure=false ;;
+	esac
 done
 
-"$TOP/scripts/setup.sh"
-mapfile -t memory < <(memory_options 1024)
-mask=0x1
-[ "$(nproc)" -lt 2 ] || mask=0x2
-exec /usr/bin/python3 "$TOP/scripts/bench.py" "$@" -- "$TOP/scripts/spdk" bdevperf "${memory[@]}" --no-pci --disable-cpumask-locks -m "$mask"
+"$TOP/scripts/setup.sh" --bench
+spdk=$(spdk_dir)
+if $measure; then
+	# What cargo measures is built before the time runs.
+	say "building the benchmarks of the crates"
+	cargo bench --quiet --no-run --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --bench table
+	cargo test --quiet --no-run --release --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --test table_memory
+	# For all that are there at the same time. What is reserved for that is given back in the end.
+	reserved=$(cat /proc/sys/vm/nr_hugepages)
+	[[ $(memory_options 5120 | head -n 1) != --huge-unlink ]] || options+=(--huge)
+	options+=(--spdk "$TOP/scripts/spdk" --spdk-version "$(cat "$spdk/VERSION")")
+fi
+export PYTHONPATH=$TOP/rpc:$spdk/python PYTHONDONTWRITEBYTECODE=1
+/usr/bin/python3 "$TOP/scripts/bench" "${options[@]}" "$@" &
+pid=$!
+trap 'kill "$pid" 2>/dev/null || true' INT TERM
+status=0
+wait "$pid" || status=$?
+# A signal ends the waiting, but not what is waited for.
+while kill -0 "$pid" 2>/dev/null; do
+	wait "$pid" || status=$?
+done
+! $measure || ! [ -w /proc/sys/vm/nr_hugepages ] || echo "$reserved" >/proc/sys/vm/nr_hugepages
+exit "$status"

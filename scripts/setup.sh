@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Usage: scripts/setup.sh [--help] [--dev]
+# Usage: scripts/setup.sh [--help] [--dev] [--bench]
 #
 # Makes everything ready: Debian packages (only those that are missing), SPDK (built once into ~/.cache/bdev-remap, or your
 # own by SPDK_DIR), and the libraries of this project. Run it as often as you like: it does only what is not done yet.
-# The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, and ruff in the cache.
+# The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, and ruff in the cache. With
+# --bench, what only the benchmarks need: matplotlib.
 #
 # Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug); BDEV_REMAP_LIBRARIES, a folder
 # with the libraries of this project, which are not built then.
@@ -11,7 +12,15 @@
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
 dev=false
-case "${1:-}" in -h | --help) usage; exit 0 ;; --dev) dev=true ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
+bench=false
+for arg in "$@"; do
+	case "$arg" in
+	-h | --help) usage; exit 0 ;;
+	--dev) dev=true ;;
+	--bench) bench=true ;;
+	*) die "unknown argument $arg (see --help)" ;;
+	esac
+done
 
 PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake libtool xz-utils
 	libaio-dev libssl-dev openssl uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
@@ -20,6 +29,7 @@ PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake li
 DEV_PACKAGES=(shellcheck python3-venv)
 RUFF=ruff==0.14.14
 ! $dev || PACKAGES+=("${DEV_PACKAGES[@]}")
+! $bench || PACKAGES+=(python3-matplotlib)
 
 # bindgen needs libclang and clang's own headers; any version will do, so the newest installed one is kept.
 has_libclang() { compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null && compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    ops::Range,
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -14,7 +15,8 @@ use std::{
 use serde_json::{Value, json};
 use spdk::{
     Abort, Bdev, BdevHandle, Child, Desc, Endpoint, Errno, Event, Flush, Held, HiddenMemory, Incoming, Io, IoKind,
-    IoRef, MemoryDomain, Module, OnChild, Properties, Ranged, Read, Reset, Status, Unmap, Write, WriteZeroes, sleep,
+    IoRef, MemoryDomain, Module, NextRound, OnChild, Properties, Ranged, Read, Reset, Status, Unmap, Write,
+    WriteZeroes, sleep,
     thread::{self, AppCell, Bound},
 };
 use uuid::Uuid;
@@ -59,6 +61,15 @@ pub struct Options {
     pub hidden_memory: bool,
     /// Whether it takes no FLUSH.
     pub no_flush: bool,
+    /// Blocks that there are none of: all I/O to them does nothing, and succeeds.
+    pub hollow: Range<u64>,
+}
+
+/// What a thread has of a Fault bdev.
+pub struct Channel {
+    base: Endpoint,
+    /// Where I/O ends that goes to hollow blocks, if there are any.
+    nowhere: Option<NextRound>,
 }
 
 static DEVICES: AppCell<RefCell<BTreeMap<String, BdevHandle<Fault>>>> = AppCell::new(RefCell::new(BTreeMap::new()));
@@ -87,6 +98,10 @@ pub fn create(options: Options) -> Result<(), Errno> {
     let info = base.info();
     if options.volatile_cache && info.md_size > 0 {
         log::warn!("{name}: {} has metadata, which the cache does not hold", info.name);
+        return Err(Errno::INVAL);
+    }
+    if !options.hollow.is_empty() && (options.volatile_cache || options.hollow.end > info.blocks) {
+        log::warn!("{name}: hollow blocks are not in a cache, and on {}, which has {} blocks", info.name, info.blocks);
         return Err(Errno::INVAL);
     }
     let hidden = options.hidden_memory.then(HiddenMemory::new).transpose()?.map(Arc::new);
@@ -148,7 +163,7 @@ impl Fault {
     }
 
     /// Does what `io` asks for.
-    fn perform<K: Asks>(&self, channel: &Endpoint, io: Io<Fault, K>) {
+    fn perform<K: Asks>(&self, channel: &Channel, io: Io<Fault, K>) {
         match self.verdict(&io) {
             Err(status) => io.complete(Err(status)),
             Ok(()) if self.options.volatile_cache => K::cached(self, channel, io),
@@ -156,18 +171,24 @@ impl Fault {
         }
     }
 
-    fn pass_on<K: Ranged>(&self, channel: &Endpoint, io: Io<Fault, K>) {
-        let lba = io.lba();
-        let Some(hidden) = self.hidden.clone() else { return io.forward::<Back>(channel, lba) };
+    fn pass_on<K: Ranged>(&self, channel: &Channel, io: Io<Fault, K>) {
+        let (lba, hollow) = (io.lba(), &self.options.hollow);
+        if let Some(nowhere) = &channel.nowhere
+            && lba >= hollow.start
+            && lba + io.blocks() <= hollow.end
+        {
+            return nowhere.succeed(io);
+        }
+        let Some(hidden) = self.hidden.clone() else { return io.forward::<Back>(&channel.base, lba) };
         thread::spawn(async move {
             let io = Held::new(io, Rc::default());
-            let outcome = hidden.send(io.channel(), &io, lba).await;
+            let outcome = hidden.send(&io.channel().base, &io, lba).await;
             io.end(outcome);
         });
     }
 
     /// Performs it, after the latency.
-    fn take<K: Asks>(&self, channel: &Endpoint, io: Io<Fault, K>) {
+    fn take<K: Asks>(&self, channel: &Channel, io: Io<Fault, K>) {
         if io.in_memory_domain() {
             self.in_domains.fetch_add(1, Ordering::Relaxed);
         }
@@ -185,7 +206,7 @@ impl Fault {
 /// Kinds of I/O that go to blocks.
 trait Asks: Ranged + Sized {
     /// What becomes of it where there is a cache.
-    fn cached(device: &Fault, channel: &Endpoint, io: Io<Fault, Self>) {
+    fn cached(device: &Fault, channel: &Channel, io: Io<Fault, Self>) {
         device.pass_on(channel, io);
     }
 }
@@ -194,7 +215,7 @@ impl Asks for WriteZeroes {}
 impl Asks for Unmap {}
 
 impl Asks for Write {
-    fn cached(device: &Fault, _channel: &Endpoint, io: Io<Fault, Write>) {
+    fn cached(device: &Fault, _channel: &Channel, io: Io<Fault, Write>) {
         let mut data = vec![0; io.blocks() as usize * device.block_size];
         let read = io.read_data(0, &mut data);
         if read.is_ok() {
@@ -205,7 +226,7 @@ impl Asks for Write {
 }
 
 impl Asks for Read {
-    fn cached(device: &Fault, channel: &Endpoint, io: Io<Fault, Read>) {
+    fn cached(device: &Fault, channel: &Channel, io: Io<Fault, Read>) {
         let (lba, blocks, block_size) = (io.lba(), io.blocks(), device.block_size as u64);
         // Before the base is read: what leaves the cache later is on the base by then.
         let cached = device.cache.get(lba..lba + blocks);
@@ -214,7 +235,7 @@ impl Asks for Read {
         }
         thread::spawn(async move {
             let io = Held::new(io, Rc::default());
-            let read = io.channel().part_of(&io, 0, blocks, lba).await;
+            let read = io.channel().base.part_of(&io, 0, blocks, lba).await;
             let mut newer = cached.iter().map(|(at, data)| io.write_data((at - lba) * block_size, data));
             let outcome = read.and_then(|()| newer.try_for_each(|written| written));
             io.end(outcome);
@@ -223,7 +244,7 @@ impl Asks for Read {
 }
 
 impl Asks for Flush {
-    fn cached(device: &Fault, _channel: &Endpoint, io: Io<Fault, Flush>) {
+    fn cached(device: &Fault, _channel: &Channel, io: Io<Fault, Flush>) {
         let range = io.lba()..io.lba() + io.blocks();
         let store = device.store.clone();
         thread::spawn(async move {
@@ -243,14 +264,14 @@ fn reset(io: Io<Fault, Reset>) {
         sleep(io.bdev().options.latency).await;
         let outcome = match io.bdev().off.load(Ordering::Acquire) {
             true => Err(NO_POWER),
-            false => io.channel().reset().await,
+            false => io.channel().base.reset().await,
         };
         io.complete(outcome);
     });
 }
 
-fn abort(channel: &Endpoint, io: Io<Fault, Abort>) {
-    let aborted = channel.abort(io.target());
+fn abort(channel: &Channel, io: Io<Fault, Abort>) {
+    let aborted = channel.base.abort(io.target());
     thread::spawn(async move {
         // Nothing of it is over there (any more): the abort has failed, which is a normal outcome.
         let outcome = if aborted.await { Ok(()) } else { Err(Status::Failed) };
@@ -267,17 +288,19 @@ impl<K: Ranged> OnChild<Fault, K> for Back {
 }
 
 impl Bdev for Fault {
-    type Channel = Endpoint;
+    type Channel = Channel;
 
     fn module() -> &'static Module {
         &MODULE
     }
 
-    fn create_channel(&self) -> Result<Endpoint, Errno> {
-        Endpoint::new(self.base().as_ref().ok_or(Errno::NODEV)?)
+    fn create_channel(&self) -> Result<Channel, Errno> {
+        let base = Endpoint::new(self.base().as_ref().ok_or(Errno::NODEV)?)?;
+        let nowhere = if self.options.hollow.is_empty() { None } else { Some(NextRound::new()?) };
+        Ok(Channel { base, nowhere })
     }
 
-    fn submit(&self, channel: &Endpoint, io: Incoming<Fault>) {
+    fn submit(&self, channel: &Channel, io: Incoming<Fault>) {
         match io {
             Incoming::Read(io) if io.needs_buffer() => io.get_buffer(),
             Incoming::Read(io) => self.take(channel, io),
@@ -340,7 +363,8 @@ impl Options {
         json!({
             "name": self.name, "base_bdev": self.base_bdev, "volatile_cache": self.volatile_cache,
             "latency_us": self.latency.as_micros() as u64, "hidden_memory": self.hidden_memory,
-            "no_flush": self.no_flush,
+            "no_flush": self.no_flush, "hollow_lba": self.hollow.start,
+            "hollow_blocks": self.hollow.end - self.hollow.start,
         })
     }
 }

@@ -44,6 +44,10 @@ struct CreateParams {
     hidden_memory: bool,
     #[serde(default)]
     no_flush: bool,
+    #[serde(default)]
+    hollow_lba: u64,
+    #[serde(default)]
+    hollow_blocks: u64,
 }
 
 struct Create;
@@ -54,8 +58,18 @@ impl Method for Create {
     type Reply = String;
 
     async fn call(params: CreateParams) -> Result<String, Error> {
-        let CreateParams { name, base_bdev, volatile_cache, latency_us, hidden_memory, no_flush } = params;
+        let CreateParams {
+            name,
+            base_bdev,
+            volatile_cache,
+            latency_us,
+            hidden_memory,
+            no_flush,
+            hollow_lba,
+            hollow_blocks,
+        } = params;
         let latency = Duration::from_micros(latency_us.into());
+        let hollow = hollow_lba..hollow_lba.saturating_add(hollow_blocks);
         // Other modules have bdevs open that they look at, as long as they do.
         let waited = wait_for_examine().await;
         waited.map_err(|errno| Error::new(errno, format!("bdevs could not be waited for: {errno}")))?;
@@ -66,6 +80,7 @@ impl Method for Create {
             latency,
             hidden_memory,
             no_flush,
+            hollow,
         };
         match device::create(options) {
             Ok(()) => Ok(name),

@@ -74,6 +74,48 @@ fn faults_keep_to_operation_stride_and_count() {
 }
 
 #[test]
+fn hollow_blocks_take_everything_and_keep_nothing() {
+    let mut target = Target::prepare();
+    let (port, file) = (free_port(), target.file("base", 16));
+    let create = json!({ "name": "Fault0", "base_bdev": "Base0", "hollow_lba": 100, "hollow_blocks": 50 });
+    let config = Config::new()
+        .aio("Base0", &file, BLOCK as u32, BASE_UUID)
+        .bdev("bdev_fault_create", create)
+        .export("Fault0", NQN, port);
+    target.start(&config);
+    let medium = |lba: u64, blocks: usize| fs::read(&file).unwrap()[lba as usize * BLOCK..][..blocks * BLOCK].to_vec();
+    let mut host = connect(port, NQN);
+    // On either side of it, and at its ends.
+    for lba in [99, 100, 149, 150] {
+        assert_eq!(host.write(lba, &stamped(lba, 1, 1)).unwrap(), Status::SUCCESS);
+        assert!(host.read(lba, 1).unwrap().is_ok(), "LBA {lba}");
+        let there = if (100..150).contains(&lba) { zeroes(1) } else { stamped(lba, 1, 1) };
+        assert_eq!(medium(lba, 1), there, "LBA {lba}");
+    }
+    assert_eq!(host.write(110, &stamped(110, 32, 1)).unwrap(), Status::SUCCESS);
+    assert_eq!(medium(110, 32), zeroes(32));
+    // What is partly hollow goes to the base whole.
+    assert_eq!(host.write(148, &stamped(148, 4, 2)).unwrap(), Status::SUCCESS);
+    assert_eq!(medium(148, 4), stamped(148, 4, 2));
+    // Faults are of hollow blocks as of others.
+    target.rpc("bdev_fault_inject", fault(120, 1, "write", "write_fault"));
+    assert_eq!(host.write(120, &stamped(120, 1, 1)).unwrap(), Status::WRITE_FAULT);
+    assert_eq!(host.write(121, &stamped(121, 1, 1)).unwrap(), Status::SUCCESS);
+
+    let saved = target.rpc("framework_get_config", json!({ "name": "bdev" })).to_string();
+    assert!(saved.contains(r#""hollow_lba":100"#) && saved.contains(r#""hollow_blocks":50"#), "{saved}");
+    target.rpc("bdev_malloc_create", json!({ "name": "Base1", "num_blocks": 4096, "block_size": BLOCK }));
+    for wrong in [
+        json!({ "name": "F1", "base_bdev": "Base1", "hollow_lba": 4000, "hollow_blocks": 97 }),
+        json!({ "name": "F1", "base_bdev": "Base1", "hollow_blocks": 1, "volatile_cache": true }),
+    ] {
+        let (code, message) = target.refused("bdev_fault_create", wrong);
+        assert_eq!(code, -22, "{message}");
+    }
+    target.stop();
+}
+
+#[test]
 fn bad_faults_are_refused() {
     let (mut target, _) = fault0();
     for (params, word) in [

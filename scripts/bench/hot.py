@@ -1,0 +1,140 @@
+"""The hot path: I/Os a second and latency, of Remap, and of what else SPDK has."""
+
+import statistics
+
+import bdevs
+import million
+from bdevperf import Fleet
+from rounds import interleaved
+from statistic import ratios, summary
+
+READS, WRITES = "randread", "randwrite"
+MILLION = 1_000_000
+COUNTS = (0, 1_000, 10_000, 100_000, MILLION)
+# Of these only reads are measured, for the plot.
+PLOT_ONLY = (10_000, 100_000)
+# One block of each I/O of 128 KiB, over 1 GiB.
+SEQUENTIAL = 128 << 10
+EVERY = SEQUENTIAL // bdevs.BLOCK
+SEQUENTIAL_IOS = (1 << 30) // SEQUENTIAL
+
+
+def iops(workload, **how):
+    return lambda member: member.perform(workload, **how).iops
+
+
+def main(bench):
+    """Remap with nothing remapped against passthru, in runs of new processes."""
+    found = {READS: [], WRITES: []}
+    for run in range(bench.plan.runs):
+        with Fleet(bench.start, bench.directory) as fleet:
+            fleet.add("passthru", bdevs.passthru())
+            fleet.add("remap", bdevs.remap(bdevs.null_spare(1000)))
+            turns = {(workload, name): (name, iops(workload)) for workload in (READS, WRITES) for name in fleet.members}
+            values = interleaved(fleet, turns, bench.plan.main_rounds, bench.say, "nothing remapped, run %d of %d"
+                                 % (run + 1, bench.plan.runs))
+        for workload, runs in found.items():
+            runs.append(ratios(values[workload, "remap"], values[workload, "passthru"]))
+    for workload, key in ((READS, "reads"), (WRITES, "writes")):
+        of_runs = [statistics.median(run) for run in found[workload]]
+        every = summary(value for run in found[workload] for value in run)
+        # The target is for each run, so that the least counts.
+        bench.row("nothing_" + key, {**every, "value": min(of_runs), "runs": of_runs})
+
+
+def others(bench):
+    """Everything else that needs no errors, in one run."""
+    with Fleet(bench.start, bench.directory) as fleet:
+        _start(bench, fleet)
+        rounds = bench.plan.rounds
+        _throughput(bench, fleet, rounds)
+        _sequential(bench, fleet, rounds)
+        if bench.start.two_cores:
+            _two_reactors(bench, fleet, rounds)
+        _latency(bench, fleet, rounds)
+        with fleet.turn("remap %d" % MILLION) as member:
+            million.checkpoint(bench, member)
+            million.load(bench, member)
+
+
+def _start(bench, fleet):
+    fleet.add("passthru", bdevs.passthru())
+    fleet.add("raw", bdevs.raw())
+    fleet.add("split", bdevs.split(), dut="Null0p0")
+    fleet.add("raid1", bdevs.raid1())
+    fleet.add("hollow", bdevs.hollow())
+    for count in COUNTS:
+        spare = max(count, 1000)
+        prepare = bdevs.remapped(bdevs.spread(count), bdevs.Spare(spare)) if count else None
+        bench.say("importing %d remaps" % count)
+        fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(spare)), prepare, mib=_mib(spare))
+    for count in (1_000, MILLION):
+        base = [bdevs.null("Null0", count, uuid=bdevs.BASE_UUID)]
+        fleet.add("hits %d" % count, bdevs.remap(bdevs.null_spare(count), base),
+                  bdevs.remapped([(0, count)], bdevs.Spare(count)), mib=_mib(count))
+    pieces = [(index * EVERY + 5, index * EVERY + 6) for index in range(SEQUENTIAL_IOS)]
+    base = [bdevs.null("Null0", SEQUENTIAL_IOS * EVERY, uuid=bdevs.BASE_UUID)]
+    fleet.add("pieces", bdevs.remap(bdevs.null_spare(len(pieces)), base), bdevs.remapped(pieces, bdevs.Spare(len(pieces))))
+    if fleet.start.two_cores:
+        fleet.add("passthru on two", bdevs.passthru(), cores="two", options=["-C"])
+        fleet.add("remap on two", bdevs.remap(bdevs.null_spare(1000)), cores="two", options=["-C"])
+
+
+def _mib(spare):
+    """Memory for an application whose spare has room for so many remaps: its own, and that of the metadata."""
+    return 256 + 3 * bdevs.Spare(spare).head * bdevs.BLOCK // bdevs.MIB
+
+
+def _throughput(bench, fleet, rounds):
+    reads = ["passthru", "raw", "split", "raid1", "hollow", *("remap %d" % count for count in COUNTS), "hits 1000",
+             "hits %d" % MILLION]
+    writes = [name for name in reads if name not in ["remap %d" % count for count in PLOT_ONLY]]
+    turns = {(workload, name): (name, iops(workload)) for workload, names in ((READS, reads), (WRITES, writes)) for name in names}
+    values = interleaved(fleet, turns, rounds, bench.say, "random 4 KiB")
+
+    def to_passthru(workload, name):
+        return summary(ratios(values[workload, name], values[workload, "passthru"]))
+
+    for key, name in (("elsewhere_1000", "remap 1000"), ("elsewhere_million", "remap %d" % MILLION), ("hits_1000", "hits 1000"),
+                      ("hits_million", "hits %d" % MILLION)):
+        bench.row(key + "_reads", to_passthru(READS, name))
+        bench.row(key + "_writes", to_passthru(WRITES, name))
+    bench.series["peers"] = [
+        {"name": name, "workload": workload, "iops": summary(values[workload, name]), "to_passthru": to_passthru(workload, name)}
+        for workload in (READS, WRITES) for name in ("raw", "split", "passthru", "raid1", "remap 0", "hollow")]
+    bench.series["iops"] = {
+        "passthru": summary(values[READS, "passthru"]),
+        "misses": [{"remaps": count, **summary(values[READS, "remap %d" % count])} for count in COUNTS],
+        "hits": [{"remaps": count, **summary(values[READS, "hits %d" % count])} for count in (1_000, MILLION)],
+    }
+
+
+def _sequential(bench, fleet, rounds):
+    turns = {(workload, name): (name, iops(workload, size=SEQUENTIAL))
+             for workload in ("read", "write") for name in ("passthru", "pieces")}
+    values = interleaved(fleet, turns, rounds, bench.say, "sequential 128 KiB")
+    for workload in ("read", "write"):
+        bench.row("pieces_%ss" % workload, summary(ratios(values[workload, "pieces"], values[workload, "passthru"])))
+
+
+def _two_reactors(bench, fleet, rounds):
+    names = ("passthru", "remap 0", "passthru on two", "remap on two")
+    values = interleaved(fleet, {name: (name, iops(READS)) for name in names}, rounds, bench.say, "two reactors")
+    bench.row("two_reactors", summary(ratios(values["remap on two"], values["remap 0"])))
+    bench.row("two_reactors_passthru", summary(ratios(values["passthru on two"], values["passthru"])))
+
+
+def _latency(bench, fleet, rounds):
+    turns = {(workload, name): (name, lambda member, workload=workload: member.perform(workload, depth=1))
+             for workload in (READS, WRITES) for name in ("passthru", "remap 0")}
+    values = interleaved(fleet, turns, rounds, bench.say, "queue depth 1")
+    for workload, key in ((READS, "reads"), (WRITES, "writes")):
+        one, other = ([result.percentile(99.9) for result in values[workload, name]] for name in ("remap 0", "passthru"))
+        bench.row("latency_" + key, summary(ratios(one, other)))
+    bench.series["latency"] = {name: _percentiles(values[READS, name]) for name in ("passthru", "remap 0")}
+
+
+def _percentiles(results):
+    """Medians over the rounds, of the percentiles that all of them have."""
+    common = set.intersection(*({at for at, _ in result.percentiles} for result in results))
+    return [[at, statistics.median(result.percentile(at) for result in results)] for at in sorted(common)]

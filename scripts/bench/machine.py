@@ -1,0 +1,15 @@
+"""The machine that measures, in a line."""
+
+import os
+import pathlib
+import platform
+import re
+
+
+def describe(spdk_version, huge):
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    virtual = re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE)
+    return "%s, %d cores%s, Linux %s, %s, SPDK %s" % (
+        model.group(1).strip() if model else platform.machine(), os.cpu_count(), " of a virtual machine" if virtual else "",
+        ".".join(platform.release().split(".")[:2]), "hugepages" if huge else "no hugepages", spdk_version)

@@ -1,0 +1,109 @@
+"""What was measured, as JSON, as the tables and plots of docs/benchmarks.md, and on the terminal.
+
+The text of the document is written by people; what stands between two markers is replaced.
+"""
+
+import json
+import re
+
+import plots
+from targets import TARGETS
+
+JSON = "benchmarks.json"
+DOCUMENT = "benchmarks.md"
+MARKED = r"(<!-- %s -->\n).*?(<!-- end -->)"
+
+
+def keep(directory, found):
+    (directory / JSON).write_text(json.dumps(_rounded(found), indent=1) + "\n")
+
+
+def read(directory):
+    return json.loads((directory / JSON).read_text())
+
+
+def _rounded(value):
+    """Five digits are more than a machine tells twice."""
+    if isinstance(value, float):
+        return float("%.5g" % value)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(inner) for inner in value]
+    return value
+
+
+def write(directory, found):
+    """Replaces the parts of the document, and the plots."""
+    document = directory / DOCUMENT
+    text = document.read_text()
+    for name, part in (("run", _run(found)), ("table", _markdown(_table(found))), ("peers", _markdown(_peers(found))),
+                       ("remarks", _remarks(found))):
+        text, count = re.subn(MARKED % name, lambda match, part=part: match[1] + part + match[2], text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit("error: %s has %d times the marker %s where there should be one" % (document, count, name))
+    document.write_text(text)
+    plots.write(directory, found["series"])
+
+
+def show(found):
+    rows = _table(found)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _markdown(rows):
+    lines = ["| " + " | ".join(row) + " |\n" for row in rows]
+    return "".join([lines[0], "|---|---|" + "---:|" * (len(rows[0]) - 2) + "\n", *lines[1:]])
+
+
+def _table(found):
+    rows = [("what", "against", "target", "measured", "spread", "verdict")]
+    for target in TARGETS:
+        measured = found["rows"].get(target.key)
+        if measured is None:
+            rows.append((target.what, target.against, target.limit_shown(), "-", "-", "not measured"))
+            continue
+        spread = "%s to %s" % (target.shown(measured["low"]), target.shown(measured["high"]))
+        verdict = "reached" if target.reached(measured["value"]) else "**not reached**"
+        rows.append((target.what, target.against, target.limit_shown(), target.shown(measured["value"]), spread, verdict))
+    return rows
+
+
+def _peers(found):
+    rows = [("load", "bdev", "million IOPS", "to passthru", "spread")]
+    names = {"remap 0": "Remap, nothing remapped", "raw": "null bdev, as it is", "hollow": "hollow bdev_fault, as it is"}
+    for peer in found["series"].get("peers", []):
+        ratio = peer["to_passthru"]
+        rows.append((peer["workload"], names.get(peer["name"], peer["name"]), "%.2f" % (peer["iops"]["value"] / 1e6),
+                     "%.3f" % ratio["value"], "%.3f to %.3f" % (ratio["low"], ratio["high"])))
+    return rows
+
+
+def _run(found):
+    plan = found["plan"]
+    return ("`%s`, %d s, on: %s.\n\nReads and writes with nothing remapped: %d runs of %d rounds. Everything else: %d rounds, rescues %d.\n"
+            % (found["command"], found["seconds"], found["machine"], plan["runs"], plan["main_rounds"], plan["rounds"],
+               plan["rescue_rounds"]))
+
+
+def _remarks(found):
+    """Figures that the rows rest on."""
+    rows, series = found["rows"], found["series"]
+    remarks = []
+    for key, what in (("nothing_reads", "reads"), ("nothing_writes", "writes")):
+        if key in rows:
+            runs = ", ".join("%.3f" % run for run in rows[key]["runs"])
+            remarks.append("Nothing remapped, %s, median of each run: %s." % (what, runs))
+    if "two_reactors_passthru" in rows:
+        remarks.append("Passthru on two reactors to one: %.2f." % rows["two_reactors_passthru"]["value"])
+    if "checkpoint_hold" in rows:
+        remarks.append("The longest I/O at queue depth 1 without saving: %.0f µs; a save took %.1f ms (median)."
+                       % (rows["checkpoint_hold"]["without"], series["save_ms"]["value"]))
+    if "load" in rows:
+        load = series["load"]
+        remarks.append("Loading took %.1f ms and read %.1f MiB; bdevperf reads as much in %.1f ms."
+                       % (load["ms"]["value"], load["bytes"] / (1 << 20), load["plain_ms"]["value"]))
+    return "".join("- %s\n" % remark for remark in remarks)

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     future::ready,
+    mem::offset_of,
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,7 +31,9 @@ pub struct Tuning {
     pub storm_limit: Option<u64>,
 }
 
-/// A Remap bdev. The first members are those that every I/O reads; they are never written but for `any_error`.
+/// A Remap bdev. The first members are those that every I/O reads, or every one that fails, in one cache line; they are never
+/// written but for `any_error`.
+#[repr(C, align(64))]
 pub struct Remap {
     /// The remap table.
     pub table: Arc<Table>,
@@ -58,6 +61,8 @@ pub struct Remap {
     below: Mutex<Option<Below>>,
     end: Mutex<End>,
 }
+
+const _: () = assert!(offset_of!(Remap, owner) + size_of::<OwnerThread>() <= 64, "one cache line");
 
 /// What is to be done, and was done, at the end.
 #[derive(Default)]

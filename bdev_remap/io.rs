@@ -166,15 +166,13 @@ fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64
 #[inline(never)]
 fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: Route) {
     let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
-        let ways: Option<SmallVec<[_; 8]>> = parts.iter().map(|part| channel.reach(part.at)).collect();
-        let Some(ways) = ways else { return io.complete(Err(Status::Failed)) };
-        let children = parts.iter().zip(&ways).map(|(part, (to, lba))| Part {
-            to,
-            lba: *lba,
-            offset: from + part.offset,
-            blocks: part.blocks,
+        let children = parts.iter().map(|part| {
+            let (to, lba) = channel.reach(part.at)?;
+            Some(Part { to, lba, offset: from + part.offset, blocks: part.blocks })
         });
-        let parts: SmallVec<[Part; 8]> = children.collect();
+        let Some(parts) = children.collect::<Option<SmallVec<[Part; 8]>>>() else {
+            return io.complete(Err(Status::Failed));
+        };
         io.fan_out::<Back>(&parts, next);
     };
     match route {

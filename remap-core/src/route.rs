@@ -187,12 +187,14 @@ pub enum AfterError {
 }
 
 /// Where `request` for the blocks of `range` goes; FLUSH, RESET and ABORT have no use for the range. While nothing is
-/// remapped, a read or write costs one atomic load.
+/// remapped, a read or write costs one atomic load; of blocks that are not, mostly two.
 #[inline(always)]
 #[must_use]
 pub fn route(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     match request {
-        Request::Read | Request::Write | Request::WriteZeroes if table.is_empty() => Route::Whole(At::Base(range.lba)),
+        Request::Read | Request::Write | Request::WriteZeroes if table.is_plain(range) => {
+            Route::Whole(At::Base(range.lba))
+        }
         Request::Read | Request::Write | Request::WriteZeroes | Request::Unmap => {
             look_up(request, range, table, abilities)
         }

@@ -2,6 +2,7 @@
 
 use std::{ffi::c_void, future::Future, rc::Rc};
 
+use smallvec::smallvec;
 use spdk_sys as sys;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     flight::Flight,
     kind::{Flush, Ranged, Read, Reset, Write, WriteZeroes, sealed::Send},
     memory::Memory,
-    submit::{Slice, Submitted},
+    submit::{Iovecs, Slice, Submitted},
 };
 
 /// An I/O channel of an open bdev, for the thread that made it. Clones are the same channel.
@@ -81,7 +82,7 @@ impl Endpoint {
         let block_size = self.descriptor().info().block_size;
         let blocks = buffer.as_ref().len() as u64 / u64::from(block_size.max(1));
         let iovec = buffer.as_iovec();
-        let iovecs = vec![sys::iovec { iov_base: iovec.iov_base, iov_len: iovec.iov_len }];
+        let iovecs = smallvec![sys::iovec { iov_base: iovec.iov_base, iov_len: iovec.iov_len }];
         // SAFETY: the vector is the buffer, which is kept, and comes back with the answer.
         unsafe { Flight::<K, _>::run(self, iovecs, Slice::bare(lba, blocks), buffer).await }
     }
@@ -104,7 +105,7 @@ impl Endpoint {
     async fn command<K: crate::kind::Kind + Send>(&self, lba: u64, blocks: u64) -> Result<(), Status> {
         const { assert!(!K::HAS_DATA, "there are no buffers for it") };
         // SAFETY: there is no data.
-        unsafe { Flight::<K, _>::run(self, Vec::new(), Slice::bare(lba, blocks), ()).await.1 }
+        unsafe { Flight::<K, _>::run(self, Iovecs::new(), Slice::bare(lba, blocks), ()).await.1 }
     }
 
     /// Does what `held` asks for with `blocks` of its blocks, from the one at `offset` on, at `lba` of this bdev; aborted if it
@@ -116,7 +117,7 @@ impl Endpoint {
         blocks: u64,
         lba: u64,
     ) -> Result<(), Status> {
-        let mut iovecs = Vec::new();
+        let mut iovecs = Iovecs::new();
         let Some(memory) = held.cut(offset, blocks, &mut iovecs) else {
             log::error!("{:?}: {blocks} blocks at {offset} are no part of it", K::KIND);
             return Err(Status::Failed);
@@ -146,7 +147,7 @@ impl Endpoint {
             let (data, md) = (count as usize * block_size, count as usize * md_size);
             let mut zeros = DmaBuf::zeroed(data + md).ok_or(Status::NoMemory)?;
             let start = zeros.as_iovec().iov_base;
-            let iovecs = vec![sys::iovec { iov_base: start, iov_len: data }];
+            let iovecs = smallvec![sys::iovec { iov_base: start, iov_len: data }];
             let md = if md > 0 { start.wrapping_byte_add(data) } else { std::ptr::null_mut() };
             let slice = Slice { memory: Memory { md, ..Memory::LOCAL }, ..Slice::bare(lba + done, count) };
             // SAFETY: the vector and the metadata are in the buffer, which is kept.

@@ -9,13 +9,13 @@ use crate::{
     Bdev, Child, Endpoint, Io, Status,
     io_ref::IoRef,
     kind::Ranged,
-    submit::{Slice, Submitted},
+    submit::{Iovecs, Slice, Submitted},
 };
 
 /// Where a part of an I/O goes.
-pub struct Part<'a> {
+pub struct Part {
     /// The bdev.
-    pub to: &'a Endpoint,
+    pub to: Endpoint,
     /// The first block over there.
     pub lba: u64,
     /// Blocks from the beginning of the parent to the beginning of this part.
@@ -57,7 +57,7 @@ pub(crate) struct Fan {
     next: u64,
     sent: Sent,
     /// The children's vectors: slices of the parent's buffers. Complete, and left alone, before the first child is submitted.
-    _iovecs: Vec<sys::iovec>,
+    iovecs: Iovecs,
 }
 
 const _: () = assert!(size_of::<Fan>() <= 128, "the driver context stays small: it is part of every bdev I/O");
@@ -66,8 +66,8 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     /// Sends blocks of the I/O to other bdevs: `parts`, a window of children, in ascending order; `next` is where the blocks
     /// begin that are not in this window. When there is no I/O structure for some part, it and those behind it are left out.
     pub fn fan_out<H: OnFan<B, K>>(self, parts: &[Part], next: u64) {
-        let mut iovecs = Vec::new();
-        let mut slices: SmallVec<[(Slice, usize); 8]> = SmallVec::new();
+        let mut iovecs = Iovecs::new();
+        let mut slices: SmallVec<[(&Endpoint, u64, Slice, usize); 8]> = SmallVec::new();
         for part in parts {
             let first = iovecs.len();
             let Some(memory) = self.cut(part.offset, part.blocks, &mut iovecs) else {
@@ -75,59 +75,55 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
                 return self.complete(Err(Status::Failed));
             };
             let iovcnt = i32::try_from(iovecs.len() - first).unwrap_or(0);
-            slices.push((Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }, first));
+            slices.push((&part.to, part.offset, Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }, first));
         }
-        let vectors = iovecs.as_mut_ptr();
-        for (slice, first) in &mut slices {
-            // Inside the vectors, or just behind them for a part that has none.
-            slice.iovs = vectors.wrapping_add(*first);
-        }
-        self.send_all::<H>(
-            parts.iter().zip(slices).map(|(part, (slice, _))| (part.to, part.offset, slice)),
-            next,
-            iovecs,
-        );
+        self.send_all::<H>(slices.into_iter(), next, iovecs);
     }
 
     /// Sends it to each of `targets`, with its block range over there (first block and number), instead of its own.
     pub fn broadcast<H: OnFan<B, K>>(self, targets: &[(&Endpoint, u64, u64)]) {
         const { assert!(!K::HAS_DATA, "data goes to one place") };
         let next = self.blocks();
-        let slices = targets.iter().map(|(to, lba, blocks)| (*to, 0, Slice::bare(*lba, *blocks)));
-        self.send_all::<H>(slices, next, Vec::new());
+        let slices = targets.iter().map(|(to, lba, blocks)| (*to, 0, Slice::bare(*lba, *blocks), 0));
+        self.send_all::<H>(slices, next, Iovecs::new());
     }
 
+    /// Sends slices: each with its bdev, the blocks before it, and where in `iovecs` its vectors begin.
     fn send_all<'a, H: OnFan<B, K>>(
         self,
-        slices: impl Iterator<Item = (&'a Endpoint, u64, Slice)>,
+        slices: impl Iterator<Item = (&'a Endpoint, u64, Slice, usize)>,
         next: u64,
-        iovecs: Vec<sys::iovec>,
+        iovecs: Iovecs,
     ) {
-        // SAFETY: room for it in the driver context, aligned; written before any child can see it.
-        unsafe {
-            let fan = Fan { pending: 1, outcome: Ok(()), next, sent: Sent::All, _iovecs: iovecs };
-            (&raw mut (*self.driver_ctx()).fan).write(fan);
-        }
+        // SAFETY: room for it in the driver context, aligned; written before any child can see it. The vectors are in there, or
+        // where they are until it is dropped.
+        let vectors = unsafe {
+            let fan = &raw mut (*self.driver_ctx()).fan;
+            fan.write(Fan { pending: 1, outcome: Ok(()), next, sent: Sent::All, iovecs });
+            (*fan).iovecs.as_mut_ptr()
+        };
         let io = self.into_raw();
-        for (number, (to, offset, slice)) in slices.enumerate() {
-            // SAFETY: the submitter's count keeps the parent live, and with it the fan, whose vectors the slices are of; each
-            // borrow of the fan ends before other code runs. Children complete on this thread.
+        for (number, (to, offset, slice, first)) in slices.enumerate() {
+            // Inside the vectors, or just behind them for a part that has none.
+            let slice = Slice { iovs: vectors.wrapping_add(first), ..slice };
+            // SAFETY: the submitter's count keeps the parent live, and with it the fan, whose vectors the slices are of, and are not
+            // touched by who touches its other members. Children complete on this thread.
             unsafe {
-                (*fan_of::<B, K>(io)).pending += 1;
-                let submitted = to.submit::<K>(&slice, Some(part_done::<B, K, H>), io.as_ptr().cast());
-                let fan = &mut *fan_of::<B, K>(io);
-                match submitted {
+                let fan = fan_of::<B, K>(io);
+                (*fan).pending += 1;
+                match to.submit::<K>(&slice, Some(part_done::<B, K, H>), io.as_ptr().cast()) {
                     Submitted::Queued => continue,
                     Submitted::NoMemory => {
-                        (fan.next, fan.sent) = (offset, if number == 0 { Sent::Nothing } else { Sent::Some });
+                        (*fan).next = offset;
+                        (*fan).sent = if number == 0 { Sent::Nothing } else { Sent::Some };
                     }
                     Submitted::Refused(errno) => {
                         log::error!("{:?}: a part could not be submitted: {errno}", K::KIND);
-                        fan.outcome = fan.outcome.and(Err(Status::Failed));
+                        (*fan).outcome = (*fan).outcome.and(Err(Status::Failed));
                     }
                 }
                 // The child does not exist, and gives no count back.
-                fan.pending -= 1;
+                (*fan).pending -= 1;
             }
             break;
         }
@@ -147,8 +143,8 @@ unsafe extern "C" fn part_done<B: Bdev, K: Ranged, H: OnFan<B, K>>(
     // SAFETY: the caller vouches for both.
     unsafe {
         let child = Child::from_raw(child);
-        let fan = &mut *fan_of::<B, K>(io);
-        fan.outcome = fan.outcome.and(child.outcome());
+        let fan = fan_of::<B, K>(io);
+        (*fan).outcome = (*fan).outcome.and(child.outcome());
         drop(child);
         release::<B, K, H>(io);
     }

@@ -10,7 +10,7 @@ use crate::{
     Bdev, Child, DmaBuf, Endpoint, Held, IoId, Status,
     io::wait_entry,
     kind::{Kind, sealed::Send},
-    submit::{Slice, Submitted},
+    submit::{Iovecs, Slice, Submitted},
     thread::Thread,
 };
 
@@ -62,7 +62,7 @@ impl<T: Keep, M: 'static> Keep for (T, M) {
 pub(crate) struct Flight<K, T: Keep> {
     to: Endpoint,
     wait: sys::spdk_bdev_io_wait_entry,
-    iovecs: Vec<sys::iovec>,
+    iovecs: Iovecs,
     slice: Slice,
     keep: T,
     answer: oneshot::Sender<(T, Result<(), Status>)>,
@@ -76,7 +76,7 @@ impl<K: Kind + Send, T: Keep> Flight<K, T> {
     /// What they point to lives as long as `keep`, and may be read, or written by a read, until the answer is there.
     pub(crate) async unsafe fn run(
         to: &Endpoint,
-        iovecs: Vec<sys::iovec>,
+        iovecs: Iovecs,
         slice: Slice,
         keep: T,
     ) -> (T, Result<(), Status>) {

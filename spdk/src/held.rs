@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use smallvec::SmallVec;
 
 use crate::{Bdev, Endpoint, Io, IoId, Status, io_ref::IoRef, kind::Kind};
 
@@ -16,7 +17,7 @@ use crate::{Bdev, Endpoint, Io, IoId, Status, io_ref::IoRef, kind::Kind};
 pub struct Hold {
     given_up: Cell<bool>,
     /// By the argument of their callbacks; they keep their channels themselves.
-    under_way: RefCell<Vec<(IoId, Endpoint)>>,
+    under_way: RefCell<SmallVec<[(IoId, Endpoint); 2]>>,
 }
 
 impl Hold {

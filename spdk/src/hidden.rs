@@ -13,7 +13,12 @@ use std::{
 
 use spdk_sys as sys;
 
-use crate::{Bdev, Endpoint, Errno, Held, Ranged, Status, flight::Flight, memory::Memory, submit::Slice};
+use crate::{
+    Bdev, Endpoint, Errno, Held, Ranged, Status,
+    flight::Flight,
+    memory::Memory,
+    submit::{Iovecs, Slice},
+};
 
 /// With this bit, no address of a process is valid, neither on x86-64 nor on aarch64.
 const HIDDEN: usize = 1 << 55;
@@ -53,7 +58,7 @@ impl HiddenMemory {
 
     /// Does on `to`, at `lba`, what `held` asks for, with its data in the domain.
     pub async fn send<B: Bdev, K: Ranged>(&self, to: &Endpoint, held: &Rc<Held<B, K>>, lba: u64) -> Result<(), Status> {
-        let mut iovecs = Vec::new();
+        let mut iovecs = Iovecs::new();
         let memory = held.cut(0, held.blocks(), &mut iovecs).ok_or(Status::Failed)?;
         for iovec in &mut iovecs {
             iovec.iov_base = iovec.iov_base.map_addr(|address| address | HIDDEN);

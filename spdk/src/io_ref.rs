@@ -17,7 +17,7 @@ use crate::{
     fan::Fan,
     kind::{Abort, Kind, Ranged, Read, Reset, Transfer},
     memory::Memory,
-    submit::slice_iovecs,
+    submit::{Iovecs, slice_iovecs},
 };
 
 /// The module's own part of a bdev I/O (SPDK: `driver_ctx`). SPDK does not clear it: each member is written before use.
@@ -139,7 +139,7 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
 
     /// Appends to `out` the vectors of `blocks` of its blocks, from the one at `offset` on, if its kind has any; yields
     /// what else there is to know of their memory. None if the I/O does not have those blocks, or no buffers for them.
-    pub(crate) fn cut(&self, offset: u64, blocks: u64, out: &mut Vec<sys::iovec>) -> Option<Memory> {
+    pub(crate) fn cut(&self, offset: u64, blocks: u64, out: &mut Iovecs) -> Option<Memory> {
         offset.checked_add(blocks).filter(|end| *end <= self.blocks())?;
         let params = self.params();
         let vectors = usize::try_from(params.iovcnt).unwrap_or(0);
@@ -180,11 +180,11 @@ impl<B: Bdev, K: Transfer> IoRef<B, K> {
     }
 
     fn for_each_piece(&self, start: u64, len: usize, mut f: impl FnMut(*mut u8, usize)) -> Result<(), Status> {
-        let mut all = Vec::new();
+        let mut all = Iovecs::new();
         if self.in_memory_domain() || self.cut(0, self.blocks(), &mut all).is_none() {
             return Err(Status::Failed);
         }
-        let mut pieces = Vec::new();
+        let mut pieces = Iovecs::new();
         slice_iovecs(&all, start, len as u64, &mut pieces);
         pieces.iter().for_each(|piece| f(piece.iov_base.cast(), piece.iov_len));
         Ok(())

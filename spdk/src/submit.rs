@@ -2,6 +2,7 @@
 
 use std::{ptr, ptr::NonNull};
 
+use smallvec::SmallVec;
 use spdk_sys as sys;
 
 use crate::{Errno, Status, memory::Memory};
@@ -46,8 +47,11 @@ impl Slice {
     }
 }
 
+/// Vectors of buffers. A few need no memory of their own.
+pub(crate) type Iovecs = SmallVec<[sys::iovec; 4]>;
+
 /// Appends to `out` the vectors that cover `len` bytes from `start` on; true if there are so many.
-pub(crate) fn slice_iovecs(iovecs: &[sys::iovec], start: u64, len: u64, out: &mut Vec<sys::iovec>) -> bool {
+pub(crate) fn slice_iovecs(iovecs: &[sys::iovec], start: u64, len: u64, out: &mut Iovecs) -> bool {
     let (mut skip, mut left) = (start, len);
     for iov in iovecs {
         let size = iov.iov_len as u64;

@@ -19,6 +19,9 @@ use crate::units::{BaseLba, Epoch};
 /// Pages that are written at once.
 const CHUNK_PAGES: usize = 32;
 
+/// A page is encoded in the time of so many entries.
+const ENCODED_AS: usize = 32;
+
 /// A checkpoint that became durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Saved {
@@ -56,7 +59,11 @@ impl Records {
     fn push(&mut self, record: Record) {
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < self.chunk => chunk.push(record.encode()),
-            _ => self.chunks.push(vec![record.encode()]),
+            _ => {
+                let mut chunk = Vec::with_capacity(self.chunk);
+                chunk.push(record.encode());
+                self.chunks.push(chunk);
+            }
         }
     }
 
@@ -73,10 +80,11 @@ impl Records {
         self.chunks.iter().map(Vec::len).sum()
     }
 
-    /// Frees them, in steps.
+    /// Frees them, in steps, the last first: an allocator that gives memory back to the system where it ends then does so in steps,
+    /// too, and not with the last of them at once, which takes milliseconds.
     pub(crate) async fn free(self) {
         let mut pace = Pace::default();
-        for chunk in self.chunks {
+        for chunk in self.chunks.into_iter().rev() {
             pace.step(chunk.len()).await;
         }
     }
@@ -262,13 +270,17 @@ impl<D: Device, E: Env> Log<D, E> {
     async fn write_copy(&self, copy: Copy, position: &Position, records: &Records) -> Result<(), CopyFailed> {
         let layout = &self.superblock.layout;
         let capacity = self.page_capacity().max(1);
-        let mut index = 0;
+        let (mut pace, mut index, mut used) = (Pace::default(), 0, None::<D::Buffer>);
         for chunk in &records.chunks {
             // At most `CHUNK_PAGES`.
             let pages = chunk.len().div_ceil(capacity) as u32;
             let reached_end = index + pages == position.checkpoint_pages;
             let no_memory = |error| CopyFailed { error, reached_end: false };
-            let mut buffer = self.spare.alloc(u64::from(pages) * layout.page_blocks()).map_err(no_memory)?;
+            let bytes = pages as usize * layout.page_bytes as usize;
+            let mut buffer = match used.filter(|used| used.as_ref().len() == bytes) {
+                Some(used) => used,
+                None => self.spare.alloc(u64::from(pages) * layout.page_blocks()).map_err(no_memory)?,
+            };
             let bodies = chunk.chunks(capacity);
             for (number, (bytes, body)) in
                 (index..).zip(buffer.as_mut().chunks_mut(layout.page_bytes as usize).zip(bodies))
@@ -279,10 +291,12 @@ impl<D: Device, E: Env> Log<D, E> {
                     checkpoint_pages: position.checkpoint_pages,
                 };
                 encode_page(bytes, self.owner(), PageAt { copy, area: position.area, index: number }, info, body);
+                pace.step(ENCODED_AS).await;
             }
             let at = if active(Mutation::ChunkOverTheFirst) { 0 } else { u64::from(index) };
-            let result = self.spare.write(layout.log_page(copy, position.area, at), buffer).await.1;
+            let (written, result) = self.spare.write(layout.log_page(copy, position.area, at), buffer).await;
             result.map_err(|error| CopyFailed { error, reached_end })?;
+            used = written;
             index += pages;
         }
         self.spare.flush().await.map_err(|error| CopyFailed { error, reached_end: true })

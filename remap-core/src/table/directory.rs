@@ -6,9 +6,10 @@
 //! store, between two to its filter.
 //!
 //! ```text
-//! base up to 2^35 blocks:   root ──────────> inner node ──> lowest ──> region
-//!            more:          root ──> inner ──> inner node ──> lowest ──> region
+//! base up to 2^35 blocks:   root ──> top ──────────> inner node ──> lowest ──> region
+//!            more:          root ──> top ──> inner ──> inner node ──> lowest ──> region
 //! ```
+//! The top has the outline, where nearly all looks end; it is there while anything is.
 //! A smaller base has two heights as well, so that it can grow while the table is in use.
 //!
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
@@ -21,6 +22,7 @@
 use std::ptr::NonNull;
 
 use super::keys::Keys;
+use super::outline::Outline;
 use super::reclaim::Retired;
 use super::region::{REGION_BLOCKS, Region, RegionRef, filter_of};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, Watched};
@@ -62,10 +64,20 @@ struct Entry {
     region: AtomicPtr<Keys>,
 }
 
-/// The root, and how far the regions are below it.
-pub(super) struct Directory {
-    root: Slot,
+/// What the root points to.
+pub(super) struct Top {
+    outline: Outline,
+    tree: Slot,
     height: u32,
+    watched: Watched,
+}
+
+/// The root, and what a top is made for.
+pub(super) struct Directory {
+    /// Null while nothing is remapped.
+    root: AtomicPtr<Top>,
+    height: u32,
+    base_blocks: u64,
 }
 
 impl Slot {
@@ -227,54 +239,32 @@ impl Lowest {
     }
 }
 
-/// Bits of a region's number that nodes up to this height take.
-const fn bits_up_to(height: u32) -> u32 {
-    LOWEST_BITS + INNER_BITS * (height - 1)
-}
-
-/// Which slot of an inner node of this height leads to region `number`: always one of [`SLOTS`].
-#[inline]
-fn slot_of(height: u32, number: u64) -> usize {
-    (number >> bits_up_to(height - 1)) as usize & (SLOTS - 1)
-}
-
-impl Directory {
-    /// An empty one for a base of this size.
-    pub(super) fn new(base_blocks: u64) -> Directory {
-        let regions = base_blocks.div_ceil(REGION_BLOCKS);
-        // One for loom, which looks at every slot.
-        let mut height = if cfg!(loom) { 1 } else { 2 };
-        while regions.saturating_sub(1) >> bits_up_to(height) > 0 {
-            height += 1;
-        }
-        Directory { root: Slot::new(std::ptr::null_mut()), height }
+impl Top {
+    fn make(base_blocks: u64, height: u32) -> Box<Top> {
+        let tree = Slot::new(std::ptr::null_mut());
+        Box::new(Top { outline: Outline::new(base_blocks), tree, height, watched: Watched::new() })
     }
 
-    /// The largest base that a directory of this height is high enough for, in blocks.
-    pub(super) fn room(&self) -> u64 {
-        let room = u128::from(REGION_BLOCKS) << bits_up_to(self.height);
-        u64::try_from(room).unwrap_or(u64::MAX).min(MAX_BASE_BLOCKS)
+    /// Frees a top, and nothing of what is below it.
+    ///
+    /// # Safety
+    /// `top` comes from [`Top::make`], was not freed, and nobody looks at it any more.
+    pub(super) unsafe fn free(top: NonNull<Top>) {
+        // SAFETY: by contract; it was leaked as a box.
+        let top = unsafe { Box::from_raw(top.as_ptr()) };
+        top.watched.end();
     }
 
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.root.load().is_none()
+    /// Whether anything may be remapped from block `first` to block `last`.
+    #[inline(always)]
+    pub(super) fn may_hold(&self, first: u64, last: u64) -> bool {
+        self.outline.may_hold(first, last)
     }
 
     /// What is in region `number` between these keys, or more; `None` if nothing is.
     #[inline]
     pub(super) fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
         self.lowest(number).ok()?.entry(number).look(low, high)
-    }
-
-    /// What is in region `number`.
-    pub(super) fn region(&self, number: u64) -> Option<RegionRef<'_>> {
-        self.lowest(number).ok()?.entry(number).region()
-    }
-
-    /// For the writer: what is in region `number`.
-    pub(super) fn whole_region(&self, number: u64) -> Region {
-        self.lowest(number).map_or(Region::NOTHING, |node| node.entry(number).load())
     }
 
     /// The first region that holds anything from number `from` up to `last`, with its number.
@@ -301,22 +291,90 @@ impl Directory {
     /// The lowest node on the way to region `number`, or the height at which the way ends before.
     #[inline]
     fn lowest(&self, number: u64) -> Result<&Lowest, u32> {
-        let mut slot = &self.root;
+        let mut slot = &self.tree;
         for height in (2..=self.height).rev() {
-            // SAFETY: the root's height is that of the directory, and the slots of a node have the height below its own.
+            // SAFETY: the tree has the height of the top, and the slots of a node have the height below its own.
             slot = unsafe { slot.inner() }.ok_or(height)?.slot(height, number);
         }
         // SAFETY: it has height 1 now.
         unsafe { slot.lowest() }.ok_or(1)
     }
 
+    /// [`Directory::set_region`].
+    ///
+    /// # Safety
+    /// That of it.
+    unsafe fn set_region(&self, number: u64, region: Region, retired: &mut Retired) {
+        // SAFETY: by contract.
+        let filter = unsafe { region.view() }.map_or(0, RegionRef::filter);
+        self.outline.announce(number, filter);
+        // SAFETY: by contract, and the tree has this height.
+        unsafe { set_region(&self.tree, self.height, number, (region, filter), retired) }
+        let (first, last) = self.outline.together(number);
+        if first == last || self.first_region(first, last).is_none() {
+            self.outline.settle(number, filter);
+        }
+    }
+}
+
+/// Bits of a region's number that nodes up to this height take.
+const fn bits_up_to(height: u32) -> u32 {
+    LOWEST_BITS + INNER_BITS * (height - 1)
+}
+
+/// Which slot of an inner node of this height leads to region `number`: always one of [`SLOTS`].
+#[inline]
+fn slot_of(height: u32, number: u64) -> usize {
+    (number >> bits_up_to(height - 1)) as usize & (SLOTS - 1)
+}
+
+impl Directory {
+    /// An empty one for a base of this size.
+    pub(super) fn new(base_blocks: u64) -> Directory {
+        let regions = base_blocks.div_ceil(REGION_BLOCKS);
+        // One for loom, which looks at every slot.
+        let mut height = if cfg!(loom) { 1 } else { 2 };
+        while regions.saturating_sub(1) >> bits_up_to(height) > 0 {
+            height += 1;
+        }
+        Directory { root: AtomicPtr::new(std::ptr::null_mut()), height, base_blocks }
+    }
+
+    /// The largest base that a directory of this height is high enough for, in blocks.
+    pub(super) fn room(&self) -> u64 {
+        let room = u128::from(REGION_BLOCKS) << bits_up_to(self.height);
+        u64::try_from(room).unwrap_or(u64::MAX).min(MAX_BASE_BLOCKS)
+    }
+
+    /// What there is; `None` while nothing is remapped. For the duration of one method of [`super::Table`], or of the writer.
+    #[inline]
+    pub(super) fn top(&self) -> Option<&Top> {
+        // Acquire: whoever sees a top sees what is in it.
+        let top = NonNull::new(self.root.load(Ordering::Acquire))?;
+        // SAFETY: it is a whole one, as `set_region` published it with Release; freed as a node is.
+        let top = unsafe { top.as_ref() };
+        top.watched.look();
+        Some(top)
+    }
+
+    /// What is in region `number`.
+    pub(super) fn region(&self, number: u64) -> Option<RegionRef<'_>> {
+        self.top()?.lowest(number).ok()?.entry(number).region()
+    }
+
+    /// For the writer: what is in region `number`.
+    pub(super) fn whole_region(&self, number: u64) -> Region {
+        let node = self.top().and_then(|top| top.lowest(number).ok());
+        node.map_or(Region::NOTHING, |node| node.entry(number).load())
+    }
+
     /// Each gets all that the other has. Readers see all of it change from one moment to the other.
     pub(super) fn exchange(&self, other: &Directory) {
         assert_eq!(self.height, other.height, "they are for bases of one size");
         // Nobody but the writer, which has both, stores anything.
-        let mine = self.root.0.load(Ordering::Acquire);
-        let mine_now = other.root.swap(mine);
-        self.root.swap(mine_now);
+        let mine = self.root.load(Ordering::Acquire);
+        let mine_now = other.root.swap(mine, Ordering::AcqRel);
+        self.root.swap(mine_now, Ordering::AcqRel);
     }
 
     /// Puts `region` in the place of the one with this number. Readers see it from one moment to the other. Nodes that this
@@ -325,10 +383,23 @@ impl Directory {
     /// # Safety
     /// The region is whole, and stays so until it was taken out and a grace period has passed. Nobody else changes the directory.
     pub(super) unsafe fn set_region(&self, number: u64, region: Region, retired: &mut Retired) {
+        let Some(top) = self.top() else {
+            if !region.is_nothing() {
+                let top = Top::make(self.base_blocks, self.height);
+                // SAFETY: by contract.
+                unsafe { top.set_region(number, region, retired) };
+                // Release, for `top`: one store makes all of it visible.
+                self.root.store(Box::into_raw(top), Ordering::Release);
+            }
+            return;
+        };
         // SAFETY: by contract.
-        let filter = unsafe { region.view() }.map_or(0, RegionRef::filter);
-        // SAFETY: by contract, and the root has the height of the directory.
-        unsafe { set_region(&self.root, self.height, number, (region, filter), retired) }
+        unsafe { top.set_region(number, region, retired) };
+        if top.tree.load().is_none() {
+            NonNull::new(self.root.swap(std::ptr::null_mut(), Ordering::AcqRel))
+                .into_iter()
+                .for_each(|top| retired.add_top(top));
+        }
     }
 }
 
@@ -369,8 +440,12 @@ unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, filter): (R
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        let Some(top) = NonNull::new(self.root.load(Ordering::Acquire)) else { return };
         // SAFETY: nobody else has the directory any more, and what is in it was not retired.
-        unsafe { free_all(&self.root, self.height) }
+        unsafe {
+            free_all(&top.as_ref().tree, self.height);
+            Top::free(top);
+        }
     }
 }
 

@@ -5,13 +5,14 @@
 //! What the writer replaces is freed after a grace period ([`crate::Env::grace`]).
 //!
 //! ```text
-//! root ──> Directory: nodes of pointers ──> Region: 16,384 blocks of the base, immutable: Keys, or chunks of Keys or Bits
+//! root ──> Directory: an outline, and nodes of pointers ──> Region: 16,384 blocks of the base, immutable: Keys, or chunks of Keys or Bits
 //! (null: nothing is remapped)
 //! ```
 
 mod bits;
 mod directory;
 mod keys;
+mod outline;
 mod reclaim;
 mod region;
 mod writer;
@@ -131,7 +132,8 @@ pub struct Segment {
     pub blocks: u64,
 }
 
-/// The remap table, as readers see it. Shared between all threads.
+/// The remap table, as readers see it. Shared between all threads. All that every I/O looks at is in one cache line.
+#[repr(C, align(64))]
 pub struct Table {
     directory: Directory,
     /// Set before the first region is published, never cleared.
@@ -143,12 +145,26 @@ pub struct Table {
     base_blocks: AtomicU64,
 }
 
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Table>() == 64, "one cache line");
+
 impl Table {
     /// Whether every block is in its own place on the base. One atomic load.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.directory.is_empty()
+        self.directory.top().is_none()
+    }
+
+    /// Whether all of `range` is known to be simply on the base, without a look far into the table. What it has is found
+    /// otherwise; often, so is that it has nothing.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(&self, range: Extent) -> bool {
+        match self.directory.top() {
+            None => true,
+            Some(top) => range.blocks > 0 && !top.may_hold(range.lba.0, range.end().0 - 1),
+        }
     }
 
     /// Whether the table has ever held anything: then data may have gone to the spare, even if all of it is back on the
@@ -207,8 +223,9 @@ impl Table {
         if lba.0 >= self.base_blocks() {
             return None;
         }
+        let top = self.directory.top().filter(|top| top.may_hold(lba.0, lba.0))?;
         let (number, key) = place_of(lba.0);
-        self.directory.look(number, key, key)?.get(key).map(Mapping::decode)
+        top.look(number, key, key)?.get(key).map(Mapping::decode)
     }
 
     /// Cuts `range` into segments, and calls `f` for each in ascending order until it breaks. Neighbours are coalesced.
@@ -271,21 +288,21 @@ impl Table {
     #[inline]
     pub fn visit(&self, range: Extent, mut f: impl FnMut(BaseLba, Mapping) -> ControlFlow<()>) -> ControlFlow<()> {
         let (first, end) = (range.lba.0, range.end().0.min(self.base_blocks()));
-        if first >= end {
+        let Some(top) = self.directory.top().filter(|top| first < end && top.may_hold(first, end - 1)) else {
             return ControlFlow::Continue(());
-        }
+        };
         let ((first, low), (last, high)) = (place_of(first), place_of(end - 1));
         let mut f =
             |number: u64, key: u16, value| f(BaseLba(number * REGION_BLOCKS + u64::from(key)), Mapping::decode(value));
         if first == last {
             // Nearly every I/O.
-            return match self.directory.look(first, low, high) {
+            return match top.look(first, low, high) {
                 Some(region) => region.visit(low, high, |key, value| f(first, key, value)),
                 None => ControlFlow::Continue(()),
             };
         }
         let mut next = first;
-        while let Some((number, region)) = self.directory.first_region(next, last) {
+        while let Some((number, region)) = top.first_region(next, last) {
             let low = if number == first { low } else { 0 };
             let high = if number == last { high } else { LAST_KEY };
             region.visit(low, high, |key, value| f(number, key, value))?;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::TableWriter;
 use super::bits::Bits;
-use super::directory::{Inner, Lowest};
+use super::directory::{Inner, Lowest, Top};
 use super::keys::Keys;
 use super::region::Chunks;
 use crate::device::Env;
@@ -24,6 +24,7 @@ enum Part {
     Chunks(NonNull<Chunks>),
     Lowest(NonNull<Lowest>),
     Inner(NonNull<Inner>),
+    Top(NonNull<Top>),
 }
 
 impl Retired {
@@ -41,7 +42,8 @@ impl Retired {
     /// How much is in there: of regions, and nodes.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        let nodes = self.0.iter().filter(|part| matches!(part, Part::Lowest(_) | Part::Inner(_))).count();
+        let nodes =
+            self.0.iter().filter(|part| matches!(part, Part::Lowest(_) | Part::Inner(_) | Part::Top(_))).count();
         (self.0.len() - nodes, nodes)
     }
 
@@ -66,6 +68,10 @@ impl Retired {
         self.0.push(Part::Inner(node));
     }
 
+    pub(super) fn add_top(&mut self, top: NonNull<Top>) {
+        self.0.push(Part::Top(top));
+    }
+
     /// Frees it.
     ///
     /// # Safety
@@ -81,6 +87,7 @@ impl Retired {
                     Part::Chunks(chunks) => Chunks::free(chunks),
                     Part::Lowest(node) => Lowest::free(node),
                     Part::Inner(node) => Inner::free(node),
+                    Part::Top(top) => Top::free(top),
                 }
             }
         }

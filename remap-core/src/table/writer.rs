@@ -146,7 +146,7 @@ impl TableWriter {
     /// is given up: the counts are not kept.
     pub(super) fn take_region(&mut self, from: u64) -> Option<(u64, Retired)> {
         let last = self.table.base_blocks().checked_sub(1)? / REGION_BLOCKS;
-        let (number, _) = self.table.directory.first_region(from, last)?;
+        let (number, _) = self.table.directory.top()?.first_region(from, last)?;
         let mut retired = Retired::default();
         // SAFETY: it is whole, as it is in the table; and there is one writer, which is borrowed mutably here.
         unsafe {

@@ -14,9 +14,10 @@
 #   APP_FLAVOUR=static cargo test -p e2e --test rescue
 #
 # The other applications (nvmf_tgt, vhost, iscsi_tgt, spdk_dd, bdevio) are the stock ones with the library preloaded, as ever.
-# bdev_fault is never linked in: for tests and drills it is preloaded, as every one of the programs exports the functions of SPDK.
+# bdev_fault is never linked in: for tests and drills it is preloaded into these programs, too; they export the functions of SPDK.
 #
-# Environment: as for setup.sh, which is run first; CC, the compiler that links.
+# Environment: as for setup.sh, which is run first (with BDEV_REMAP_LIBRARIES, libbdev_remap.a is taken from that folder, and the programs
+# are made below it); CC, the compiler that links.
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -27,7 +28,7 @@ case "${1:-}" in -h | --help) usage; exit 0 ;; --shared-spdk) flavour=shared-spd
 spdk=$(spdk_dir)
 out=$LIBRARIES/$flavour
 module=$LIBRARIES/libbdev_remap.a
-[ -f "$module" ] || die "$module is not there: it is built with libbdev_remap.so"
+[ -f "$module" ] || die "$module is not there: cargo build --release -p bdev_remap makes it, beside libbdev_remap.so"
 mkdir -p "$out"
 exec 9>"$out/.lock"
 flock 9
@@ -78,11 +79,12 @@ link_app() {
 	fi
 	command+=("${system[@]}")
 
-	# Whatever goes into it: its name, size and time.
+	# Whatever goes into it: its name, size and time. Not every folder that is named need be there.
 	mapfile -t folders < <(printf '%s\n' "${spdk_libraries[@]}" "${system[@]}" | sed -n 's/^-L//p' | sort -u)
 	key=$({
+		set +o pipefail
 		printf '%s\n' "${command[@]}"
-		find -L "$module" "$object" "${folders[@]}" -maxdepth 1 \( -name '*.[ao]' -o -name '*.so' \) -printf '%p %s %T@\n'
+		find -L "$module" "$object" "${folders[@]}" -maxdepth 1 \( -name '*.[ao]' -o -name '*.so' \) -printf '%p %s %T@\n' 2>/dev/null | sort
 	} | sha256sum)
 	if [ -x "$program" ] && [ "$key" = "$(cat "$out/.$name.key" 2>/dev/null)" ]; then
 		say "$name: $program (built before)"

@@ -15,6 +15,8 @@ step() { printf '== [%3d s] %s\n' $((SECONDS - begin)) "$*"; }
 
 step "set-up"
 "$TOP/scripts/setup.sh" --dev
+step "spdk_tgt with bdev_remap linked in"
+"$TOP/scripts/remap_tgt.sh"
 cd "$TOP"
 
 if [ ${#filter[@]} -eq 0 ]; then

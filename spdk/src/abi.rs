@@ -2,6 +2,9 @@
 //!
 //! SPDK changes the layout of its structures with every release. Two things tell releases apart: how many types of I/O SPDK knows,
 //! and the version in the file name of its bdev library. A tree whose structures were changed without either is not noticed.
+//!
+//! Linked into an application, the module asks the same questions. Where SPDK is linked in as well (scripts/remap_tgt.sh) there is no
+//! bdev library any more, and only the first is left: it tells a module that was built for another tree than it was linked with.
 
 use std::{
     ffi::{CStr, c_void},

@@ -92,9 +92,20 @@ impl App {
         Ok(App { child, log: log.to_owned() })
     }
 
-    /// Starts stock application `name` with both libraries loaded.
+    /// Starts stock application `name` with both libraries loaded; or, if `APP_FLAVOUR` says so and there is one, that with bdev_remap
+    /// linked in.
     pub fn stock(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, log: &Path) -> io::Result<App> {
         App::spawn(Command::new(script("spdk")).args(["--fault", name]).args(args), log)
+    }
+
+    /// Starts application `name` with bdev_remap and SPDK linked in, and nothing preloaded.
+    pub fn linked(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, log: &Path) -> io::Result<App> {
+        App::spawn(Command::new(script("spdk")).env("APP_FLAVOUR", "static").arg(name).args(args), log)
+    }
+
+    /// The program and the libraries that are loaded into it, as the kernel lists them.
+    pub fn mappings(&self) -> io::Result<String> {
+        fs::read_to_string(format!("/proc/{}/maps", self.child.id()))
     }
 
     /// What it has printed so far.

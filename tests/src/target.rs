@@ -35,6 +35,7 @@ pub fn place() -> PathBuf {
 /// A target and its directory. Its files are gone when it is dropped.
 pub struct Target {
     app: Option<App>,
+    linked: bool,
     starts: u32,
     slot: Slot,
     dir: TempDir,
@@ -54,10 +55,18 @@ impl Target {
         Target::in_place(Slot::take_all())
     }
 
+    /// As [`Target::prepare`], for a target with bdev_remap and SPDK linked in, and without bdev_fault.
+    #[track_caller]
+    pub fn prepare_linked() -> Target {
+        let mut target = Target::prepare();
+        target.linked = true;
+        target
+    }
+
     #[track_caller]
     fn in_place(slot: Slot) -> Target {
         let dir = tempfile::Builder::new().prefix("bdev-remap-").tempdir_in(place()).expect("a temporary directory");
-        Target { app: None, starts: 0, slot, dir }
+        Target { app: None, linked: false, starts: 0, slot, dir }
     }
 
     /// Starts a target with `config` in a directory of its own.
@@ -124,8 +133,9 @@ impl Target {
         let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
         let args = ["-s", "1024", "-m", self.slot.cores(), "-r", &socket, "-c", &file];
         let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));
-        let app = App::stock("spdk_tgt", COMMON.iter().chain(&args), &log).expect("scripts/spdk can be run");
-        self.app = Some(app);
+        let args = COMMON.iter().chain(&args);
+        let app = if self.linked { App::linked("spdk_tgt", args, &log) } else { App::stock("spdk_tgt", args, &log) };
+        self.app = Some(app.expect("scripts/spdk can be run"));
     }
 
     /// Calls an RPC method; `Value::Null` for no parameters.
@@ -174,6 +184,12 @@ impl Target {
     /// All that it has printed since its last start.
     pub fn log(&self) -> String {
         self.app.as_ref().map(App::output).unwrap_or_default()
+    }
+
+    /// The program and the libraries that are loaded into it.
+    #[track_caller]
+    pub fn mappings(&self) -> String {
+        self.app.as_ref().expect("a target that runs").mappings().expect("/proc")
     }
 
     /// Is it still there?

@@ -84,6 +84,11 @@ def null_spare(remaps):
     ]
 
 
+def small_spare():
+    """A spare in memory, for where nothing goes to it."""
+    return [malloc("Spare0", 16 * STRIP)]
+
+
 def remap(spare, base=None):
     return [*(base or [null("Null0", uuid=BASE_UUID)]), *spare,
             call("bdev_remap_create", name="Dut", base_bdev="Null0", spare_bdev="Spare0", storm_limit=1 << 40)]

@@ -29,7 +29,7 @@ def main(bench):
     for run in range(bench.plan.runs):
         with Fleet(bench.start, bench.directory) as fleet:
             fleet.add("passthru", bdevs.passthru())
-            fleet.add("remap", bdevs.remap(bdevs.null_spare(1000)))
+            fleet.add("remap", bdevs.remap(bdevs.small_spare()))
             turns = {(workload, name): (name, iops(workload)) for workload in (READS, WRITES) for name in fleet.members}
             values = interleaved(fleet, turns, bench.plan.main_rounds, bench.say, "nothing remapped, run %d of %d"
                                  % (run + 1, bench.plan.runs))
@@ -63,11 +63,11 @@ def _start(bench, fleet):
     fleet.add("split", bdevs.split(), dut="Null0p0")
     fleet.add("raid1", bdevs.raid1())
     fleet.add("hollow", bdevs.hollow())
-    for count in COUNTS:
-        spare = max(count, 1000)
-        prepare = bdevs.remapped(bdevs.spread(count), bdevs.Spare(spare)) if count else None
+    fleet.add("remap 0", bdevs.remap(bdevs.small_spare()))
+    for count in COUNTS[1:]:
         bench.say("importing %d remaps" % count)
-        fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(spare)), prepare, mib=_mib(spare))
+        fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(count)),
+                  bdevs.remapped(bdevs.spread(count), bdevs.Spare(count)), mib=_mib(count))
     for count in (1_000, MILLION):
         base = [bdevs.null("Null0", count, uuid=bdevs.BASE_UUID)]
         fleet.add("hits %d" % count, bdevs.remap(bdevs.null_spare(count), base),
@@ -77,7 +77,7 @@ def _start(bench, fleet):
     fleet.add("pieces", bdevs.remap(bdevs.null_spare(len(pieces)), base), bdevs.remapped(pieces, bdevs.Spare(len(pieces))))
     if fleet.start.two_cores:
         fleet.add("passthru on two", bdevs.passthru(), cores="two", options=["-C"])
-        fleet.add("remap on two", bdevs.remap(bdevs.null_spare(1000)), cores="two", options=["-C"])
+        fleet.add("remap on two", bdevs.remap(bdevs.small_spare()), cores="two", options=["-C"])
 
 
 def _mib(spare):

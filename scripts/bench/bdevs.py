@@ -111,7 +111,7 @@ def remapped(extents, spare=None):
     return prepare
 
 
-def spread(count):
+def spread(count, blocks=BASE_BLOCKS):
     """Single blocks, evenly over the base; in the middle of what each has for itself."""
-    apart = BASE_BLOCKS // count
+    apart = blocks // count
     return [(index * apart + apart // 2, index * apart + apart // 2 + 1) for index in range(count)]

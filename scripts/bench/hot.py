@@ -13,6 +13,8 @@ MILLION = 1_000_000
 COUNTS = (0, 1_000, 10_000, 100_000, MILLION)
 # Of these only reads are measured, for the plot.
 PLOT_ONLY = (10_000, 100_000)
+# A base of 64 GiB, besides that of 4 TiB: the smaller, the more of its table is in the caches.
+SMALL_BLOCKS = 1 << 24
 # One block of each I/O of 128 KiB, over 1 GiB.
 SEQUENTIAL = 128 << 10
 EVERY = SEQUENTIAL // bdevs.BLOCK
@@ -64,6 +66,8 @@ def _start(bench, fleet):
     fleet.add("raid1", bdevs.raid1())
     fleet.add("hollow", bdevs.hollow())
     fleet.add("remap 0", bdevs.remap(bdevs.small_spare()))
+    fleet.add("small 1000", bdevs.remap(bdevs.null_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
+              bdevs.remapped(bdevs.spread(1000, SMALL_BLOCKS), bdevs.Spare(1000)))
     for count in COUNTS[1:]:
         bench.say("importing %d remaps" % count)
         fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(count)),
@@ -86,7 +90,7 @@ def _mib(spare):
 
 
 def _throughput(bench, fleet, rounds):
-    reads = ["passthru", "raw", "split", "raid1", "hollow", *("remap %d" % count for count in COUNTS), "hits 1000",
+    reads = ["passthru", "raw", "split", "raid1", "hollow", "small 1000", *("remap %d" % count for count in COUNTS), "hits 1000",
              "hits %d" % MILLION]
     writes = [name for name in reads if name not in ["remap %d" % count for count in PLOT_ONLY]]
     turns = {(workload, name): (name, iops(workload)) for workload, names in ((READS, reads), (WRITES, writes)) for name in names}
@@ -95,8 +99,8 @@ def _throughput(bench, fleet, rounds):
     def to_passthru(workload, name):
         return summary(ratios(values[workload, name], values[workload, "passthru"]))
 
-    for key, name in (("elsewhere_1000", "remap 1000"), ("elsewhere_million", "remap %d" % MILLION), ("hits_1000", "hits 1000"),
-                      ("hits_million", "hits %d" % MILLION)):
+    for key, name in (("elsewhere_1000", "small 1000"), ("large_1000", "remap 1000"), ("elsewhere_million", "remap %d" % MILLION),
+                      ("hits_1000", "hits 1000"), ("hits_million", "hits %d" % MILLION)):
         bench.row(key + "_reads", to_passthru(READS, name))
         bench.row(key + "_writes", to_passthru(WRITES, name))
     bench.series["peers"] = [

@@ -79,8 +79,9 @@ def _peers(found):
     names = {"remap 0": "Remap, nothing remapped", "raw": "null bdev, as it is", "hollow": "hollow bdev_fault, as it is"}
     for peer in found["series"].get("peers", []):
         ratio = peer["to_passthru"]
+        spread = "" if peer["name"] == "passthru" else "%.3f to %.3f" % (ratio["low"], ratio["high"])
         rows.append((peer["workload"], names.get(peer["name"], peer["name"]), "%.2f" % (peer["iops"]["value"] / 1e6),
-                     "%.3f" % ratio["value"], "%.3f to %.3f" % (ratio["low"], ratio["high"])))
+                     "%.3f" % ratio["value"], spread))
     return rows
 
 

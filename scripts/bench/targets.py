@@ -11,7 +11,7 @@ class Target:
     limit: float
     at_least: bool = True
     unit: str = ""
-    digits: int = 2
+    digits: int = 3
 
     def reached(self, value):
         return value >= self.limit if self.at_least else value <= self.limit
@@ -23,7 +23,7 @@ class Target:
         return "%s %s%s" % ("≥" if self.at_least else "≤", format(self.limit, ",g"), self.unit)
 
 
-def at_most(key, what, against, limit, unit="", digits=2):
+def at_most(key, what, against, limit, unit="", digits=3):
     return Target(key, what, against, limit, False, unit, digits)
 
 

@@ -63,6 +63,10 @@ class Bdevperf:
             if time.monotonic() > deadline:
                 raise Failed("%s did not start within %d s:\n%s" % (self.name, START, self.tail()))
             time.sleep(0.02)
+        self.threads = self._count_threads()
+
+    def _count_threads(self):
+        return len(self.call("thread_get_stats")["threads"])
 
     def _answers(self):
         try:
@@ -90,6 +94,10 @@ class Bdevperf:
             jobs = self.call("perform_tests", **params)["results"]
         except (JSONRPCException, OSError) as error:
             raise Failed("%s of %s failed: %s\n%s" % (workload, self.name, error, self.tail())) from error
+        # The thread of a load ends after the answer, and SPDK ends it by force, and breaks, if that takes five seconds: it must not
+        # be stopped meanwhile. Each call is answered by a poller, so that this does not spin.
+        while self._count_threads() > self.threads:
+            pass
         with self.output.open("rb") as output:
             output.seek(before)
             return Result(jobs, output.read().decode(errors="replace"))

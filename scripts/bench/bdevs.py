@@ -84,6 +84,11 @@ def null_spare(remaps):
     ]
 
 
+def small_spare():
+    """A spare in memory, for where nothing goes to it."""
+    return [malloc("Spare0", 16 * STRIP)]
+
+
 def remap(spare, base=None):
     return [*(base or [null("Null0", uuid=BASE_UUID)]), *spare,
             call("bdev_remap_create", name="Dut", base_bdev="Null0", spare_bdev="Spare0", storm_limit=1 << 40)]
@@ -106,7 +111,7 @@ def remapped(extents, spare=None):
     return prepare
 
 
-def spread(count):
+def spread(count, blocks=BASE_BLOCKS):
     """Single blocks, evenly over the base; in the middle of what each has for itself."""
-    apart = BASE_BLOCKS // count
+    apart = blocks // count
     return [(index * apart + apart // 2, index * apart + apart // 2 + 1) for index in range(count)]

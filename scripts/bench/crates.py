@@ -1,4 +1,4 @@
-"""What the crates measure by themselves: lookups and changes of the table (criterion), and its memory."""
+"""What the crates measure by themselves: lookups in the table (criterion), changes of it, and its memory."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import subprocess
 
 from bdevperf import Failed
+from statistic import summary
 
 # Rows, and the measurements of remap-core/benches/table.rs that they are of: the worst counts.
 LOOKUPS = {
@@ -15,16 +16,14 @@ LOOKUPS = {
     "lookup_hit_million": ["lookup/hit at 1,000,000 in 1 Gi", "lookup/hit at 1,000,000 in 16 Mi",
                            "lookup/hit at 1,000,000 clustered"],
 }
-CHANGES = {
-    "change_random": ["change of one block at 1,000,000/in 1 Gi"],
-    "change_second": ["change of one block at 1,000,000/every second"],
-    "change_sequential": ["change of one block at 1,000,000/sequential"],
-}
+CHANGES = {"change_random": "random", "change_second": "every second block", "change_sequential": "one after the other"}
+CHANGE = re.compile(r"^(.*): median ([0-9]+) ns, p99 ([0-9]+) ns$", re.MULTILINE)
 MEMORY = re.compile(r"^(.*): ([0-9.]+) bytes a remap$", re.MULTILINE)
 
 
 def run(bench):
-    _criterion(bench)
+    _lookups(bench)
+    _changes(bench)
     _memory(bench)
 
 
@@ -37,11 +36,16 @@ def _cargo(bench, what, args, **environment):
     return done.stdout
 
 
-def _criterion(bench):
+def _test(bench, what, name, *options):
+    return _cargo(bench, what, ["test", "--locked", "--quiet", "--release", "-p", "remap-core", "--test", name, "--", "--nocapture",
+                                *options])
+
+
+def _lookups(bench):
     home = bench.directory / "criterion"
-    _cargo(bench, "lookups and changes of the table", [
+    _cargo(bench, "lookups in the table", [
         "bench", "--locked", "--quiet", "-p", "remap-core", "--bench", "table", "--", "--noplot",
-        "--warm-up-time", "0.2", "--measurement-time", str(bench.plan.criterion_seconds), "--sample-size", "20",
+        "--warm-up-time", "0.2", "--measurement-time", str(bench.plan.criterion_seconds), "--sample-size", "20", "lookup",
     ], CRITERION_HOME=str(home))
     found = {}
     for description in home.glob("**/new/benchmark.json"):
@@ -49,18 +53,29 @@ def _criterion(bench):
         interval = estimate["confidence_interval"]
         found[json.loads(description.read_text())["full_id"]] = {
             "value": estimate["point_estimate"], "low": interval["lower_bound"], "high": interval["upper_bound"]}
-    for rows, divisor in ((LOOKUPS, 1), (CHANGES, 1000)):
-        for key, names in rows.items():
-            missing = [name for name in names if name not in found]
-            if missing:
-                raise Failed("criterion has not measured %s, but %s" % (missing, sorted(found)))
-            worst = max((found[name] for name in names), key=lambda one: one["value"])
-            bench.row(key, {field: value / divisor for field, value in worst.items()})
+    for key, names in LOOKUPS.items():
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise Failed("criterion has not measured %s, but %s" % (missing, sorted(found)))
+        bench.row(key, max((found[name] for name in names), key=lambda one: one["value"]))
+
+
+def _changes(bench):
+    found = {"medians": {}, "tails": {}}
+    for _ in range(bench.plan.rounds):
+        for name, median, tail in CHANGE.findall(_test(bench, "changes of the table", "change_pace", "--ignored")):
+            found["medians"].setdefault(name, []).append(int(median) / 1000)
+            found["tails"].setdefault(name, []).append(int(tail) / 1000)
+    missing = [name for name in CHANGES.values() if name not in found["medians"]]
+    if missing:
+        raise Failed("change_pace printed no figures of %s" % missing)
+    for key, name in CHANGES.items():
+        bench.row(key, summary(found["medians"][name]))
+    bench.row("change_tail", max((summary(tails) for tails in found["tails"].values()), key=lambda one: one["value"]))
 
 
 def _memory(bench):
-    output = _cargo(bench, "memory of the table", [
-        "test", "--locked", "--quiet", "--release", "-p", "remap-core", "--test", "table_memory", "--", "--nocapture"])
+    output = _test(bench, "memory of the table", "table_memory")
     bytes_each = {name: float(count) for name, count in MEMORY.findall(output)}
     if not bytes_each:
         raise Failed("table_memory printed no figures:\n%s" % output)

@@ -5,14 +5,16 @@ import statistics
 import bdevs
 import million
 from bdevperf import Fleet
-from rounds import interleaved
-from statistic import ratios, summary
+from rounds import compared
+from statistic import summary
 
 READS, WRITES = "randread", "randwrite"
 MILLION = 1_000_000
 COUNTS = (0, 1_000, 10_000, 100_000, MILLION)
 # Of these only reads are measured, for the plot.
 PLOT_ONLY = (10_000, 100_000)
+# A base of 64 GiB, besides that of 4 TiB: the smaller, the more of its table is in the caches.
+SMALL_BLOCKS = 1 << 24
 # One block of each I/O of 128 KiB, over 1 GiB.
 SEQUENTIAL = 128 << 10
 EVERY = SEQUENTIAL // bdevs.BLOCK
@@ -29,12 +31,10 @@ def main(bench):
     for run in range(bench.plan.runs):
         with Fleet(bench.start, bench.directory) as fleet:
             fleet.add("passthru", bdevs.passthru())
-            fleet.add("remap", bdevs.remap(bdevs.null_spare(1000)))
-            turns = {(workload, name): (name, iops(workload)) for workload in (READS, WRITES) for name in fleet.members}
-            values = interleaved(fleet, turns, bench.plan.main_rounds, bench.say, "nothing remapped, run %d of %d"
-                                 % (run + 1, bench.plan.runs))
-        for workload, runs in found.items():
-            runs.append(ratios(values[workload, "remap"], values[workload, "passthru"]))
+            fleet.add("remap", bdevs.remap(bdevs.small_spare()))
+            for workload, runs in found.items():
+                what = "nothing remapped, run %d of %d, %s" % (run + 1, bench.plan.runs, workload)
+                runs.append(compared(bench, fleet, "passthru", ["remap"], iops(workload), bench.plan.main_rounds, what).ratios["remap"])
     for workload, key in ((READS, "reads"), (WRITES, "writes")):
         of_runs = [statistics.median(run) for run in found[workload]]
         every = summary(value for run in found[workload] for value in run)
@@ -63,11 +63,13 @@ def _start(bench, fleet):
     fleet.add("split", bdevs.split(), dut="Null0p0")
     fleet.add("raid1", bdevs.raid1())
     fleet.add("hollow", bdevs.hollow())
-    for count in COUNTS:
-        spare = max(count, 1000)
-        prepare = bdevs.remapped(bdevs.spread(count), bdevs.Spare(spare)) if count else None
+    fleet.add("remap 0", bdevs.remap(bdevs.small_spare()))
+    fleet.add("small 1000", bdevs.remap(bdevs.null_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
+              bdevs.remapped(bdevs.spread(1000, SMALL_BLOCKS), bdevs.Spare(1000)))
+    for count in COUNTS[1:]:
         bench.say("importing %d remaps" % count)
-        fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(spare)), prepare, mib=_mib(spare))
+        fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(count)),
+                  bdevs.remapped(bdevs.spread(count), bdevs.Spare(count)), mib=_mib(count))
     for count in (1_000, MILLION):
         base = [bdevs.null("Null0", count, uuid=bdevs.BASE_UUID)]
         fleet.add("hits %d" % count, bdevs.remap(bdevs.null_spare(count), base),
@@ -77,7 +79,7 @@ def _start(bench, fleet):
     fleet.add("pieces", bdevs.remap(bdevs.null_spare(len(pieces)), base), bdevs.remapped(pieces, bdevs.Spare(len(pieces))))
     if fleet.start.two_cores:
         fleet.add("passthru on two", bdevs.passthru(), cores="two", options=["-C"])
-        fleet.add("remap on two", bdevs.remap(bdevs.null_spare(1000)), cores="two", options=["-C"])
+        fleet.add("remap on two", bdevs.remap(bdevs.small_spare()), cores="two", options=["-C"])
 
 
 def _mib(spare):
@@ -86,52 +88,52 @@ def _mib(spare):
 
 
 def _throughput(bench, fleet, rounds):
-    reads = ["passthru", "raw", "split", "raid1", "hollow", *("remap %d" % count for count in COUNTS), "hits 1000",
+    reads = ["raw", "split", "raid1", "hollow", "small 1000", *("remap %d" % count for count in COUNTS), "hits 1000",
              "hits %d" % MILLION]
     writes = [name for name in reads if name not in ["remap %d" % count for count in PLOT_ONLY]]
-    turns = {(workload, name): (name, iops(workload)) for workload, names in ((READS, reads), (WRITES, writes)) for name in names}
-    values = interleaved(fleet, turns, rounds, bench.say, "random 4 KiB")
-
-    def to_passthru(workload, name):
-        return summary(ratios(values[workload, name], values[workload, "passthru"]))
-
-    for key, name in (("elsewhere_1000", "remap 1000"), ("elsewhere_million", "remap %d" % MILLION), ("hits_1000", "hits 1000"),
-                      ("hits_million", "hits %d" % MILLION)):
-        bench.row(key + "_reads", to_passthru(READS, name))
-        bench.row(key + "_writes", to_passthru(WRITES, name))
+    found = {workload: compared(bench, fleet, "passthru", names, iops(workload), rounds, "4 KiB, " + workload)
+             for workload, names in ((READS, reads), (WRITES, writes))}
+    for key, name in (("elsewhere_1000", "small 1000"), ("large_1000", "remap 1000"), ("elsewhere_million", "remap %d" % MILLION),
+                      ("hits_1000", "hits 1000"), ("hits_million", "hits %d" % MILLION)):
+        bench.row(key + "_reads", summary(found[READS].ratios[name]))
+        bench.row(key + "_writes", summary(found[WRITES].ratios[name]))
     bench.series["peers"] = [
-        {"name": name, "workload": workload, "iops": summary(values[workload, name]), "to_passthru": to_passthru(workload, name)}
-        for workload in (READS, WRITES) for name in ("raw", "split", "passthru", "raid1", "remap 0", "hollow")]
+        {"name": name, "workload": workload, "iops": summary(of.values[name]), "to_passthru": summary(of.ratios.get(name, [1]))}
+        for workload, of in found.items() for name in ("raw", "split", "passthru", "raid1", "remap 0", "hollow")]
+    values = found[READS].values
     bench.series["iops"] = {
-        "passthru": summary(values[READS, "passthru"]),
-        "misses": [{"remaps": count, **summary(values[READS, "remap %d" % count])} for count in COUNTS],
-        "hits": [{"remaps": count, **summary(values[READS, "hits %d" % count])} for count in (1_000, MILLION)],
+        "passthru": summary(values["passthru"]),
+        "misses": [{"remaps": count, **summary(values["remap %d" % count])} for count in COUNTS],
+        "hits": [{"remaps": count, **summary(values["hits %d" % count])} for count in (1_000, MILLION)],
     }
 
 
 def _sequential(bench, fleet, rounds):
-    turns = {(workload, name): (name, iops(workload, size=SEQUENTIAL))
-             for workload in ("read", "write") for name in ("passthru", "pieces")}
-    values = interleaved(fleet, turns, rounds, bench.say, "sequential 128 KiB")
     for workload in ("read", "write"):
-        bench.row("pieces_%ss" % workload, summary(ratios(values[workload, "pieces"], values[workload, "passthru"])))
+        measure = iops(workload, size=SEQUENTIAL)
+        found = compared(bench, fleet, "passthru", ["pieces"], measure, rounds, "sequential 128 KiB, " + workload)
+        bench.row("pieces_%ss" % workload, summary(found.ratios["pieces"]))
 
 
 def _two_reactors(bench, fleet, rounds):
-    names = ("passthru", "remap 0", "passthru on two", "remap on two")
-    values = interleaved(fleet, {name: (name, iops(READS)) for name in names}, rounds, bench.say, "two reactors")
-    bench.row("two_reactors", summary(ratios(values["remap on two"], values["remap 0"])))
-    bench.row("two_reactors_passthru", summary(ratios(values["passthru on two"], values["passthru"])))
+    for key, one, two in (("two_reactors", "remap 0", "remap on two"), ("two_reactors_passthru", "passthru", "passthru on two")):
+        found = compared(bench, fleet, one, [two], iops(READS), rounds, two)
+        bench.row(key, summary(found.ratios[two]))
 
 
 def _latency(bench, fleet, rounds):
-    turns = {(workload, name): (name, lambda member, workload=workload: member.perform(workload, depth=1))
-             for workload in (READS, WRITES) for name in ("passthru", "remap 0")}
-    values = interleaved(fleet, turns, rounds, bench.say, "queue depth 1")
     for workload, key in ((READS, "reads"), (WRITES, "writes")):
-        one, other = ([result.percentile(99.9) for result in values[workload, name]] for name in ("remap 0", "passthru"))
-        bench.row("latency_" + key, summary(ratios(one, other)))
-    bench.series["latency"] = {name: _percentiles(values[READS, name]) for name in ("passthru", "remap 0")}
+        results = {"passthru": [], "remap 0": []}
+
+        def measure(member, workload=workload, results=results):
+            result = member.perform(workload, depth=1)
+            results[member.name].append(result)
+            return result.percentile(99.9)
+
+        found = compared(bench, fleet, "passthru", ["remap 0"], measure, rounds, "queue depth 1, " + workload)
+        bench.row("latency_" + key, summary(found.ratios["remap 0"]))
+        if workload == READS:
+            bench.series["latency"] = {name: _percentiles(of) for name, of in results.items()}
 
 
 def _percentiles(results):

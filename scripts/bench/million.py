@@ -51,7 +51,7 @@ def load(bench, member):
             raise Failed("not all remaps were loaded")
         bench.say("load: round %d of %d" % (number + 1, bench.plan.rounds))
     member.pause()
-    reader = Bdevperf(bench.start, bench.directory, "reader", [bdevs.malloc("Dut", sizes[0] // bdevs.BLOCK)], mib=1024)
+    reader = Bdevperf(bench.start, bench.directory, "reader", [bdevs.malloc("Dut", sizes[0] // bdevs.BLOCK)], mib=512)
     try:
         rates = [reader.perform("read", depth=READ_DEPTH, size=READ_BYTES).mibps * (1 << 20) for _ in times]
     finally:

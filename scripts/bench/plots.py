@@ -49,9 +49,9 @@ def _iops(series):
     line(misses, positions, color=COLOURS["remap"], label="Remap, I/O on other blocks")
     line(hits, [counts.index(point["remaps"]) for point in hits], color=COLOURS["hits"], linestyle=":",
          label="Remap, every I/O on a remapped block")
-    axes.set_xticks(positions, ["{:,}".format(count) for count in counts])
+    axes.set_xticks(positions, [f"{count:,}" for count in counts])
     axes.set(xlabel="remapped blocks", ylabel="million reads a second", ylim=(0, None),
-             title="4 KiB random reads, queue depth 128, one reactor, null bdevs")
+             title="4 KiB random reads, queue depth 128, one reactor, null bdev of 4 TiB")
     axes.legend(loc="lower left")
     return figure
 

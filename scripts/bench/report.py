@@ -11,6 +11,7 @@ from targets import TARGETS
 
 JSON = "benchmarks.json"
 DOCUMENT = "benchmarks.md"
+NOT_MEASURED = "not measured"
 MARKED = r"(<!-- %s -->\n).*?(<!-- end -->)"
 
 
@@ -47,7 +48,8 @@ def write(directory, found):
 
 
 def show(found):
-    rows = _table(found)
+    header, *rows = _table(found)
+    rows = [header, *(row for row in rows if row[3] != NOT_MEASURED)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     print()
     for row in rows:
@@ -64,7 +66,7 @@ def _table(found):
     for target in TARGETS:
         measured = found["rows"].get(target.key)
         if measured is None:
-            rows.append((target.what, target.against, target.limit_shown(), "-", "-", "not measured"))
+            rows.append((target.what, target.against, target.limit_shown(), NOT_MEASURED, "", ""))
             continue
         spread = "%s to %s" % (target.shown(measured["low"]), target.shown(measured["high"]))
         verdict = "reached" if target.reached(measured["value"]) else "**not reached**"
@@ -77,8 +79,9 @@ def _peers(found):
     names = {"remap 0": "Remap, nothing remapped", "raw": "null bdev, as it is", "hollow": "hollow bdev_fault, as it is"}
     for peer in found["series"].get("peers", []):
         ratio = peer["to_passthru"]
+        spread = "" if peer["name"] == "passthru" else "%.3f to %.3f" % (ratio["low"], ratio["high"])
         rows.append((peer["workload"], names.get(peer["name"], peer["name"]), "%.2f" % (peer["iops"]["value"] / 1e6),
-                     "%.3f" % ratio["value"], "%.3f to %.3f" % (ratio["low"], ratio["high"])))
+                     "%.3f" % ratio["value"], spread))
     return rows
 
 

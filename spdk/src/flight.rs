@@ -74,12 +74,7 @@ impl<K: Kind + Send, T: Keep> Flight<K, T> {
     ///
     /// # Safety
     /// What they point to lives as long as `keep`, and may be read, or written by a read, until the answer is there.
-    pub(crate) async unsafe fn run(
-        to: &Endpoint,
-        iovecs: Iovecs,
-        slice: Slice,
-        keep: T,
-    ) -> (T, Result<(), Status>) {
+    pub(crate) async unsafe fn run(to: &Endpoint, iovecs: Iovecs, slice: Slice, keep: T) -> (T, Result<(), Status>) {
         let (answer, answered) = oneshot::channel();
         let wait = Default::default();
         Box::new(Flight { to: to.clone(), wait, iovecs, slice, keep, answer, kind: PhantomData::<K> }).launch();

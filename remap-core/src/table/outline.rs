@@ -1,0 +1,144 @@
+//! The outline of the remap table: where on the base anything is remapped at all, in few bits.
+//!
+//! A bit stands for 256 blocks or, so that there are no more bits than a near cache has room for, on a larger base for twice as many,
+//! and so on. Nearly all looks at a block that is not remapped end here: a look at the region itself is one into far memory, which
+//! takes as long as all else that is done for an I/O.
+//!
+//! As with the filter beside a region, a bit is there before the region holds what it is for, and until it does not any more. A base
+//! that has grown has no bits for its new end: there, every look is one at the region.
+
+use super::region::REGION_BLOCKS;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Words of the outline: 16 KiB. Few for loom, which looks at every place.
+const WORDS: usize = if cfg!(loom) { 1 } else { 2048 };
+const BITS: u64 = WORDS as u64 * 64;
+/// Blocks of a bit of a region's filter, and of the outline of a small base, as a power of two.
+const FILTER_SHIFT: u32 = REGION_BLOCKS.trailing_zeros() - 6;
+
+pub(super) struct Outline {
+    words: [AtomicU64; WORDS],
+    /// Blocks of a bit, as a power of two.
+    shift: u32,
+}
+
+/// Bits of one word.
+#[derive(Clone, Copy)]
+struct Bits {
+    word: usize,
+    mask: u64,
+}
+
+impl Outline {
+    /// That of an empty table for a base of this size.
+    pub(super) fn new(base_blocks: u64) -> Outline {
+        let mut shift = FILTER_SHIFT;
+        while base_blocks.saturating_sub(1) >> shift >= BITS {
+            shift += 1;
+        }
+        Outline { words: std::array::from_fn(|_| AtomicU64::new(0)), shift }
+    }
+
+    /// Whether anything may be remapped from block `first` to block `last`.
+    #[inline(always)]
+    pub(super) fn may_hold(&self, first: u64, last: u64) -> bool {
+        match self.bits(first, last) {
+            // Acquire: who finds no bit any more never finds a region as it was before.
+            Some(Bits { word, mask }) => self.words[word].load(Ordering::Acquire) & mask != 0,
+            None => true,
+        }
+    }
+
+    /// The bits for these blocks; `None` if they are not in one word, or not there.
+    #[inline(always)]
+    fn bits(&self, first: u64, last: u64) -> Option<Bits> {
+        let (first, last) = (first >> self.shift, last >> self.shift);
+        if last >= BITS || first / 64 != last / 64 {
+            return None;
+        }
+        // Below WORDS.
+        Some(Bits { word: (first / 64) as usize, mask: !0 << (first % 64) & !0 >> (63 - last % 64) })
+    }
+
+    /// Regions that share a bit, as the first and the last number, with this one among them.
+    pub(super) fn together(&self, number: u64) -> (u64, u64) {
+        let others = (1 << self.shift) / REGION_BLOCKS;
+        let first = number - number % others.max(1);
+        (first, first + others.saturating_sub(1))
+    }
+
+    /// Region `number` is about to hold what this filter is for.
+    pub(super) fn announce(&self, number: u64, filter: u64) {
+        if let Some((_, set)) = self.of_region(number, filter) {
+            // Relaxed: who sees the region, which is published with Release, sees this.
+            self.words[set.word].fetch_or(set.mask, Ordering::Relaxed);
+        }
+    }
+
+    /// Region `number`, and those that share its bit, hold what this filter is for, and nothing else any more.
+    pub(super) fn settle(&self, number: u64, filter: u64) {
+        if let Some((all, set)) = self.of_region(number, filter) {
+            // Release, for `may_hold`.
+            self.words[set.word].fetch_and(!(all.mask & !set.mask), Ordering::Release);
+        }
+    }
+
+    /// All bits of a region, and those that are set for its filter; `None` if it has none.
+    fn of_region(&self, number: u64, filter: u64) -> Option<(Bits, Bits)> {
+        let start = number * REGION_BLOCKS;
+        let all = self.bits(start, start + (REGION_BLOCKS - 1))?;
+        let mut mask = 0;
+        let mut rest = filter;
+        while rest != 0 {
+            let block = start + (u64::from(rest.trailing_zeros()) << FILTER_SHIFT);
+            mask |= self.bits(block, block)?.mask;
+            rest &= rest - 1;
+        }
+        Some((all, Bits { word: all.word, mask }))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The base with the smallest bits, and one with a bit for four regions.
+    const BASES: [u64; 2] = [BITS << FILTER_SHIFT, (BITS * 4) << REGION_BLOCKS.trailing_zeros()];
+
+    #[test]
+    fn a_bit_stands_for_as_few_blocks_as_there_is_room_for() {
+        let shift = |blocks| Outline::new(blocks).shift;
+        assert_eq!(BASES.map(shift), [8, 16]);
+        assert_eq!(shift(BASES[0] + 1), 9);
+        assert_eq!((shift(0), shift(1)), (8, 8));
+        assert_eq!(Outline::new(BASES[0]).together(5), (5, 5));
+        assert_eq!(Outline::new(BASES[1]).together(5), (4, 7));
+    }
+
+    #[test]
+    fn what_is_announced_may_be_there_until_it_is_settled() {
+        let outline = Outline::new(BASES[0]);
+        let start = 9 * REGION_BLOCKS;
+        assert!(!outline.may_hold(start, start + 255));
+        // The third and the last sixty-fourth of the region.
+        outline.announce(9, 1 << 2 | 1 << 63);
+        let held = |part: u64| outline.may_hold(start + part * 256 + 7, start + part * 256 + 9);
+        assert_eq!((0..64).filter(|part| held(*part)).collect::<Vec<_>>(), [2, 63]);
+        assert!(outline.may_hold(start, start + REGION_BLOCKS - 1), "the whole region");
+        assert!(outline.may_hold(start - 1, start), "two words are not looked at");
+        assert!(!outline.may_hold(start + 3 * 256, start + 63 * 256 - 1), "what is between them");
+        outline.settle(9, 1 << 63);
+        assert_eq!((0..64).filter(|part| held(*part)).collect::<Vec<_>>(), [63]);
+        outline.settle(9, 0);
+        assert!(!outline.may_hold(start, start + REGION_BLOCKS - 1));
+    }
+
+    #[test]
+    fn behind_its_end_all_may_be_there() {
+        let outline = Outline::new(BASES[0]);
+        assert!(!outline.may_hold(BASES[0] - 1, BASES[0] - 1));
+        assert!(outline.may_hold(BASES[0], BASES[0]));
+        outline.announce(BASES[0] / REGION_BLOCKS, !0);
+        outline.settle(BASES[0] / REGION_BLOCKS, 0);
+    }
+}

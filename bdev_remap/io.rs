@@ -118,7 +118,7 @@ fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
             Some((to, lba)) => io.forward::<Back>(&to, lba),
             None => io.complete(Err(Status::Failed)),
         },
-        other => carry_out(channel, io, 0, other),
+        other => carry_out(channel, io, 0, &other),
     }
 }
 
@@ -158,33 +158,33 @@ fn wait_outside<K: Asks>(io: Io<Remap, K>, range: Extent) {
 fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64) {
     let rest = Extent::new(BaseLba(io.lba() + from), io.blocks() - from);
     let route = route(K::REQUEST, rest, &device.table, &channel.abilities());
-    carry_out(channel, io, from, route);
+    carry_out(channel, io, from, &route);
 }
 
 /// Does what was decided for the blocks from `from` on.
 #[cold]
 #[inline(never)]
-fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: Route) {
+fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: &Route) {
     let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
         let children = parts.iter().map(|part| {
             let (to, lba) = channel.reach(part.at)?;
             Some(Part { to, lba, offset: from + part.offset, blocks: part.blocks })
         });
-        let Some(parts) = children.collect::<Option<SmallVec<[Part; 8]>>>() else {
+        let Some(parts) = children.collect::<Option<SmallVec<[Part; 4]>>>() else {
             return io.complete(Err(Status::Failed));
         };
         io.fan_out::<Back>(&parts, next);
     };
     match route {
         Route::Whole(at) => {
-            let (part, next) = (remap_core::Part { at, offset: 0, blocks: io.blocks() - from }, io.blocks());
+            let (part, next) = (remap_core::Part { at: *at, offset: 0, blocks: io.blocks() - from }, io.blocks());
             send(io, &[part], next);
         }
         Route::Split(split) => send(io, &split.parts, from + split.blocks),
         Route::Done => io.complete(Ok(())),
-        Route::Fail(status) => io.complete(Err(to_spdk(status))),
+        Route::Fail(status) => io.complete(Err(to_spdk(*status))),
         Route::Rescue(_) => K::rescue(io),
-        Route::AllOf(devices) => K::to_all(channel, io, devices),
+        Route::AllOf(devices) => K::to_all(channel, io, *devices),
         // That is for aborts.
         Route::AnyOf(_) => io.complete(Err(Status::Failed)),
     }

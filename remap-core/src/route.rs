@@ -126,8 +126,8 @@ pub struct Part {
     pub blocks: u64,
 }
 
-/// The parts of an I/O, by offset, without overlap. Up to eight need no allocation.
-pub type Parts = SmallVec<[Part; 8]>;
+/// The parts of an I/O, by offset, without overlap. Four need no allocation, and little is moved with them.
+pub type Parts = SmallVec<[Part; 4]>;
 
 /// Parts that an I/O has under way at one time, at most: it must not take every I/O structure that there is.
 pub const WINDOW: usize = 64;

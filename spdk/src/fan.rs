@@ -67,7 +67,7 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     /// begin that are not in this window. When there is no I/O structure for some part, it and those behind it are left out.
     pub fn fan_out<H: OnFan<B, K>>(self, parts: &[Part], next: u64) {
         let mut iovecs = Iovecs::new();
-        let mut slices: SmallVec<[(&Endpoint, u64, Slice, usize); 8]> = SmallVec::new();
+        let mut slices: SmallVec<[(&Endpoint, u64, Slice, usize); 4]> = SmallVec::new();
         for part in parts {
             let first = iovecs.len();
             let Some(memory) = self.cut(part.offset, part.blocks, &mut iovecs) else {
@@ -77,7 +77,7 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
             let iovcnt = i32::try_from(iovecs.len() - first).unwrap_or(0);
             slices.push((&part.to, part.offset, Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }, first));
         }
-        self.send_all::<H>(slices.into_iter(), next, iovecs);
+        self.send_all::<H>(slices.iter().copied(), next, iovecs);
     }
 
     /// Sends it to each of `targets`, with its block range over there (first block and number), instead of its own.

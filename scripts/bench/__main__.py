@@ -102,7 +102,7 @@ def main():
         if args.report:
             found = report.read(output)
         else:
-            found = measure(args)
+            found = report.rounded(measure(args))
             if not args.only:
                 report.keep(output, found)
         if not args.only:

@@ -16,21 +16,21 @@ MARKED = r"(<!-- %s -->\n).*?(<!-- end -->)"
 
 
 def keep(directory, found):
-    (directory / JSON).write_text(json.dumps(_rounded(found), indent=1) + "\n")
+    (directory / JSON).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def read(directory):
     return json.loads((directory / JSON).read_text())
 
 
-def _rounded(value):
+def rounded(value):
     """Five digits are more than a machine tells twice."""
     if isinstance(value, float):
         return float("%.5g" % value)
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return value
 
 

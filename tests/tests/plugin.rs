@@ -105,10 +105,11 @@ fn plugin_speaks_to_the_target() {
         &["bdev_remap_status", "Remap1"],
         &["bdev_remap_forget", UUIDS[0]],
         &["bdev_fault_reset", "Remap0"],
-        &["bdev_remap_add", "Remap0", "1000", "200"],
+        // So many that a migration of 1 MB/s goes on until it is cancelled.
+        &["bdev_remap_add", "Remap0", "1000", "3000"],
         &["bdev_remap_migrate", "Remap0", "Spare1", "--format", "force", "-m", "1"],
         &["bdev_remap_migrate", "Remap0", "--cancel"],
-        &["bdev_remap_remove", "Remap0", "1000", "200"],
+        &["bdev_remap_remove", "Remap0", "1000", "3000"],
         &["bdev_remap_delete", "Remap0", "--wipe"],
         &["bdev_fault_delete", "Fault0"],
     ] {

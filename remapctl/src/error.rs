@@ -136,6 +136,12 @@ pub enum Error {
         /// That of the base.
         bytes: u64,
     },
+    /// An output that was begun is gone.
+    #[error("{}: it is not there, although its map is; nothing was done; bring it back, or remove the map to begin again", path.display())]
+    OutputGone {
+        /// The output.
+        path: PathBuf,
+    },
     /// The output, or its map, cannot be written.
     #[error("{}: cannot be written ({source}); make room or give another output; the same command goes on", path.display())]
     Output {

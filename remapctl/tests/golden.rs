@@ -177,3 +177,19 @@ fn the_command_line_is_as_documented() {
     let inspect = run("inspect", &folder.golden("damaged"), &[]);
     assert!(!inspect.out.contains('\x1b') && !inspect.err.contains('\x1b'));
 }
+
+#[test]
+fn the_document_shows_what_is_printed() {
+    let folder = Folder::new();
+    golden_names().iter().for_each(|name| _ = folder.golden(name));
+    fs::File::create(folder.path("base.img")).unwrap().set_len(300 * 4096).unwrap();
+    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/remapctl.md")).unwrap();
+    let examples = document.split("```text\n$ remapctl ").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut seen = 0;
+    for (args, printed) in examples.map(|example| example.split_once('\n').unwrap()) {
+        let done = Done::of(remapctl(args.split(' ')).current_dir(folder.path("")).output().unwrap());
+        assert_eq!(done.out, printed, "{args}: {}", done.err);
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen} examples");
+}

@@ -146,6 +146,11 @@ fn what_would_mix_two_states_or_hit_something_else_is_refused() {
     fs::write(files.folder.path("output.map"), "# Mapfile.\n0x0 ? 1\n0x0 0x12c000 ?\n").unwrap();
     refused(&files, &[], 8, "the map is of something else");
     fs::remove_file(files.folder.path("output.map")).unwrap();
+    // The output is gone, and the map is not.
+    assert_eq!(files.recover(&[]).code, 0);
+    fs::remove_file(&files.output).unwrap();
+    refused(&files, &[], 8, "it is not there, although its map is");
+    fs::remove_file(files.folder.path("output.map")).unwrap();
     // The set has changed meanwhile.
     assert_eq!(files.recover(&[]).code, 0);
     fs::write(&files.spare, golden("full-area")).unwrap();

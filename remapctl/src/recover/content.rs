@@ -54,10 +54,14 @@ impl<'a> Content<'a> {
             .filter(|(_, mapping)| mapping.spare().is_some())
             .map(|(lba, mapping)| (lba.0, *mapping))
             .collect();
-        if moved.is_empty() && self.is_hole(&range) {
-            return Ok(None);
-        }
-        let mut bad = self.read_base(&range, &moved, bytes, check)?;
+        let mut bad = match self.is_hole(&range) {
+            true if moved.is_empty() => return Ok(None),
+            true => {
+                bytes.fill(0);
+                Vec::new()
+            }
+            false => self.read_base(&range, &moved, bytes, check)?,
+        };
         self.read_spare(&range, &moved, bytes, &mut bad, check)?;
         bad.sort_unstable();
         Ok(Some(bad))

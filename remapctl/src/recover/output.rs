@@ -22,7 +22,7 @@ impl Output {
     /// block device and may be overwritten by `force`.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Input`], [`Error::DeviceOutput`], [`Error::OutputTooSmall`], [`Error::Output`].
+    /// [`Error::Exists`], [`Error::OutputGone`], [`Error::Input`], [`Error::DeviceOutput`], [`Error::OutputTooSmall`], [`Error::Output`].
     pub(super) fn open(
         path: &Path,
         bytes: u64,
@@ -40,9 +40,7 @@ impl Output {
             Some(None) => return Err(Error::NoBlocks { path }),
             Some(_) if is_device && !force => return Err(Error::DeviceOutput { path }),
             Some(_) if !is_device && !begun => return Err(Error::Exists { path }),
-            None if begun => {
-                return Err(Error::Output { path, source: io::Error::from(io::ErrorKind::NotFound) });
-            }
+            None if begun => return Err(Error::OutputGone { path }),
             None => _ = options.create_new(true),
             // Nobody else may have the device.
             Some(_) if is_device => _ = options.custom_flags(libc::O_EXCL),

@@ -2,7 +2,7 @@
 # Usage: scripts/setup.sh [--help] [--dev] [--bench]
 #
 # Makes everything ready: Debian packages (only those that are missing), SPDK (built once into ~/.cache/bdev-remap, or your
-# own by SPDK_DIR), and the libraries of this project. Run it as often as you like: it does only what is not done yet.
+# own by SPDK_DIR), and the libraries and remapctl of this project. Run it as often as you like: it does only what is not done yet.
 # The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, and ruff in the cache. With
 # --bench, what only the benchmarks need: matplotlib.
 #
@@ -77,8 +77,8 @@ build() {
 	command -v cargo >/dev/null || die "no cargo in PATH: install Rust 1.88 or newer, for example with rustup, then run this again"
 	local flags=(--locked --manifest-path "$TOP/Cargo.toml")
 	[ "$PROFILE" != release ] || flags+=(--release)
-	# Only what is loaded into SPDK; the tests build themselves.
-	cargo build "${flags[@]}" -p bdev_remap -p bdev_fault
+	# Only what is loaded into SPDK, and the tool beside it; the tests build themselves.
+	cargo build "${flags[@]}" -p bdev_remap -p bdev_fault -p remapctl
 }
 
 install_packages

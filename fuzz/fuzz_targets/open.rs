@@ -5,79 +5,12 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use remap_core::engine::inspect;
-use remap_core::format::{Area, Copy, Layout};
+use remap_core::format::Layout;
 use remap_core::{OpenParams, StatedEnd};
-use remap_fuzz::{PAGE, SPARE_BLOCKS, mappings, open, params, valid_image};
-use remap_sim::{Disk, Executor, Medium, Threads, Vbdev};
-
-#[derive(Arbitrary, Debug)]
-struct Edit {
-    place: Place,
-    at: u16,
-    bytes: Vec<u8>,
-    fix_crc: bool,
-}
-
-#[derive(Arbitrary, Debug)]
-enum Place {
-    Superblock {
-        b: bool,
-    },
-    Log {
-        b: bool,
-        area: bool,
-        page: u8,
-    },
-    /// Another page of the log is put there.
-    Copied {
-        b: bool,
-        area: bool,
-        page: u8,
-        from: u8,
-    },
-    /// The page is gone.
-    Zero {
-        b: bool,
-        area: bool,
-        page: u8,
-    },
-}
-
-fn edit(medium: &mut Medium, layout: &Layout, edit: &Edit) {
-    let copy = |b: &bool| if *b { Copy::B } else { Copy::A };
-    let log = |b, area: &bool, page: u8| {
-        layout
-            .log_page(
-                copy(b),
-                if *area { Area::One } else { Area::Zero },
-                u64::from(page) % u64::from(layout.area_pages),
-            )
-            .0
-    };
-    let at = match &edit.place {
-        Place::Superblock { b } => layout.superblock(copy(b)).0,
-        Place::Log { b, area, page } | Place::Copied { b, area, page, .. } | Place::Zero { b, area, page } => {
-            // Mostly those that are there.
-            log(b, area, if page % 4 == 3 { *page } else { page % 8 })
-        }
-    };
-    let mut page = match &edit.place {
-        Place::Copied { from, area, .. } => medium.block(log(&(from & 1 == 1), &((from & 2 == 2) != *area), from >> 4)),
-        Place::Zero { .. } => vec![0; PAGE],
-        Place::Superblock { .. } | Place::Log { .. } => medium.block(at),
-    };
-    let from = usize::from(edit.at) % 640;
-    for (to, byte) in page[from..].iter_mut().zip(&edit.bytes) {
-        *to = *byte;
-    }
-    if edit.fix_crc {
-        remap_fuzz::fix_crc(&mut page);
-    }
-    medium.set_block(at, &page);
-}
+use remap_fuzz::{Edit, PAGE, SPARE_BLOCKS, edited, mappings, open, params};
+use remap_sim::{Disk, Executor, Threads, Vbdev};
 
 /// What is loaded is sound, works, and is the same after a restart.
 fn check(executor: &Executor, spare: &Disk, layout: &Layout, host: Vbdev) {
@@ -105,9 +38,8 @@ fn check(executor: &Executor, spare: &Disk, layout: &Layout, host: Vbdev) {
 }
 
 fuzz_target!(|edits: Vec<Edit>| {
-    let mut medium = valid_image();
+    let medium = edited(&edits);
     let layout = Layout::for_spare(PAGE as u32, SPARE_BLOCKS).expect("it is large enough");
-    edits.iter().take(12).for_each(|one| edit(&mut medium, &layout, one));
     let (executor, spare, opened) = open(medium.clone(), params());
     let refused = match opened {
         Ok(host) => return check(&executor, &spare, &layout, host),

@@ -3,6 +3,8 @@
 use std::cell::OnceCell;
 use std::ops::{ControlFlow, Deref};
 
+use arbitrary::Arbitrary;
+use remap_core::format::{Area, Copy, Layout};
 use remap_core::{BaseLba, Error, Extent, IoStatus, Mapping, OpenParams};
 use remap_sim::{Disk, Executor, Fault, Medium, SimEngine, Threads, Vbdev, Verb, open_params};
 
@@ -90,4 +92,79 @@ fn make_image() -> Medium {
         host.write(20, vec![20; PAGE]).await.expect("it is relocated");
     });
     spare.contents()
+}
+
+/// A change of a valid spare.
+#[derive(Arbitrary, Debug)]
+pub struct Edit {
+    place: Place,
+    at: u16,
+    bytes: Vec<u8>,
+    fix_crc: bool,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Place {
+    Superblock {
+        b: bool,
+    },
+    Log {
+        b: bool,
+        area: bool,
+        page: u8,
+    },
+    /// Another page of the log is put there.
+    Copied {
+        b: bool,
+        area: bool,
+        page: u8,
+        from: u8,
+    },
+    /// The page is gone.
+    Zero {
+        b: bool,
+        area: bool,
+        page: u8,
+    },
+}
+
+fn edit(medium: &mut Medium, layout: &Layout, edit: &Edit) {
+    let copy = |b: &bool| if *b { Copy::B } else { Copy::A };
+    let log = |b, area: &bool, page: u8| {
+        layout
+            .log_page(
+                copy(b),
+                if *area { Area::One } else { Area::Zero },
+                u64::from(page) % u64::from(layout.area_pages),
+            )
+            .0
+    };
+    let at = match &edit.place {
+        Place::Superblock { b } => layout.superblock(copy(b)).0,
+        Place::Log { b, area, page } | Place::Copied { b, area, page, .. } | Place::Zero { b, area, page } => {
+            // Mostly those that are there.
+            log(b, area, if page % 4 == 3 { *page } else { page % 8 })
+        }
+    };
+    let mut page = match &edit.place {
+        Place::Copied { from, area, .. } => medium.block(log(&(from & 1 == 1), &((from & 2 == 2) != *area), from >> 4)),
+        Place::Zero { .. } => vec![0; PAGE],
+        Place::Superblock { .. } | Place::Log { .. } => medium.block(at),
+    };
+    let from = usize::from(edit.at) % 640;
+    for (to, byte) in page[from..].iter_mut().zip(&edit.bytes) {
+        *to = *byte;
+    }
+    if edit.fix_crc {
+        fix_crc(&mut page);
+    }
+    medium.set_block(at, &page);
+}
+
+/// A valid spare with the first of these edits done to it.
+pub fn edited(edits: &[Edit]) -> Medium {
+    let mut medium = valid_image();
+    let layout = Layout::for_spare(PAGE as u32, SPARE_BLOCKS).expect("it is large enough");
+    edits.iter().take(12).for_each(|one| edit(&mut medium, &layout, one));
+    medium
 }

@@ -37,13 +37,14 @@ fn documents() -> Vec<PathBuf> {
     files(&project().join("docs"), ".md").into_iter().chain(top).collect()
 }
 
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     "bdev_fault",
     "bdev_remap",
     "docs",
     "fuzz",
     "remap-core",
     "remap-sim",
+    "remapctl",
     "rpc",
     "scripts",
     "spdk",
@@ -91,7 +92,8 @@ fn unsafe_code_is_where_the_architecture_says() {
         };
         text.lines().any(|line| code(line) && !line.trim_start().starts_with("//"))
     };
-    let folders = ["bdev_fault/src", "bdev_remap", "remap-core/src", "remap-sim/src", "spdk/src", "tests/src"];
+    let folders =
+        ["bdev_fault/src", "bdev_remap", "remap-core/src", "remap-sim/src", "remapctl/src", "spdk/src", "tests/src"];
     let all: Vec<_> = folders.iter().flat_map(|folder| files(&project().join(folder), ".rs")).collect();
     let product = all.iter().filter(|path| !path.to_str().unwrap().ends_with("tests.rs"));
     let found: BTreeSet<_> = product

@@ -9,8 +9,8 @@ use super::batch::{Answer, Asked};
 use super::committer::{Committer, Request};
 use super::open::TELLING_PAGES;
 use super::report::{
-    CopyHealth, Difference, DifferingExtent, ListedExtent, ListedState, MetadataHealth, RestoreReport, SaveReport,
-    SetState, SpareUsage, Status,
+    CopyHealth, Difference, DifferingExtent, ListedExtent, MetadataHealth, RestoreReport, SaveReport, SetState,
+    SpareUsage, Status,
 };
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
@@ -149,28 +149,15 @@ impl<D: Device, E: Env> Engine<D, E> {
         let (table, layout) = (&self.shared.table, self.shared.layout.get());
         let rest = Extent::new(from, table.base_blocks().saturating_sub(from.0));
         let _ = table.visit(rest, |lba, mapping| {
-            let next = ListedExtent {
-                lba,
-                num_blocks: 1,
-                spare_lba: mapping.spare().map(|index| layout.data(index)),
-                state: match mapping {
-                    Mapping::Spare(_) => ListedState::Remapped,
-                    Mapping::Pending => ListedState::Pending,
-                    Mapping::Lost(_) => ListedState::Lost,
-                },
-            };
-            if let Some(last) = listed.last_mut()
-                && last.lba.plus(last.num_blocks) == lba
-                && last.state == next.state
-                && last.spare_lba.map(|spare| spare.plus(last.num_blocks)) == next.spare_lba
-            {
-                last.num_blocks += 1;
-            } else if listed.len() >= max {
+            let next = ListedExtent::of(lba, mapping, &layout);
+            if listed.last_mut().is_some_and(|last| last.extend(&next)) {
+                return ControlFlow::Continue(());
+            }
+            if listed.len() >= max {
                 go_on = Some(lba);
                 return ControlFlow::Break(());
-            } else {
-                listed.push(next);
             }
+            listed.push(next);
             ControlFlow::Continue(())
         });
         (listed, go_on)

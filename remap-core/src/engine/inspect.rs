@@ -1,17 +1,23 @@
 //! Looking at a spare without changing anything: what its superblocks and log say, what is damaged, and between which
-//! states of the log an operator may choose where none is in force. For tools; nothing here happens by itself.
+//! states of the log an operator may choose where none is in force; and what opening it would start from. For tools; nothing here
+//! happens by itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use serde::Serialize;
 
+use super::open::load;
+use super::report::OpenParams;
 use super::superblocks::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Area, Copy, PerArea, PerCopy, Superblock};
-use crate::recovery::{Candidate, PageState, Pages, judge, scan};
+use crate::recovery::{Candidate, InForce, PageState, Pages, judge, scan};
+use crate::slot::SpareBlock;
 use crate::spare::Spare;
-use crate::units::{Epoch, Sequence};
+use crate::table::Mapping;
+use crate::units::{BaseLba, Epoch, Sequence};
 
 /// What is in one copy of a log area, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -26,13 +32,37 @@ pub struct PageCounts {
     pub bad: u64,
 }
 
-/// What is in a log area.
+/// What a page of one copy holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageView {
+    /// It was never written.
+    Zero,
+    /// It is valid, and of this epoch.
+    Valid(Epoch),
+    /// It is damaged, unreadable, or not of this place.
+    Bad,
+}
+
+/// Consecutive pages of a log area that hold the same kind of thing, in each of the copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// The first page.
+    pub first: u32,
+    /// How many.
+    pub pages: u32,
+    /// What they hold, side by side.
+    pub holds: PerCopy<PageView>,
+}
+
+/// What is in a log area.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AreaInspection {
     /// The highest epoch in it, and the sequence number of its last page.
     pub last: Option<(Epoch, Sequence)>,
     /// By copy.
     pub pages: PerCopy<PageCounts>,
+    /// All of it.
+    pub runs: Vec<PageRun>,
 }
 
 /// What is on a spare.
@@ -46,7 +76,9 @@ pub struct Inspection {
     pub superblock: Option<Superblock>,
     /// The log, if some superblock says where it is.
     pub areas: Option<PerArea<AreaInspection>>,
-    /// The states of the log that could be opened with [`super::OpenParams::stated_end`].
+    /// The state of the log that is in force.
+    pub in_force: Option<InForce>,
+    /// The states of the log that could be opened with [`OpenParams::stated_end`].
     pub candidates: Vec<Candidate>,
     /// Why the log would be refused as it is.
     pub refusal: Option<Error>,
@@ -64,6 +96,7 @@ pub async fn inspect<D: Device, E: Env>(spare: D, env: E) -> Result<Inspection, 
         decoded: PerCopy::each(|copy| found[copy].valid().cloned()),
         superblock: None,
         areas: None,
+        in_force: None,
         candidates: Vec::new(),
         refusal: None,
     };
@@ -76,7 +109,12 @@ pub async fn inspect<D: Device, E: Env>(spare: D, env: E) -> Result<Inspection, 
     let layout = &superblock.layout;
     if layout.block_size == geometry.block_size && layout.spare_blocks <= geometry.blocks {
         let areas = scan(&spare, &superblock).await?;
-        (inspection.candidates, inspection.refusal) = judge(&areas, &superblock);
+        let (candidates, judged) = judge(&areas, &superblock);
+        inspection.candidates = candidates;
+        match judged {
+            Ok(in_force) => inspection.in_force = Some(in_force),
+            Err(refusal) => inspection.refusal = Some(refusal),
+        }
         inspection.areas = Some(PerArea::each(|area| AreaInspection::of(&areas, area)));
     }
     inspection.superblock = Some(superblock);
@@ -90,6 +128,80 @@ pub async fn inspect<D: Device, E: Env>(spare: D, env: E) -> Result<Inspection, 
 /// [`inspect`].
 pub async fn identify<D: Device, E: Env>(spare: D, env: E) -> Result<Option<Superblock>, Error> {
     newest(&read_superblocks(&Spare::new(spare, Rc::new(env))).await?)
+}
+
+/// What opening a spare would start from.
+#[derive(Clone, Debug)]
+pub enum Preview {
+    /// The spare is empty, or the parameters say that it may be overwritten: it would be formatted.
+    Format,
+    /// A set is on it.
+    Set(Box<SetPreview>),
+}
+
+/// A set as it would be loaded.
+#[derive(Clone, Debug)]
+pub struct SetPreview {
+    /// The superblock, as it would be from then on.
+    pub superblock: Superblock,
+    /// What is known of each block of the base that is not simply there.
+    pub mappings: BTreeMap<BaseLba, Mapping>,
+    /// The bad spare blocks.
+    pub bad: BTreeSet<SpareBlock>,
+    /// The epoch of the log.
+    pub epoch: Epoch,
+    /// The sequence number of its last page.
+    pub sequence: Sequence,
+    /// Which copies of the superblock say all that they should.
+    pub superblock_ok: PerCopy<bool>,
+    /// Which copies of the log hold every page that they should.
+    pub log_ok: PerCopy<bool>,
+    /// Whether a checkpoint would be written at once: to make copies whole, or as the set was not closed.
+    pub unfinished: bool,
+}
+
+/// What [`super::Engine::open`] would start from, with the same parameters. Writes nothing, and takes memory in proportion to
+/// what is mapped.
+///
+/// # Errors
+/// Those with which opening would refuse the spare.
+pub async fn preview<D: Device, E: Env>(spare: D, env: E, params: &OpenParams) -> Result<Preview, Error> {
+    let (_, loaded) = load(&Spare::new(spare, Rc::new(env)), params).await?;
+    let Some(loaded) = loaded else { return Ok(Preview::Format) };
+    let recovered = loaded.recovered;
+    Ok(Preview::Set(Box::new(SetPreview {
+        superblock: loaded.superblock,
+        epoch: recovered.position.epoch,
+        sequence: recovered.position.last(),
+        mappings: recovered.mappings,
+        bad: recovered.bad,
+        superblock_ok: loaded.superblock_ok,
+        log_ok: recovered.log_ok,
+        unfinished: recovered.unfinished,
+    })))
+}
+
+impl PageView {
+    fn of(state: &PageState) -> PageView {
+        match state {
+            PageState::Zero => PageView::Zero,
+            PageState::Valid(info, _) => PageView::Valid(info.epoch),
+            PageState::Bad => PageView::Bad,
+        }
+    }
+}
+
+/// The pages of an area, side by side.
+fn runs(pages: &Pages) -> Vec<PageRun> {
+    let mut runs: Vec<PageRun> = Vec::new();
+    for (first, (a, b)) in (0..).zip(pages[Copy::A].iter().zip(&pages[Copy::B])) {
+        let holds = PerCopy([PageView::of(a), PageView::of(b)]);
+        match runs.last_mut() {
+            Some(run) if run.holds == holds => run.pages += 1,
+            _ => runs.push(PageRun { first, pages: 1, holds }),
+        }
+    }
+    runs
 }
 
 impl AreaInspection {
@@ -112,6 +224,6 @@ impl AreaInspection {
             }
             counts
         };
-        AreaInspection { last, pages: PerCopy::each(count) }
+        AreaInspection { last, pages: PerCopy::each(count), runs: runs(pages) }
     }
 }

@@ -40,7 +40,9 @@ use std::sync::Arc;
 use futures_channel::mpsc::{UnboundedSender, unbounded};
 use uuid::Uuid;
 
-pub use self::inspect::{AreaInspection, Inspection, PageCounts, identify, inspect};
+pub use self::inspect::{
+    AreaInspection, Inspection, PageCounts, PageRun, PageView, Preview, SetPreview, identify, inspect, preview,
+};
 pub use self::migrate::{MigrateParams, NewSpare};
 pub use self::moves::RemoveReport;
 pub use self::relocate::AddReport;

@@ -33,6 +33,15 @@ enum Plan {
     },
 }
 
+/// What a set starts from that is on a spare already; nothing was written to get it.
+pub(super) struct Loaded {
+    /// As it is to be from now on.
+    pub(super) superblock: Superblock,
+    /// Which copies say just that already.
+    pub(super) superblock_ok: PerCopy<bool>,
+    pub(super) recovered: Recovered,
+}
+
 /// Reads or makes what the engine starts from, and says which layout both superblocks know: what the spare has grown by beyond that
 /// is not used yet. A checkpoint has to be written where [`Recovered::unfinished`].
 pub(super) async fn open<D: Device, E: Env>(
@@ -40,6 +49,32 @@ pub(super) async fn open<D: Device, E: Env>(
     counters: Arc<Counters>,
     params: &OpenParams,
 ) -> Result<(Log<D, E>, Recovered, Layout), Error> {
+    let (found, loaded) = load(&spare, params).await?;
+    let Some(Loaded { superblock, superblock_ok, recovered }) = loaded else {
+        let (log, recovered) = format(spare, counters, params, &found).await?;
+        let layout = log.superblock().layout;
+        return Ok((log, recovered, layout));
+    };
+    let health = recovered.health(superblock_ok);
+    let layout = superblock.layout;
+    let valid = found.iter().filter_map(Found::valid).map(|found| found.layout);
+    let smaller = valid.min_by_key(|one| one.data_blocks).filter(|one| one.data_blocks < layout.data_blocks);
+    // More is in use already if a superblock gives an older state than was written.
+    let known = smaller.filter(|smaller| recovered.fits(smaller.data_blocks)).unwrap_or(layout);
+    // Superblock A may be as it was before the spare had grown.
+    let of_a = found[Copy::A].valid().map(|a| a.layout);
+    let former_b = of_a.filter(|a| a.superblock_b != layout.superblock_b && recovered.fits(a.data_blocks));
+    let former_b = former_b.map(|a| a.superblock_b);
+    let log = Log::new(spare, counters, superblock, recovered.position, health, former_b);
+    Ok((log, recovered, known))
+}
+
+/// Reads all that opening starts from: the superblocks as they were found, and the set, or nothing if the spare is to be formatted.
+/// Writes nothing.
+pub(super) async fn load<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    params: &OpenParams,
+) -> Result<(PerCopy<Found>, Option<Loaded>), Error> {
     let len = params.name.len();
     if len == 0 || len > NAME_MAX {
         return Err(Error::NameLength { len });
@@ -47,37 +82,20 @@ pub(super) async fn open<D: Device, E: Env>(
     if params.base_blocks > MAX_BASE_BLOCKS {
         return Err(Error::BaseTooLarge { blocks: params.base_blocks });
     }
-    let found = read_superblocks(&spare).await?;
-    match plan(&found, params, &spare).await? {
-        Plan::Format => {
-            let (log, recovered) = format(spare, counters, params, &found).await?;
-            let layout = log.superblock().layout;
-            Ok((log, recovered, layout))
-        }
-        Plan::Load { mut superblock, ok, rewrite, taken_over } => {
-            // Its records are those of the base as it was.
-            let mut recovered = recover(&spare, &superblock, params.stated_end).await?;
-            let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
-            // What the last process had under way may be there or not, and be seen now or only the next time.
-            let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
-            // The checkpoint takes into use what the spare has grown by.
-            let grown = superblock.layout.spare_blocks < spare.geometry().blocks;
-            recovered.unfinished |= rewrite || died || resized || grown;
-            recovered.unsettled |= taken_over || resized;
-            let health = recovered.health(ok);
-            let layout = superblock.layout;
-            let valid = found.iter().filter_map(Found::valid).map(|found| found.layout);
-            let smaller = valid.min_by_key(|one| one.data_blocks).filter(|one| one.data_blocks < layout.data_blocks);
-            // More is in use already if a superblock gives an older state than was written.
-            let known = smaller.filter(|smaller| recovered.fits(smaller.data_blocks)).unwrap_or(layout);
-            // Superblock A may be as it was before the spare had grown.
-            let of_a = found[Copy::A].valid().map(|a| a.layout);
-            let former_b = of_a.filter(|a| a.superblock_b != layout.superblock_b && recovered.fits(a.data_blocks));
-            let former_b = former_b.map(|a| a.superblock_b);
-            let log = Log::new(spare, counters, *superblock, recovered.position, health, former_b);
-            Ok((log, recovered, known))
-        }
-    }
+    let found = read_superblocks(spare).await?;
+    let Plan::Load { mut superblock, ok, rewrite, taken_over } = plan(&found, params, spare).await? else {
+        return Ok((found, None));
+    };
+    // Its records are those of the base as it was.
+    let mut recovered = recover(spare, &superblock, params.stated_end).await?;
+    let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
+    // What the last process had under way may be there or not, and be seen now or only the next time.
+    let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
+    // The checkpoint takes into use what the spare has grown by.
+    let grown = superblock.layout.spare_blocks < spare.geometry().blocks;
+    recovered.unfinished |= rewrite || died || resized || grown;
+    recovered.unsettled |= taken_over || resized;
+    Ok((found, Some(Loaded { superblock: *superblock, superblock_ok: ok, recovered })))
 }
 
 /// What to do with a spare that has these superblocks.

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::counters::CountersSnapshot;
+use crate::format::Layout;
 use crate::jobs::JobStatus;
 use crate::recovery::StatedEnd;
+use crate::table::Mapping;
 use crate::units::{BaseLba, Epoch, Sequence, SpareLba};
 
 /// What to do with a spare that has no superblock.
@@ -217,4 +219,28 @@ pub struct ListedExtent {
     pub spare_lba: Option<SpareLba>,
     /// What they are.
     pub state: ListedState,
+}
+
+impl ListedExtent {
+    /// The block `lba`, for which the table holds `mapping`, of a set whose spare has this layout.
+    #[must_use]
+    pub fn of(lba: BaseLba, mapping: Mapping, layout: &Layout) -> ListedExtent {
+        let state = match mapping {
+            Mapping::Spare(_) => ListedState::Remapped,
+            Mapping::Pending => ListedState::Pending,
+            Mapping::Lost(_) => ListedState::Lost,
+        };
+        ListedExtent { lba, num_blocks: 1, spare_lba: mapping.spare().map(|block| layout.data(block)), state }
+    }
+
+    /// Puts `next` on the end of this one, if it is its direct continuation.
+    pub fn extend(&mut self, next: &ListedExtent) -> bool {
+        let goes_on = self.lba.plus(self.num_blocks) == next.lba
+            && self.state == next.state
+            && self.spare_lba.map(|spare| spare.plus(self.num_blocks)) == next.spare_lba;
+        if goes_on {
+            self.num_blocks += next.num_blocks;
+        }
+        goes_on
+    }
 }

@@ -82,6 +82,32 @@ pub struct Candidate {
     pub sequence: Sequence,
 }
 
+/// The state of the log that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Where it is, and its last page.
+    pub state: Candidate,
+    /// Pages of its checkpoint.
+    pub checkpoint_pages: u32,
+    /// Pages of the checkpoint, and behind it.
+    pub pages: u32,
+    /// Which copies hold all of these pages.
+    pub whole: PerCopy<bool>,
+}
+
+impl InForce {
+    pub(super) fn of(chosen: &Chosen) -> InForce {
+        let Chosen { area, epoch, first_sequence, checkpoint_pages, end: pages, log_ok: whole, .. } = *chosen;
+        let sequence = sequence_before(first_sequence, pages);
+        InForce { state: Candidate { area, epoch, sequence }, checkpoint_pages, pages, whole }
+    }
+}
+
+/// The sequence number of the page before `page`, which is not 0, where page 0 has `first`.
+fn sequence_before(first: Sequence, page: u32) -> Sequence {
+    first.plus(u64::from(page).saturating_sub(1))
+}
+
 /// One area, as seen under one epoch.
 struct View<'a> {
     pages: &'a Pages,
@@ -277,7 +303,7 @@ impl<'a> View<'a> {
 
     /// The sequence number of the page before `page`, which is not 0.
     fn sequence_before(&self, page: u32) -> Sequence {
-        self.first_sequence.plus(u64::from(page).saturating_sub(1))
+        sequence_before(self.first_sequence, page)
     }
 
     /// The first page that no copy holds.

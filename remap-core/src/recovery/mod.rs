@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-pub use self::choose::Candidate;
+pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::replay::Replay;
 use self::scan::{IN_FLIGHT, chunks, owner, read_pages, scan_area};
@@ -93,10 +93,10 @@ pub(crate) async fn scan<D: Device, E: Env>(
     Ok(PerArea([scan_area(spare, superblock, Area::Zero).await?, scan_area(spare, superblock, Area::One).await?]))
 }
 
-/// Which states an operator may choose from, and why none of them is in force by itself, if that is so.
-pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Option<Error>) {
+/// Which states an operator may choose from, and which of them is in force by itself, or why none is.
+pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Result<InForce, Error>) {
     let known = Known::of(superblock);
-    (candidates(areas, known), choose(areas, known).err())
+    (candidates(areas, known), choose(areas, known).map(|chosen| InForce::of(&chosen)))
 }
 
 /// Reads the log of the set that `superblock` describes; as far as `stated`, if an operator has chosen so.

@@ -258,8 +258,12 @@ fn what_an_operator_accepts_to_lose_is_lost_and_nothing_else() {
     assert_eq!(inspection.refusal, Some(refused));
     let states: Vec<_> = inspection.candidates.iter().map(|one| (one.epoch, one.sequence)).collect();
     assert_eq!(states, [(epoch(1), sequence(3))]);
-    let area = inspection.areas.unwrap()[Area::Zero];
+    let area = &inspection.areas.unwrap()[Area::Zero];
     assert_eq!(area.pages[Copy::A], PageCounts { current: 4, older: 0, zero: 60, bad: 1 });
+    let run = |first, pages, view| PageRun { first, pages, holds: PerCopy([view; 2]) };
+    let (valid, bad, zero) = (PageView::Valid(epoch(1)), PageView::Bad, PageView::Zero);
+    assert_eq!(area.runs, [run(0, 3, valid), run(3, 1, bad), run(4, 1, valid), run(5, 60, zero)]);
+    assert_eq!(inspection.in_force, None);
     let stated = |last| {
         let stated_end = Some(remap_core::StatedEnd { epoch: epoch(1), sequence: sequence(last) });
         OpenParams { stated_end, ..params() }

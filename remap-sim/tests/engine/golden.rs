@@ -30,16 +30,32 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../remap-core/tests/golden")
 }
 
+/// What a look without writing says that opening will come to.
+fn foreseen(world: &World) -> Result<Vec<(BaseLba, Mapping)>, Error> {
+    let (before, threads) = (world.spare.contents(), Threads::in_order(&world.executor));
+    let spare = world.spare.clone();
+    let previewed = world.executor.block_on(async move { preview(spare, threads, &params()).await }).unwrap();
+    assert_eq!((world.spare.contents(), world.spare.writes()), (before, 0), "a look writes nothing");
+    previewed.map(|preview| match preview {
+        Preview::Format => Vec::new(),
+        Preview::Set(set) => set.mappings.into_iter().collect(),
+    })
+}
+
 /// What opening the image comes to.
 fn look(about: &str, medium: Medium) -> Golden {
     let block_size = medium.block_size();
     let world = World::with(medium, true);
+    let foreseen = foreseen(&world);
     let golden =
         |refused| Golden { about: about.into(), block_size, refused, extents: Vec::new(), bad_spare_blocks: 0 };
     match world.open_with(params()) {
-        Err(error) => golden(Some(error.errno())),
+        Err(error) => {
+            assert_eq!(foreseen, Err(error.clone()));
+            golden(Some(error.errno()))
+        }
         Ok(host) => {
-            mappings(&host.engine);
+            assert_eq!(foreseen, Ok(mappings(&host.engine)));
             let (extents, rest) = host.engine.list(BaseLba(0), 1000);
             assert_eq!(rest, None);
             Golden {

@@ -31,7 +31,8 @@ use uuid::Uuid;
 
 use remap_core::engine::*;
 use remap_core::format::{
-    Area, Copy, PageAt, PageContent, PageOwner, Record, Superblock, SuperblockContent, decode_page, encode_page,
+    Area, Copy, PageAt, PageContent, PageOwner, PerCopy, Record, Superblock, SuperblockContent, decode_page,
+    encode_page,
 };
 use remap_core::{BaseLba, Epoch, Error, Extent, IoStatus, Mapping, Place, Sequence, Slot};
 use remap_sim::{Disk, Effect, Executor, Fault, Medium, Random, SimEngine, Threads, Vbdev, Verb, open_params};

@@ -1,0 +1,209 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use remap_core::{Epoch, ListedState, Sequence, StatedEnd};
+use uuid::Uuid;
+
+/// What is said at the end of every help.
+const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but something is damaged or unreadable; 2 it would be refused; \
+8 it could not be done; 16 the command line is wrong; 130 interrupted.";
+
+/// Looks at the spare of a Remap bdev, checks it, and gets the data out, without SPDK.
+///
+/// A spare and a base are files or block devices, and are only read. A set that is in use can be looked at, with a warning.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Options {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what is on a spare: superblocks, log areas, pages, both copies side by side, and what is damaged since which epoch
+    Inspect(InspectArgs),
+    /// Say whether bdev_remap_create would load the set, and why not: in the same words, with nothing written
+    Check(CheckArgs),
+    /// List the blocks that are remapped, pending or lost
+    List(ListArgs),
+    /// Write the content of the Remap bdev into a file, without SPDK: the base, with the remapped blocks in their places
+    Recover(RecoverArgs),
+    /// Write the completions of a shell to stdout
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(ManArgs),
+}
+
+/// A spare to look at.
+#[derive(Args, Clone, Debug)]
+pub struct SpareArgs {
+    /// The spare: a block device, or a file
+    #[arg(value_name = "SPARE")]
+    pub spare: PathBuf,
+    /// Its block size.
+    #[command(flatten)]
+    pub size: SizeArgs,
+}
+
+/// The block size.
+#[derive(Args, Clone, Debug)]
+pub struct SizeArgs {
+    /// Bytes a block; needed only where no superblock can be found, and 4096 is wrong
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(512..=65536))]
+    pub block_size: Option<u32>,
+}
+
+/// The arguments of `inspect`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct InspectArgs {
+    /// The spare.
+    #[command(flatten)]
+    pub spare: SpareArgs,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `check`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct CheckArgs {
+    /// The spare.
+    #[command(flatten)]
+    pub spare: SpareArgs,
+    /// The base of the set: its size, its UUID where the kernel knows it, and whether every mapping is on it
+    #[arg(long)]
+    pub base: Option<PathBuf>,
+    /// The UUID that the bdev of the base has in SPDK
+    #[arg(long, value_name = "UUID")]
+    pub base_uuid: Option<Uuid>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `list`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct ListArgs {
+    /// The spare.
+    #[command(flatten)]
+    pub spare: SpareArgs,
+    /// How: for people, for programs, or as other tools write and read it
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub format: Format,
+    /// Only blocks in these states
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    pub states: Vec<State>,
+    /// Which state of the log.
+    #[command(flatten)]
+    pub at: AtArgs,
+}
+
+/// A state of the log that is not in force.
+#[derive(Args, Clone, Debug)]
+pub struct AtArgs {
+    /// Take this state of the log, one of those that `inspect` lists for a set that is refused; what came after it is not seen
+    #[arg(long, value_name = "EPOCH:SEQUENCE", value_parser = stated_end)]
+    pub at: Option<StatedEnd>,
+}
+
+fn stated_end(text: &str) -> Result<StatedEnd, String> {
+    let parsed = text.split_once(':').and_then(|(epoch, sequence)| {
+        Some(StatedEnd { epoch: Epoch::new(epoch.parse().ok()?)?, sequence: Sequence::new(sequence.parse().ok()?)? })
+    });
+    parsed.ok_or_else(|| "it is an epoch and a sequence number, such as 7:123".to_owned())
+}
+
+/// How extents are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// An object with the identity of the set and its extents; bdev_remap_import reads it
+    Json,
+    /// A line an extent: lba, num_blocks, spare_lba, state
+    Csv,
+    /// As `badblocks -o` writes it: a block a line, in blocks of the base
+    Badblocks,
+    /// A map file of ddrescue, in bytes: the listed blocks are bad sectors, all others are finished
+    Ddrescue,
+}
+
+/// What a listed block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    /// It lives on the spare
+    Remapped,
+    /// It is known unreadable on the base, and was not rewritten
+    Pending,
+    /// Its data could not be read when it was copied to the spare
+    Lost,
+}
+
+impl State {
+    /// As remap-core has it.
+    #[must_use]
+    pub fn is(self, state: ListedState) -> bool {
+        matches!(
+            (self, state),
+            (State::Remapped, ListedState::Remapped)
+                | (State::Pending, ListedState::Pending)
+                | (State::Lost, ListedState::Lost)
+        )
+    }
+}
+
+/// The arguments of `recover`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct RecoverArgs {
+    /// The base of the set: a block device, or a file; it is only read
+    #[arg(long)]
+    pub base: PathBuf,
+    /// The spare of the set: a block device, or a file; it is only read
+    #[arg(long)]
+    pub spare: PathBuf,
+    /// Where the content goes: a new file, with holes where there are only zeros; or a block device, with --force
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What was done and what cannot be read, as a map file of ddrescue; with it the same command goes on where it was stopped
+    /// [default: FILE.map]
+    #[arg(long, value_name = "FILE")]
+    pub map: Option<PathBuf>,
+    /// Try those blocks again that could not be read, when all others are done
+    #[arg(long)]
+    pub retry: bool,
+    /// Overwrite the output, which is a block device
+    #[arg(long)]
+    pub force: bool,
+    /// The UUID that the bdev of the base has in SPDK; refused if the set is of another base
+    #[arg(long, value_name = "UUID")]
+    pub base_uuid: Option<Uuid>,
+    /// Its block size.
+    #[command(flatten)]
+    pub size: SizeArgs,
+    /// Which state of the log.
+    #[command(flatten)]
+    pub at: AtArgs,
+}
+
+/// The arguments of `completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: Shell,
+}
+
+/// The arguments of `man`.
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// The folder; it is made if it is not there
+    pub folder: PathBuf,
+}

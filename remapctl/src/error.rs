@@ -1,0 +1,226 @@
+//! How a command ends: what was found, or why it could not be done. Every sentence names the thing and says what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error as ThisError;
+
+/// What a command has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// All is well.
+    Sound,
+    /// It can be used, but a copy of something is damaged, or something cannot be read.
+    Degraded,
+    /// It would be refused.
+    Refused,
+}
+
+impl Verdict {
+    /// The exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Verdict::Sound => 0,
+            Verdict::Degraded => 1,
+            Verdict::Refused => 2,
+        }
+    }
+
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Sound => "sound",
+            Verdict::Degraded => "degraded",
+            Verdict::Refused => "refused",
+        }
+    }
+}
+
+/// The exit code for a command line that cannot be understood.
+pub const USAGE: u8 = 16;
+
+/// Why a command did not do what it was to do.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// A file or device that cannot be opened.
+    #[error("{}: cannot be opened ({source}); nothing was done; check the path, and whether you may read it", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that has no blocks.
+    #[error(
+        "{}: this is neither a file nor a block device; nothing was done; give the device itself, or an image of it",
+        path.display()
+    )]
+    NoBlocks {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The set is not one that can be used.
+    #[error("{}: {why}", path.display())]
+    Refused {
+        /// The spare.
+        path: PathBuf,
+        /// The sentence that `bdev_remap_create` would answer.
+        why: remap_core::Error,
+    },
+    /// No set is there.
+    #[error("{}: the spare is empty, no set was ever on it; nothing was done; check that it is the right device", path.display())]
+    Empty {
+        /// The spare.
+        path: PathBuf,
+    },
+    /// The spare could not be looked at.
+    #[error("{}: {why}", path.display())]
+    Spare {
+        /// The spare.
+        path: PathBuf,
+        /// Why.
+        why: remap_core::Error,
+    },
+    /// A folder that cannot be filled.
+    #[error("{}: cannot be written ({source}); give a folder that you may write to", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The blocks of the set have metadata beside the data.
+    #[error(
+        "{}: its blocks carry {bytes} bytes of metadata, which a file or block device does not show; nothing was done; copy the data through a running target",
+        path.display()
+    )]
+    Metadata {
+        /// The spare.
+        path: PathBuf,
+        /// How much.
+        bytes: u32,
+    },
+    /// The output is there, and nobody knows what is in it.
+    #[error(
+        "{}: it is there already, and no map says what is in it; nothing was done; give another output, or remove it",
+        path.display()
+    )]
+    Exists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output is the base or the spare.
+    #[error("{}: this is the base or the spare itself; nothing was done; give another output", path.display())]
+    Input {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output is a block device.
+    #[error(
+        "{}: this is a block device; nothing was done; --force overwrites all that is on it", path.display()
+    )]
+    DeviceOutput {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output has no room for everything.
+    #[error("{}: it has {has} bytes, {bytes} are needed; nothing was done; give a larger one", path.display())]
+    OutputTooSmall {
+        /// The output.
+        path: PathBuf,
+        /// Its size.
+        has: u64,
+        /// That of the base.
+        bytes: u64,
+    },
+    /// An output that was begun is gone.
+    #[error("{}: it is not there, although its map is; nothing was done; bring it back, or remove the map to begin again", path.display())]
+    OutputGone {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output, or its map, cannot be written.
+    #[error("{}: cannot be written ({source}); make room or give another output; the same command goes on", path.display())]
+    Output {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A map that is not of this recovery.
+    #[error(
+        "{}: the map is of {was}, this is {is}; nothing was done; what comes of both would be neither: remove map and output to begin again",
+        path.display()
+    )]
+    Changed {
+        /// The map.
+        path: PathBuf,
+        /// What it is of.
+        was: String,
+        /// What was given.
+        is: String,
+    },
+    /// A map that was not written by this.
+    #[error(
+        "{}, line {number}: the map is not one of this recovery; nothing was done; remove map and output to begin again",
+        path.display()
+    )]
+    Map {
+        /// The map.
+        path: PathBuf,
+        /// Where.
+        number: usize,
+    },
+    /// A base or spare that is not there any more.
+    #[error(
+        "{}: it cannot be read any more from block {lba} on ({source}); what was recovered is noted in the map; bring it back, and the same command goes on",
+        path.display()
+    )]
+    Gone {
+        /// Which.
+        path: PathBuf,
+        /// The block of it.
+        lba: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A signal.
+    #[error("interrupted; what was recovered is noted in the map, and the same command goes on")]
+    Interrupted,
+    /// There is no memory.
+    #[error("there is no memory for a buffer; nothing more was done; end other programs, and the same command goes on")]
+    Memory,
+    /// What was found cannot be told.
+    #[error("the output cannot be written ({0}); nothing else was changed; make room, or write it somewhere else")]
+    Stdout(#[from] io::Error),
+}
+
+impl Error {
+    /// Why the set on a spare is not used: refused, or not known.
+    #[must_use]
+    pub fn of_spare(path: PathBuf, why: remap_core::Error) -> Error {
+        match why {
+            remap_core::Error::Io { .. } | remap_core::Error::NoMemory { .. } => Error::Spare { path, why },
+            why => Error::Refused { path, why },
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Error::Refused { .. } | Error::Empty { .. } => Verdict::Refused.code(),
+            Error::Interrupted => 130,
+            _ => 8,
+        }
+    }
+
+    /// Whether nobody reads the output any more, as behind `| head`.
+    #[must_use]
+    pub fn nobody_reads(&self) -> bool {
+        matches!(self, Error::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

@@ -1,0 +1,128 @@
+//! remapctl beside the real target: its verdicts are those of `bdev_remap_create`, and what it recovers is what hosts read.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use e2e::{
+    nvme_tcp::Status,
+    scene::{BASE_UUID, BLOCK, Scene, Stack, fault, fault_every, stamped},
+    script,
+    set::{Loaded, Set},
+    spare_format::{BOTH, Copy},
+};
+use serde_json::{Value, json};
+
+/// `remapctl ARGS…`; yields its exit code, stdout and stderr.
+fn remapctl(args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = Command::new(script("remapctl")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or_else(|| panic!("{args:?}: {status}")), text(stdout), text(stderr))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_is_recovered_without_spdk_is_what_hosts_read() {
+    let bad = [
+        fault_every(3, 0, 900, "write", "write_fault"),
+        fault(2000, 40, "write", "write_fault"),
+        fault(5000, 3, "read", "unrecovered_read"),
+    ];
+    let mut scene = Scene::of(Stack { base_mib: 32, ..Stack::default() }, &bad);
+    let mut host = scene.host();
+    for lba in (0..8000).step_by(100) {
+        assert_eq!(host.write(lba, &stamped(lba, 100, 1)).expect("an answer"), Status::SUCCESS);
+    }
+    // Blocks that hosts cannot read, and that remapctl can: the file below is sound.
+    assert!(!host.read(5000, 3).expect("an answer").expect_err("it is bad").ok());
+    assert_eq!(host.write(10, &stamped(10, 100, 2)).expect("an answer"), Status::SUCCESS);
+    let (remapped, pending) = (scene.count("remapped"), scene.count("pending"));
+    assert!(remapped >= 340 && pending == 3, "{remapped} remapped, {pending} pending");
+
+    // While it is in use, it can be looked at.
+    let (base, spare) = (scene.base.clone(), scene.spare.clone());
+    let check = ["check", text(&spare), "--base", text(&base), "--base-uuid", BASE_UUID, "--json"];
+    let (code, report, warning) = remapctl(&check);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert!(code == 0 && report["remapped"] == remapped && report["pending"] == pending, "{code}: {report}");
+    assert!(warning.contains("it is open in process"), "{warning}");
+
+    // What other tools read is taken by import: all of it is known.
+    let (code, map, _) = remapctl(&["list", text(&spare), "--format", "ddrescue", "--state", "remapped"]);
+    assert_eq!(code, 0);
+    let file = scene.target.dir().join("list.map");
+    fs::write(&file, map).unwrap();
+    let mut import = Command::new(script("rpc"));
+    import.arg("-s").arg(scene.target.socket()).args(["bdev_remap_import", "Remap0", text(&file)]);
+    let imported = import.stderr(Stdio::inherit()).output().unwrap();
+    let imported: Value = serde_json::from_slice(&imported.stdout).unwrap();
+    assert!(imported["already"] == remapped && imported["added"] == 0, "{imported}");
+
+    scene.target.kill9();
+    let before = [&base, &spare].map(|path| fs::read(path).unwrap());
+    assert_eq!(remapctl(&check).0, 0);
+    let output = scene.target.dir().join("recovered");
+    let recover = ["recover", "--base", text(&base), "--spare", text(&spare), "--output", text(&output)];
+    let (code, summary, errors) = remapctl(&recover);
+    assert_eq!((code, errors.as_str()), (0, ""), "{summary}");
+    assert!([&base, &spare].map(|path| fs::read(path).unwrap()) == before, "base or spare was changed");
+
+    scene.start_again(&[]);
+    let mut host = scene.host();
+    let all = host.read_all(0, host.blocks()).expect("an answer").expect("all of it can be read");
+    assert_eq!(all.len(), 32 << 20);
+    let recovered = fs::read(&output).unwrap();
+    let differs = all.chunks(BLOCK).zip(recovered.chunks(BLOCK)).position(|(host, file)| host != file);
+    assert!(differs.is_none() && all.len() == recovered.len(), "block {differs:?} differs");
+}
+
+#[test]
+fn check_says_what_create_says() {
+    let set = Set::make(false);
+    let (spare, base) = (set.spare.clone(), set.base.clone());
+    let check = |base_uuid: &str| {
+        let before = [&base, &spare].map(|path| fs::read(path).unwrap());
+        let args = ["check", text(&spare), "--base", text(&base), "--base-uuid", base_uuid, "--json"];
+        let (code, report, _) = remapctl(&args);
+        assert!([&base, &spare].map(|path| fs::read(path).unwrap()) == before, "base or spare was changed");
+        (code, serde_json::from_str::<Value>(&report).unwrap()["sentence"].as_str().unwrap().to_owned())
+    };
+    // Sound.
+    assert_eq!(check(BASE_UUID).0, 0);
+    let damage = |copies: &[Copy], page: u64| {
+        let file = set.spare_file();
+        let area = file.log().area;
+        copies.iter().for_each(|copy| file.write(file.page(*copy, area, page), &[0x5a; 4096]));
+    };
+    // Degraded: it is loaded, and made whole.
+    damage(&[Copy::B], 1);
+    let (code, sentence) = check(BASE_UUID);
+    assert!(code == 1 && sentence.contains("log copy B"), "{code}: {sentence}");
+    assert!(matches!(set.load(), Loaded::Yes(..)));
+    set.unload();
+    assert_eq!(check(BASE_UUID).0, 0, "it is whole again");
+    set.mend();
+
+    // Refused, in the same words.
+    let other = "99999999-0000-4000-8000-000000000000";
+    let (code, sentence) = check(other);
+    let (_, message) = set.refused("another base", 4096, other, json!({}));
+    assert!(code == 2 && message.contains(&sentence), "{sentence} is not {message}");
+    let last = set.spare_file().log().pages - 1;
+    for page in [0, 2, last] {
+        damage(&BOTH, page);
+        let (code, sentence) = check(BASE_UUID);
+        let (_, message) = set.refused("damage", 4096, BASE_UUID, json!({}));
+        assert!(code == 2 && message.contains(&sentence), "page {page}: {sentence} is not {message}");
+        set.mend();
+    }
+    fs::write(&spare, "precious ".repeat(1 << 20)).unwrap();
+    let (code, sentence) = check(BASE_UUID);
+    let (_, message) = set.refused("something else", 4096, BASE_UUID, json!({}));
+    assert!(code == 2 && message.contains(&sentence), "{sentence} is not {message}");
+}

@@ -24,6 +24,7 @@ done
 "$TOP/scripts/setup.sh" --bench
 spdk=$(spdk_dir)
 if $measure; then
+	"$TOP/scripts/remap_tgt.sh"
 	# What cargo measures is built before the time runs.
 	say "building the benchmarks of the crates"
 	cargo bench --quiet --no-run --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --bench table

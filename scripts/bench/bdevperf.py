@@ -3,6 +3,7 @@ as a reactor polls all the time."""
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -45,14 +46,14 @@ class Result:
 class Bdevperf:
     """One process, which measures the bdev of its configuration that is called `dut`."""
 
-    def __init__(self, start, directory, name, calls, dut="Dut", cores="one", mib=256, options=()):
+    def __init__(self, start, directory, name, calls, dut="Dut", cores="one", mib=256, options=(), flavour="preload"):
         self.name = name
         config, self.socket, self.output = (directory / ("%s.%s" % (name, kind)) for kind in ("json", "sock", "log"))
         config.write_text(json.dumps(document(calls)))
         command = start.command(cores, mib) + ["-r", str(self.socket), "-c", str(config), "-z", "-T", dut, "-l", *options]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                            start_new_session=True)
+                                            start_new_session=True, env={**os.environ, "APP_FLAVOUR": flavour})
         self._wait_until_it_serves()
 
     def _wait_until_it_serves(self):

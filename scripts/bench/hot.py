@@ -49,6 +49,7 @@ def others(bench):
         rounds = bench.plan.rounds
         _throughput(bench, fleet, rounds)
         _sequential(bench, fleet, rounds)
+        _linked(bench, fleet, rounds)
         if bench.start.two_cores:
             _two_reactors(bench, fleet, rounds)
         _latency(bench, fleet, rounds)
@@ -64,6 +65,7 @@ def _start(bench, fleet):
     fleet.add("raid1", bdevs.raid1())
     fleet.add("hollow", bdevs.hollow())
     fleet.add("remap 0", bdevs.remap(bdevs.small_spare()))
+    fleet.add("linked", bdevs.remap(bdevs.small_spare()), flavour="static")
     fleet.add("small 1000", bdevs.remap(bdevs.null_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
               bdevs.remapped(bdevs.spread(1000, SMALL_BLOCKS), bdevs.Spare(1000)))
     for count in COUNTS[1:]:
@@ -113,6 +115,10 @@ def _sequential(bench, fleet, rounds):
         measure = iops(workload, size=SEQUENTIAL)
         found = compared(bench, fleet, "passthru", ["pieces"], measure, rounds, "sequential 128 KiB, " + workload)
         bench.row("pieces_%ss" % workload, summary(found.ratios["pieces"]))
+
+
+def _linked(bench, fleet, rounds):
+    bench.row("linked", summary(compared(bench, fleet, "remap 0", ["linked"], iops(READS), rounds, "linked in").ratios["linked"]))
 
 
 def _two_reactors(bench, fleet, rounds):

@@ -69,8 +69,8 @@ def _table(found):
             rows.append((target.what, target.against, target.limit_shown(), NOT_MEASURED, "", ""))
             continue
         spread = "%s to %s" % (target.shown(measured["low"]), target.shown(measured["high"]))
-        verdict = "reached" if target.reached(measured["value"]) else "**not reached**"
-        rows.append((target.what, target.against, target.limit_shown(), target.shown(measured["value"]), spread, verdict))
+        value = measured["value"]
+        rows.append((target.what, target.against, target.limit_shown(), target.shown(value), spread, target.verdict(value)))
     return rows
 
 

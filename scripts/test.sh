@@ -2,8 +2,8 @@
 # Usage: scripts/test.sh [--help] [FILTER]
 #
 # Sets everything up and runs all tests: formatting, clippy, ruff, shellcheck, rustdoc, the tests of the crates, the simulation
-# with bugs on purpose, loom, and the end-to-end tests with the real spdk_tgt. With FILTER: only the tests whose name holds it, and
-# nothing else.
+# with bugs on purpose, loom, the instructions of the hot paths, and the end-to-end tests with the real spdk_tgt. With FILTER: only the
+# tests whose name holds it, and nothing else.
 
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -38,6 +38,8 @@ if [ ${#filter[@]} -eq 0 ]; then
 	cargo test --locked -p remap-sim --features mutations mutations
 	step "publishing and reclaiming of the remap table, in every order (loom)"
 	RUSTFLAGS="--cfg loom" cargo test --locked -p remap-core --lib --release --target-dir "$BUILD_DIR/loom" loom
+	step "instructions of lookups, routes and rescues"
+	"$TOP/scripts/instructions.sh"
 fi
 step "end-to-end tests with the real spdk_tgt"
 cargo test --locked -p e2e --tests --no-fail-fast -- "${filter[@]}"

@@ -159,7 +159,6 @@ impl Devices {
 
 /// Where an I/O goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "what is no split is written and read in place, as a tag and two words")]
 pub enum Route {
     /// All of it to one run of blocks.
     Whole(At),

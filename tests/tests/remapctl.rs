@@ -31,22 +31,24 @@ fn what_is_recovered_without_spdk_is_what_hosts_read() {
     let bad = [
         fault_every(3, 0, 900, "write", "write_fault"),
         fault(2000, 40, "write", "write_fault"),
-        fault(5000, 3, "read", "unrecovered_read"),
+        fault(5000, 3, "read", "read_error"),
     ];
     let mut scene = Scene::of(Stack { base_mib: 32, ..Stack::default() }, &bad);
     let mut host = scene.host();
-    for lba in (0..8000).step_by(100) {
-        assert_eq!(host.write(lba, &stamped(lba, 100, 1)).expect("an answer"), Status::SUCCESS);
+    for lba in (0..8000).step_by(32) {
+        assert_eq!(host.write(lba, &stamped(lba, 32, 1)).expect("an answer"), Status::SUCCESS);
     }
     // Blocks that hosts cannot read, and that remapctl can: the file below is sound.
     assert!(!host.read(5000, 3).expect("an answer").expect_err("it is bad").ok());
-    assert_eq!(host.write(10, &stamped(10, 100, 2)).expect("an answer"), Status::SUCCESS);
+    assert_eq!(host.write(10, &stamped(10, 32, 2)).expect("an answer"), Status::SUCCESS);
     let (remapped, pending) = (scene.count("remapped"), scene.count("pending"));
     assert!(remapped >= 340 && pending == 3, "{remapped} remapped, {pending} pending");
 
     // While it is in use, it can be looked at.
     let (base, spare) = (scene.base.clone(), scene.spare.clone());
-    let check = ["check", text(&spare), "--base", text(&base), "--base-uuid", BASE_UUID, "--json"];
+    let bdev = scene.target.rpc("bdev_get_bdevs", json!({ "name": "Fault0" }));
+    let uuid = bdev[0]["uuid"].as_str().unwrap();
+    let check = ["check", text(&spare), "--base", text(&base), "--base-uuid", uuid, "--json"];
     let (code, report, warning) = remapctl(&check);
     let report: Value = serde_json::from_str(&report).unwrap();
     assert!(code == 0 && report["remapped"] == remapped && report["pending"] == pending, "{code}: {report}");
@@ -92,8 +94,11 @@ fn check_says_what_create_says() {
         assert!([&base, &spare].map(|path| fs::read(path).unwrap()) == before, "base or spare was changed");
         (code, serde_json::from_str::<Value>(&report).unwrap()["sentence"].as_str().unwrap().to_owned())
     };
+    let (_, report, _) = remapctl(&["inspect", text(&spare), "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let uuid = report["set"]["base_uuid"].as_str().unwrap();
     // Sound.
-    assert_eq!(check(BASE_UUID).0, 0);
+    assert_eq!(check(uuid).0, 0);
     let damage = |copies: &[Copy], page: u64| {
         let file = set.spare_file();
         let area = file.log().area;
@@ -101,28 +106,28 @@ fn check_says_what_create_says() {
     };
     // Degraded: it is loaded, and made whole.
     damage(&[Copy::B], 1);
-    let (code, sentence) = check(BASE_UUID);
+    let (code, sentence) = check(uuid);
     assert!(code == 1 && sentence.contains("log copy B"), "{code}: {sentence}");
     assert!(matches!(set.load(), Loaded::Yes(..)));
     set.unload();
-    assert_eq!(check(BASE_UUID).0, 0, "it is whole again");
+    assert_eq!(check(uuid).0, 0, "it is whole again");
     set.mend();
 
     // Refused, in the same words.
-    let other = "99999999-0000-4000-8000-000000000000";
-    let (code, sentence) = check(other);
-    let (_, message) = set.refused("another base", 4096, other, json!({}));
+    let (_, message) = set.refused("another base", 4096, "99999999-0000-4000-8000-000000000000", json!({}));
+    let (_, other) = message.split_once(", not to ").unwrap();
+    let (code, sentence) = check(&other[..uuid.len()]);
     assert!(code == 2 && message.contains(&sentence), "{sentence} is not {message}");
     let last = set.spare_file().log().pages - 1;
     for page in [0, 2, last] {
         damage(&BOTH, page);
-        let (code, sentence) = check(BASE_UUID);
+        let (code, sentence) = check(uuid);
         let (_, message) = set.refused("damage", 4096, BASE_UUID, json!({}));
         assert!(code == 2 && message.contains(&sentence), "page {page}: {sentence} is not {message}");
         set.mend();
     }
     fs::write(&spare, "precious ".repeat(1 << 20)).unwrap();
-    let (code, sentence) = check(BASE_UUID);
+    let (code, sentence) = check(uuid);
     let (_, message) = set.refused("something else", 4096, BASE_UUID, json!({}));
     assert!(code == 2 && message.contains(&sentence), "{sentence} is not {message}");
 }

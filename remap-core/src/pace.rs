@@ -6,6 +6,8 @@ use std::task::Poll;
 /// Entries after which long work lets others go on: so few that I/O which is under way on the same reactor gets nearly all of its
 /// time, and long work gets what is left.
 const ENTRIES: u32 = 64;
+/// The same while hosts wait for it: still far less than the 500 us that a reactor may be held.
+const ENTRIES_WHILE_HOSTS_WAIT: u32 = 512;
 
 /// Lets the thread's other tasks go on first.
 pub(crate) async fn yield_now() {
@@ -21,18 +23,32 @@ pub(crate) async fn yield_now() {
 }
 
 /// Counts the entries of long work.
-#[derive(Default)]
-pub(crate) struct Pace(u32);
+pub(crate) struct Pace {
+    done: u32,
+    /// Others go on after so many.
+    entries: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { done: 0, entries: ENTRIES }
+    }
+}
 
 impl Pace {
     /// How many entries there may be between two calls of [`Pace::step`].
     pub(crate) const STRIDE: usize = ENTRIES as usize;
 
+    /// The pace of work that all writes of hosts wait for: it takes most of the reactor's time.
+    pub(crate) fn while_hosts_wait() -> Pace {
+        Pace { done: 0, entries: ENTRIES_WHILE_HOSTS_WAIT }
+    }
+
     /// `entries` more are done: lets others go on if it is time to.
     pub(crate) async fn step(&mut self, entries: usize) {
-        self.0 = self.0.saturating_add(u32::try_from(entries).unwrap_or(u32::MAX));
-        if self.0 >= ENTRIES {
-            self.0 = 0;
+        self.done = self.done.saturating_add(u32::try_from(entries).unwrap_or(u32::MAX));
+        if self.done >= self.entries {
+            self.done = 0;
             yield_now().await;
         }
     }

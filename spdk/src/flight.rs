@@ -89,18 +89,20 @@ impl<K: Kind + Send, T: Keep> Flight<K, T> {
         if self.keep.is_given_up() {
             return self.land(Err(Status::Aborted));
         }
-        self.slice.iovs = self.iovecs.as_mut_ptr();
         self.slice.iovcnt = i32::try_from(self.iovecs.len()).unwrap_or(0);
         let raw = Box::into_raw(self);
         // SAFETY: the flight owns the vectors and, by `keep`, what they point to, and lives until `done` has it. It is not
         // touched here once it may have landed.
         unsafe {
+            // Few of them are in the flight itself, which stays where it is from now on.
+            (*raw).slice.iovs = (*raw).iovecs.as_mut_ptr();
             (*raw).keep.began(IoId(raw.cast()), &(*raw).to);
             match (*raw).to.submit::<K>(&(*raw).slice, Some(Self::done), raw.cast()) {
                 Submitted::Queued => {}
                 Submitted::NoMemory => Self::wait(raw),
                 Submitted::Refused(errno) => {
                     let flight = Box::from_raw(raw);
+                    flight.keep.ended(IoId(raw.cast()));
                     let Slice { lba, blocks, .. } = flight.slice;
                     log::error!("{:?} of {blocks} blocks at LBA {lba} could not be submitted: {errno}", K::KIND);
                     flight.land(Err(Status::Failed));

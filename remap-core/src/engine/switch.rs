@@ -63,7 +63,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         // It may have grown meanwhile.
         new.follow_base(self.log.superblock().base_blocks);
         let bad = mirror.allocator.borrow().bad().collect();
-        let (none, table) = (Records::new(new.page_capacity()), Arc::clone(mirror.writer.borrow().table()));
+        let none = Records::new(new.page_capacity()).while_hosts_wait();
+        let table = Arc::clone(mirror.writer.borrow().table());
         let records = checkpoint_records(none, &table, &BTreeMap::new(), bad).await;
         let saved = new.checkpoint(&records).await;
         records.free().await;

@@ -14,7 +14,7 @@ use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::slot::SpareBlock;
 use crate::table::{Mapping, Table};
-use crate::units::{BaseLba, Epoch};
+use crate::units::{BaseLba, Epoch, Extent};
 
 /// Pages that are written at once.
 const CHUNK_PAGES: usize = 32;
@@ -39,12 +39,19 @@ pub(crate) struct Records {
     chunks: Vec<Vec<RawRecord>>,
     /// The last one, which may yet grow.
     last: Option<Record>,
+    /// At which pace it is made and written.
+    pace: fn() -> Pace,
 }
 
 impl Records {
     /// None yet, with `capacity` in a page.
     pub(crate) fn new(capacity: usize) -> Records {
-        Records { chunk: capacity.max(1) * CHUNK_PAGES, chunks: Vec::new(), last: None }
+        Records { chunk: capacity.max(1) * CHUNK_PAGES, chunks: Vec::new(), last: None, pace: Pace::default }
+    }
+
+    /// The same, of a checkpoint that all writes of hosts wait for.
+    pub(crate) fn while_hosts_wait(self) -> Records {
+        Records { pace: Pace::while_hosts_wait, ..self }
     }
 
     fn add(&mut self, record: Record) {
@@ -98,11 +105,14 @@ pub(crate) async fn checkpoint_records(
     instead: &BTreeMap<BaseLba, Option<Mapping>>,
     bad: Vec<SpareBlock>,
 ) -> Records {
-    let visited = table.visit_in_steps(|lba, held| match instead.get(&lba).copied().unwrap_or(Some(held)) {
-        Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),
-        Some(Mapping::Lost(spare)) => records.add(Record::Lost { lba, spare, count: 1 }),
-        Some(Mapping::Pending) => records.add(Record::Pending { lba, count: 1 }),
-        None => {}
+    let (all, mut pace) = (Extent::new(BaseLba(0), table.base_blocks()), (records.pace)());
+    let visited = table.visit_range_in_steps(all, &mut pace, |lba, held| {
+        match instead.get(&lba).copied().unwrap_or(Some(held)) {
+            Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),
+            Some(Mapping::Lost(spare)) => records.add(Record::Lost { lba, spare, count: 1 }),
+            Some(Mapping::Pending) => records.add(Record::Pending { lba, count: 1 }),
+            None => {}
+        }
     });
     visited.await;
     if !active(Mutation::BadSpareBlocksNotSaved) {
@@ -270,7 +280,7 @@ impl<D: Device, E: Env> Log<D, E> {
     async fn write_copy(&self, copy: Copy, position: &Position, records: &Records) -> Result<(), CopyFailed> {
         let layout = &self.superblock.layout;
         let capacity = self.page_capacity().max(1);
-        let (mut pace, mut index, mut used) = (Pace::default(), 0, None::<D::Buffer>);
+        let (mut pace, mut index, mut used) = ((records.pace)(), 0, None::<D::Buffer>);
         for chunk in &records.chunks {
             // At most `CHUNK_PAGES`.
             let pages = chunk.len().div_ceil(capacity) as u32;

@@ -3,7 +3,7 @@
 //! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (8 KiB).
 //! A node is there only while a region is below it: memory and a visit of the whole follow what is remapped, at most one node on each
 //! height for each region. Readers descend it, without a lock or a reference; the writer alone changes it. A region changes by one
-//! store, between two to its filter.
+//! store, between two to its filter and two to the outline.
 //!
 //! ```text
 //! base up to 2^35 blocks:   root ──> top ──────────> inner node ──> lowest ──> region
@@ -311,7 +311,7 @@ impl Top {
         // SAFETY: by contract, and the tree has this height.
         unsafe { set_region(&self.tree, self.height, number, (region, filter), retired) }
         let (first, last) = self.outline.together(number);
-        if first == last || self.first_region(first, last).is_none() {
+        if first == last || (region.is_nothing() && self.first_region(first, last).is_none()) {
             self.outline.settle(number, filter);
         }
     }

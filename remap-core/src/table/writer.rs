@@ -1,6 +1,7 @@
 //! The writing half of the remap table. There is one, and the engine has it.
 //!
-//! It never changes anything that readers can see other than by exchanging a pointer, and the filter beside it.
+//! It never changes anything that readers can see other than by exchanging a pointer, and what says beforehand where to look: the
+//! filter beside it, and the outline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};

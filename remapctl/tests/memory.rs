@@ -94,7 +94,7 @@ fn most() -> i64 {
 
 #[test]
 fn four_million_remaps_are_shown_and_recovered_in_300_mib() {
-    let folder = Folder::new();
+    let folder = Folder::on_disk();
     let (spare, base, output) = (folder.path("spare"), folder.path("base"), folder.path("output"));
     write_spare(&spare);
     let base_bytes = 2 * u64::from(MAX_SPARE_BLOCKS) * u64::from(BLOCK);

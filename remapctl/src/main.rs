@@ -1,6 +1,6 @@
 //! The program: see `remapctl --help`, and docs/remapctl.md.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Write, stdout};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,12 @@ fn main() -> ExitCode {
     if matches!(options.command, Command::Recover(_)) {
         end_on_signals(&interrupted);
     }
-    let mut out = BufWriter::new(anstream::stdout().lock());
+    // Lists can be long, and have no colours that would have to be taken out of them.
+    let out: Box<dyn Write> = match options.command {
+        Command::Inspect(_) | Command::Check(_) => Box::new(anstream::stdout().lock()),
+        _ => Box::new(stdout().lock()),
+    };
+    let mut out = BufWriter::new(out);
     match remapctl::run(&options.command, &mut out, &interrupted) {
         Ok(verdict) => ExitCode::from(verdict.code()),
         Err(error) if error.nobody_reads() => ExitCode::SUCCESS,

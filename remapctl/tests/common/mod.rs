@@ -45,7 +45,14 @@ pub fn known(name: &str) -> Value {
 pub struct Folder(TempDir);
 
 impl Folder {
+    /// In memory where that can be had: a test is not the faster for a disk's flushes.
     pub fn new() -> Folder {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Folder(tempfile::tempdir_in(memory).unwrap()) } else { Folder::on_disk() }
+    }
+
+    /// For files that are large.
+    pub fn on_disk() -> Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 

@@ -130,8 +130,13 @@ impl Allocator {
 
     /// The block holds data from now on, whatever it was.
     pub(crate) fn set_used(&mut self, block: SpareBlock) {
-        self.reserved.remove(&block);
-        self.held.remove(&block);
+        // At open, when a million come one after the other, nothing is in either.
+        if !self.reserved.is_empty() {
+            self.reserved.remove(&block);
+        }
+        if !self.held.is_empty() {
+            self.held.remove(&block);
+        }
         self.take(block);
     }
 

@@ -90,9 +90,20 @@ impl<D: Device, E: Env> Spare<D, E> {
     /// # Errors
     /// [`Error::Io`] if it failed in another way, again and again: that says nothing about the medium.
     pub(crate) async fn read(&self, lba: SpareLba, blocks: u64) -> Result<Option<D::Buffer>, Error> {
+        self.read_into(lba, blocks, None).await
+    }
+
+    /// The same, in `buffer`, which is one of as many blocks, if there is one.
+    pub(crate) async fn read_into(
+        &self,
+        lba: SpareLba,
+        blocks: u64,
+        mut buffer: Option<D::Buffer>,
+    ) -> Result<Option<D::Buffer>, Error> {
         let mut patience = Patience::new(&*self.env, may_pass);
         loop {
-            let (device, buffer) = (Rc::clone(&self.device), self.alloc(blocks)?);
+            let device = Rc::clone(&self.device);
+            let buffer = buffer.take().map_or_else(|| self.alloc(blocks), Ok)?;
             let done = self.limited(0..0, async move { device.read(lba.0, buffer).await }).await;
             let status = match done {
                 Some((buffer, Ok(()))) => return Ok(Some(buffer)),

@@ -35,7 +35,7 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
 /// What the set knows, ascending, in runs that are as long as they can be.
 pub fn extents(set: &SetPreview) -> impl Iterator<Item = ListedExtent> + '_ {
     let layout = &set.superblock.layout;
-    let mut blocks = set.mappings.iter().map(|(lba, mapping)| ListedExtent::of(*lba, *mapping, layout)).peekable();
+    let mut blocks = set.mappings.iter().map(|(lba, mapping)| ListedExtent::of(lba, mapping, layout)).peekable();
     std::iter::from_fn(move || {
         let mut extent = blocks.next()?;
         while blocks.next_if(|next| extent.extend(next)).is_some() {}

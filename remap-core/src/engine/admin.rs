@@ -1,6 +1,5 @@
 //! Administrative operations: save, restore, wipe, close, and what the set tells about itself.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use futures_channel::oneshot;
@@ -18,7 +17,7 @@ use crate::error::Error;
 use crate::format::{Copy, Layout};
 use crate::owner::Refused;
 use crate::pace::Pace;
-use crate::recovery::recover;
+use crate::recovery::{Mappings, recover};
 use crate::table::{Change, Mapping};
 use crate::units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, Sequence};
 
@@ -182,7 +181,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             // What was written and failed may reach the medium after it was read here.
             self.checkpoint().await?;
         }
-        let recovered = recover(self.log.spare(), self.log.superblock(), None).await?;
+        let recovered = recover(self.log.spare(), self.log.superblock(), None, Pace::default()).await?;
         let changes = self.shared.differences(recovered.mappings).await;
         let position = recovered.position;
         let table = &self.shared.table;
@@ -194,7 +193,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         let shared = &self.shared;
         shared.state.borrow_mut().allocator.forget_doubts();
         recovered.bad.iter().for_each(|spare| shared.state.borrow_mut().allocator.set_bad(*spare));
-        shared.publish_many(changes.into_iter()).await;
+        shared.publish_many(changes.into_iter(), Pace::default()).await;
         log::info!(
             "{}: restored, {} blocks added, {} removed, {} changed",
             shared.name,
@@ -247,10 +246,10 @@ impl<D: Device, E: Env> Committer<D, E> {
 
 impl<E: Env> Shared<E> {
     /// The changes that make the table say what `mappings` say.
-    async fn differences(&self, mappings: BTreeMap<BaseLba, Mapping>) -> Vec<Change> {
+    async fn differences(&self, mappings: Mappings) -> Vec<Change> {
         let mut changes = Vec::new();
         let visited = self.table.visit_in_steps(|lba, held| {
-            let to = mappings.get(&lba).copied();
+            let to = mappings.get(lba);
             if to != Some(held) {
                 changes.push(Change { lba, to });
             }
@@ -260,7 +259,7 @@ impl<E: Env> Shared<E> {
         let mut all = Vec::new();
         let mut changes = changes.into_iter().peekable();
         // It is taken apart as it is gone through: to drop it at once would take long, too.
-        for (lba, to) in mappings {
+        for (lba, to) in mappings.into_blocks() {
             while let Some(earlier) = changes.next_if(|change| change.lba <= lba) {
                 all.push(earlier);
                 pace.step(1).await;

@@ -8,7 +8,7 @@ use super::superblocks::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Area, Copy, Layout, PageAt, PageInfo, PerCopy};
-use crate::recovery::{CHUNK_PAGES, PageState, scan_pages};
+use crate::recovery::{CHUNK_PAGES, PageState, Reader};
 use crate::remap_log::Position;
 
 /// What of the metadata is checked at one time, in all copies.
@@ -69,10 +69,8 @@ impl<D: Device, E: Env> Committer<D, E> {
     async fn check_pages(&mut self, area: Area, first: u32) -> Result<Checked, Error> {
         let superblock = self.log.superblock();
         let count = CHUNK_PAGES.min(superblock.layout.area_pages.saturating_sub(first));
-        let read = async |copy| {
-            let first = PageAt { copy, area, index: first };
-            scan_pages(self.log.spare(), superblock, first, count).await
-        };
+        let reader = Reader::new(self.log.spare(), superblock);
+        let read = async |copy| reader.scan_pages(PageAt { copy, area, index: first }, count).await;
         let pages = PerCopy([read(Copy::A).await?, read(Copy::B).await?]);
         let position = *self.log.position();
         let mut checked = Checked { pages: 2 * u64::from(count), bad: 0 };

@@ -2,7 +2,7 @@
 //! states of the log an operator may choose where none is in force; and what opening it would start from. For tools; nothing here
 //! happens by itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -13,11 +13,10 @@ use super::superblocks::{newest, read_superblocks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{Area, Copy, PerArea, PerCopy, Superblock};
-use crate::recovery::{Candidate, InForce, PageState, Pages, judge, scan};
+use crate::recovery::{Candidate, InForce, Mappings, PageState, Pages, Reader, judge};
 use crate::slot::SpareBlock;
 use crate::spare::Spare;
-use crate::table::Mapping;
-use crate::units::{BaseLba, Epoch, Sequence};
+use crate::units::{Epoch, Sequence};
 
 /// What is in one copy of a log area, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -108,7 +107,7 @@ pub async fn inspect<D: Device, E: Env>(spare: D, env: E) -> Result<Inspection, 
     let geometry = spare.geometry();
     let layout = &superblock.layout;
     if layout.block_size == geometry.block_size && layout.spare_blocks <= geometry.blocks {
-        let areas = scan(&spare, &superblock).await?;
+        let areas = Reader::new(&spare, &superblock).scan().await?;
         let (candidates, judged) = judge(&areas, &superblock);
         inspection.candidates = candidates;
         match judged {
@@ -145,7 +144,7 @@ pub struct SetPreview {
     /// The superblock, as it would be from then on.
     pub superblock: Superblock,
     /// What is known of each block of the base that is not simply there.
-    pub mappings: BTreeMap<BaseLba, Mapping>,
+    pub mappings: Mappings,
     /// The bad spare blocks.
     pub bad: BTreeSet<SpareBlock>,
     /// The epoch of the log.

@@ -34,6 +34,7 @@ mod telling;
 mod upkeep;
 
 use std::cell::{Cell, RefCell};
+use std::iter::Peekable;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -259,29 +260,41 @@ impl<E: Env> Shared<E> {
     /// Puts what the log says into the table and the allocator, which are empty.
     async fn load(&self, recovered: Recovered) {
         recovered.bad.iter().for_each(|spare| self.state.borrow_mut().allocator.set_bad(*spare));
-        let changes = recovered.mappings.into_iter().map(|(lba, to)| Change { lba, to: Some(to) });
-        self.publish_many(changes).await;
+        let changes = recovered.mappings.into_blocks().map(|(lba, to)| Change { lba, to: Some(to) });
+        // No host can reach the set yet.
+        self.publish_many(changes, Pace::while_hosts_wait()).await;
     }
 
     /// Publishes any number of changes, ascending by block, in steps; the spare blocks that they name are used then.
-    async fn publish_many(&self, changes: impl Iterator<Item = Change>) {
-        let mut pace = Pace::default();
-        let mut part: Vec<Change> = Vec::new();
-        for change in changes {
+    async fn publish_many(&self, changes: impl Iterator<Item = Change>, mut pace: Pace) {
+        let (mut changes, mut part) = (changes.peekable(), Vec::new());
+        while changes.peek().is_some() {
+            let before = part.len();
+            let whole = self.gather(&mut changes, &mut part);
+            pace.step(part.len() - before).await;
+            if whole {
+                pace.step(part.len()).await;
+                self.publish(std::mem::replace(&mut part, Vec::with_capacity(2 * Pace::STRIDE)));
+                pace.step(Pace::STRIDE).await;
+            }
+        }
+        self.publish(part);
+    }
+
+    /// Puts some more changes into `part`, and takes the spare blocks that they name; whether these should be published now.
+    fn gather(&self, changes: &mut Peekable<impl Iterator<Item = Change>>, part: &mut Vec<Change>) -> bool {
+        let allocator = &mut self.state.borrow_mut().allocator;
+        for _ in 0..Pace::STRIDE {
+            let Some(change) = changes.peek() else { return true };
             // A region is made at once where that does not take long, as some of it is copied whenever something comes into it.
             let begins = part.last().is_some_and(|last| last.lba.0 / REGION_BLOCKS != change.lba.0 / REGION_BLOCKS);
             if part.len() >= PUBLISHED_AT_ONCE || (begins && part.len() >= Pace::STRIDE) {
-                pace.step(part.len()).await;
-                self.publish(std::mem::take(&mut part));
-                pace.step(Pace::STRIDE).await;
+                return true;
             }
-            if let Some(spare) = change.to.and_then(Mapping::spare) {
-                self.state.borrow_mut().allocator.set_used(spare);
-            }
-            part.push(change);
-            pace.step(1).await;
+            change.to.and_then(Mapping::spare).into_iter().for_each(|spare| allocator.set_used(spare));
+            part.extend(changes.next());
         }
-        self.publish(part);
+        false
     }
 
     /// Publishes the changes of a log page. They may be in many regions, some of each of which is copied: others go on in between.

@@ -14,6 +14,7 @@ use crate::format::page::used_by;
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
 use crate::format::{Copy, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
 use crate::mutation::{Mutation, active};
+use crate::pace::Pace;
 use crate::recovery::{Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
 use crate::slot::Slot;
@@ -87,7 +88,7 @@ pub(super) async fn load<D: Device, E: Env>(
         return Ok((found, None));
     };
     // Its records are those of the base as it was.
-    let mut recovered = recover(spare, &superblock, params.stated_end).await?;
+    let mut recovered = recover(spare, &superblock, params.stated_end, Pace::while_hosts_wait()).await?;
     let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
     // What the last process had under way may be there or not, and be seen now or only the next time.
     let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
@@ -225,8 +226,8 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
 /// have the new one, and records beyond the new size have to be out of force before they do: by the checkpoint that follows.
 fn resize(superblock: &mut Superblock, recovered: &Recovered, blocks: u64) -> Result<bool, Error> {
     let found = std::mem::replace(&mut superblock.base_blocks, blocks);
-    match recovered.mappings.last_key_value() {
-        Some((used, _)) if used.0 >= blocks => Err(Error::BaseShrunk { found, expected: blocks, used: *used }),
+    match recovered.mappings.last() {
+        Some(used) if used.0 >= blocks => Err(Error::BaseShrunk { found, expected: blocks, used }),
         _ if found == blocks => Ok(false),
         _ => {
             log::warn!("{}: the base had {found} blocks and has {blocks} now", superblock.name);

@@ -145,10 +145,14 @@ impl Record {
         }
     }
 
-    /// The record in pieces of at most `most` blocks, in order.
-    pub(crate) fn pieces(self, most: u32) -> impl Iterator<Item = Record> {
-        let total = self.count();
-        (0..total.max(1)).step_by(most.max(1) as usize).filter_map(move |from| self.piece(from, most.min(total - from)))
+    /// The record as far as its first `most` blocks, of which there is at least one, and what is left of it.
+    #[inline]
+    pub(crate) fn cut(self, most: u32) -> (Record, Option<Record>) {
+        match self.count().checked_sub(most) {
+            // Most records are no longer than that.
+            None | Some(0) => (self, None),
+            Some(left) => (self.piece(0, most).unwrap_or(self), self.piece(most, left)),
+        }
     }
 
     /// How many blocks the record speaks of.

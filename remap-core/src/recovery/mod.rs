@@ -4,33 +4,34 @@
 //! (`choose`), and replays its records. It never writes. The mirror of the log that wrote it.
 
 mod choose;
+mod mappings;
 mod replay;
 mod scan;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
-use self::replay::Replay;
-use self::scan::{IN_FLIGHT, chunks, owner, read_pages, scan_area};
+pub use self::mappings::Mappings;
+use self::replay::{Replay, pieces};
+use self::scan::{IN_FLIGHT, chunks};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
-use crate::format::{Area, Copy, PageAt, PageContent, PerArea, PerCopy, Record, Superblock, decode_page};
+use crate::format::{Copy, PageAt, PageContent, PerArea, PerCopy, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::remap_log::{Health, Position, hidden};
 use crate::slot::SpareBlock;
 use crate::spare::Spare;
-use crate::table::Mapping;
-use crate::units::{BaseLba, Epoch, Sequence};
+use crate::units::{Epoch, Sequence};
 
-pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, scan_pages};
+pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, Reader};
 
 /// A state of the log that an operator accepts although something is lost with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct StatedEnd {
 
 /// What the log says.
 pub(crate) struct Recovered {
-    pub(crate) mappings: BTreeMap<BaseLba, Mapping>,
+    pub(crate) mappings: Mappings,
     pub(crate) bad: BTreeSet<SpareBlock>,
     pub(crate) position: Position,
     /// Of the log; nothing is said of the superblocks.
@@ -60,7 +61,7 @@ impl Recovered {
     /// What a spare says that was just formatted.
     pub(crate) fn empty() -> Recovered {
         Recovered {
-            mappings: BTreeMap::new(),
+            mappings: Mappings::default(),
             bad: BTreeSet::new(),
             position: Position::START,
             log_ok: PerCopy::BOTH,
@@ -82,17 +83,6 @@ impl Recovered {
     }
 }
 
-/// What is in every page of the log.
-///
-/// # Errors
-/// [`Error::Io`] for errors that say nothing about the medium; [`Error::NoMemory`].
-pub(crate) async fn scan<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
-) -> Result<PerArea<Pages>, Error> {
-    Ok(PerArea([scan_area(spare, superblock, Area::Zero).await?, scan_area(spare, superblock, Area::One).await?]))
-}
-
 /// Which states an operator may choose from, and which of them is in force by itself, or why none is.
 pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Result<InForce, Error>) {
     let known = Known::of(superblock);
@@ -109,12 +99,14 @@ pub(crate) async fn recover<D: Device, E: Env>(
     spare: &Spare<D, E>,
     superblock: &Superblock,
     stated: Option<StatedEnd>,
+    pace: Pace,
 ) -> Result<Recovered, Error> {
     // After a crash of the application the device may still have in its cache what is read now.
     if !active(Mutation::NoFlushBeforeReading) {
         spare.flush().await?;
     }
-    let areas = scan(spare, superblock).await?;
+    let reader = Reader::new(spare, superblock);
+    let areas = reader.scan().await?;
     let known = Known::of(superblock);
     let chosen = match stated {
         None => choose(&areas, known)?,
@@ -123,7 +115,7 @@ pub(crate) async fn recover<D: Device, E: Env>(
     if !(chosen.top_epoch.has_room() && chosen.top_sequence.has_room() && superblock.has_room()) {
         return Err(damaged(&chosen, "numbers that cannot have been reached", chosen.end));
     }
-    let replay = replay(spare, superblock, &areas[chosen.area], &chosen).await?;
+    let replay = replay(&reader, &areas[chosen.area], &chosen, pace).await?;
     // Bad pages may hide attempts under higher epochs, which must not be used again.
     let hidden = if chosen.hidden { hidden(spare.env().unix_time()) } else { 0 };
     let next_epoch = chosen.top_epoch.max(superblock.epoch).plus(1 + hidden);
@@ -147,31 +139,24 @@ pub(crate) async fn recover<D: Device, E: Env>(
 }
 
 async fn replay<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
+    reader: &Reader<'_, D, E>,
     pages: &Pages,
     chosen: &Chosen,
+    mut pace: Pace,
 ) -> Result<Replay, Error> {
+    let superblock = reader.superblock;
     let layout = &superblock.layout;
     let mut replay = Replay::new(superblock.base_blocks, layout.data_blocks, layout.pending_limit());
-    let mut pace = Pace::default();
-    let chunks = chunks(chosen.end).map(|(first, count)| read_records(spare, superblock, pages, chosen, first, count));
+    let chunks = chunks(chosen.end).map(|(first, count)| read_records(reader, pages, chosen, first, count));
     let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
     let mut pages = 0..chosen.end;
     while let Some(bodies) = chunks.try_next().await? {
         for (records, page) in bodies.into_iter().zip(&mut pages) {
             let damaged = |what| damaged(chosen, what, page);
-            for raw in &records {
-                let record = Record::decode(raw, superblock.slot).ok_or_else(|| damaged("an unknown record"))?;
-                for piece in record.pieces(Pace::STRIDE as u32) {
-                    let result = if page < chosen.checkpoint_pages {
-                        replay.checkpoint_record(piece)
-                    } else {
-                        replay.log_record(piece)
-                    };
-                    result.map_err(damaged)?;
-                    pace.step(piece.count() as usize + 1).await;
-                }
+            let of_checkpoint = page < chosen.checkpoint_pages;
+            let mut pieces = pieces(&records, superblock.slot).peekable();
+            while pieces.peek().is_some() {
+                pace.step(replay.some(&mut pieces, of_checkpoint).map_err(damaged)?).await;
             }
             if page + 1 == chosen.checkpoint_pages && !replay.ended() {
                 return Err(damaged("the checkpoint has no end"));
@@ -187,15 +172,14 @@ fn damaged(chosen: &Chosen, what: &'static str, page: u32) -> Error {
 
 /// The records of `count` pages, of which the scan found each valid in some copy.
 async fn read_records<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
+    reader: &Reader<'_, D, E>,
     pages: &Pages,
     chosen: &Chosen,
     first: u32,
     count: u32,
 ) -> Result<Vec<Vec<RawRecord>>, Error> {
     for copy in Copy::BOTH {
-        if let Some(bodies) = read_copy(spare, superblock, &pages[copy], chosen, copy, first, count).await? {
+        if let Some(bodies) = read_copy(reader, &pages[copy], chosen, copy, first, count).await? {
             return Ok(bodies);
         }
     }
@@ -205,7 +189,7 @@ async fn read_records<D: Device, E: Env>(
         let mut found = None;
         for copy in Copy::BOTH {
             if found.is_none() {
-                found = read_copy(spare, superblock, &pages[copy], chosen, copy, page, 1).await?;
+                found = read_copy(reader, &pages[copy], chosen, copy, page, 1).await?;
             }
         }
         bodies.extend(found.ok_or_else(|| damaged(chosen, "a page cannot be read again", page))?);
@@ -215,8 +199,7 @@ async fn read_records<D: Device, E: Env>(
 
 /// The records of `count` pages from one copy, if it still holds all of them as the scan saw them.
 async fn read_copy<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
+    reader: &Reader<'_, D, E>,
     states: &[PageState],
     chosen: &Chosen,
     copy: Copy,
@@ -228,14 +211,11 @@ async fn read_copy<D: Device, E: Env>(
     if seen.len() < count as usize || !seen.iter().all(held) {
         return Ok(None);
     }
+    let mut expected = seen.iter().filter_map(PageState::info);
+    let records = |content: PageContent<'_>| match (content, expected.next()) {
+        (PageContent::Valid(info, records), Some(expected)) if info == *expected => Some(records.to_vec()),
+        _ => None,
+    };
     let at = PageAt { copy, area: chosen.area, index: first };
-    let Some(buffer) = read_pages(spare, superblock, at, count).await? else { return Ok(None) };
-    let bytes = buffer.as_ref().chunks(superblock.layout.page_bytes as usize);
-    let bodies = (first..).zip(bytes).zip(seen).map(|((index, page), state)| {
-        match (decode_page(page, owner(superblock), PageAt { index, ..at }), state) {
-            (PageContent::Valid(info, records), PageState::Valid(seen, _)) if info == *seen => Some(records.to_vec()),
-            _ => None,
-        }
-    });
-    Ok(bodies.collect())
+    Ok(reader.read_pages(at, count, records).await?.and_then(|bodies| bodies.into_iter().collect()))
 }

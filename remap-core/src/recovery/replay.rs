@@ -2,18 +2,33 @@
 //!
 //! Checks each record against what the earlier ones said. Does no I/O; takes any records and never panics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fixedbitset::FixedBitSet;
 
+use super::mappings::Mappings;
 use crate::format::Record;
-use crate::slot::SpareBlock;
+use crate::format::record::RawRecord;
+use crate::pace::Pace;
+use crate::slot::{Slot, SpareBlock};
 use crate::table::Mapping;
 use crate::units::BaseLba;
 
+/// The records of a page, in pieces that do not hold the thread for long.
+pub(super) fn pieces(records: &[RawRecord], slot: Slot) -> impl Iterator<Item = Result<Record, &'static str>> {
+    let (mut raw, mut left) = (records.iter(), None);
+    std::iter::from_fn(move || {
+        let whole = left.take().or_else(|| Some(Record::decode(raw.next()?, slot)));
+        let Some(whole) = whole? else { return Some(Err("an unknown record")) };
+        let (first, rest) = whole.cut(Pace::STRIDE as u32);
+        left = rest.map(Some);
+        Some(Ok(first))
+    })
+}
+
 /// The mapping as the log says it.
 pub(super) struct Replay {
-    pub(super) mappings: BTreeMap<BaseLba, Mapping>,
+    pub(super) mappings: Mappings,
     pub(super) bad: BTreeSet<SpareBlock>,
     used: FixedBitSet,
     pending: u64,
@@ -26,7 +41,7 @@ pub(super) struct Replay {
 impl Replay {
     pub(super) fn new(base_blocks: u64, data_blocks: u32, pending_limit: u64) -> Replay {
         Replay {
-            mappings: BTreeMap::new(),
+            mappings: Mappings::default(),
             bad: BTreeSet::new(),
             used: FixedBitSet::with_capacity(data_blocks as usize),
             pending: 0,
@@ -40,6 +55,23 @@ impl Replay {
     /// Whether the end of the checkpoint was seen.
     pub(super) fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Takes as many records, of the checkpoint or from behind it, as long work does in one step; how many entries they were.
+    pub(super) fn some(
+        &mut self,
+        records: &mut impl Iterator<Item = Result<Record, &'static str>>,
+        of_checkpoint: bool,
+    ) -> Result<usize, &'static str> {
+        let mut entries = 0;
+        while entries < Pace::STRIDE
+            && let Some(record) = records.next()
+        {
+            let record = record?;
+            entries += record.count() as usize + 1;
+            if of_checkpoint { self.checkpoint_record(record) } else { self.log_record(record) }?;
+        }
+        Ok(entries)
     }
 
     /// Takes a record of the checkpoint. Its end has to be its last record.
@@ -75,7 +107,7 @@ impl Replay {
             }
             Record::Pending { lba, count } => self.each_base(lba, count, |replay, lba| replay.pend(lba, again)),
             Record::Clear { lba, count } => self.each_base(lba, count, |replay, lba| {
-                let old = replay.mappings.remove(&lba);
+                let old = replay.mappings.remove(lba);
                 replay.leave(old);
                 Ok(())
             }),

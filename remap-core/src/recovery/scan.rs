@@ -2,12 +2,14 @@
 //!
 //! Looks at every page, keeps what its header says, and judges nothing.
 
+use std::cell::RefCell;
+
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use zerocopy::IntoBytes;
 
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Area, Copy, PageAt, PageContent, PageInfo, PageOwner, PerCopy, Superblock, decode_page};
+use crate::format::{Area, Copy, PageAt, PageContent, PageInfo, PageOwner, PerArea, PerCopy, Superblock, decode_page};
 use crate::spare::Spare;
 
 /// Pages that are read at once.
@@ -37,8 +39,8 @@ impl PageState {
         }
     }
 
-    fn of(page: &[u8], owner: PageOwner, at: PageAt) -> PageState {
-        match decode_page(page, owner, at) {
+    fn of(content: PageContent<'_>) -> PageState {
+        match content {
             PageContent::Zero => PageState::Zero,
             PageContent::Valid(info, records) => PageState::Valid(info, crc32c::crc32c(records.as_bytes())),
             PageContent::Bad => PageState::Bad,
@@ -46,68 +48,79 @@ impl PageState {
     }
 }
 
-/// Whose the pages of a spare are.
-pub(super) fn owner(superblock: &Superblock) -> PageOwner {
-    PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id }
-}
-
-/// Reads both copies of log area `area`.
-///
-/// # Errors
-/// [`Error::NoMemory`]; [`Error::Io`] for errors that say nothing about the medium. What the medium does not yield is bad.
-pub(super) async fn scan_area<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
-    area: Area,
-) -> Result<Pages, Error> {
-    let mut found = PerCopy([Vec::new(), Vec::new()]);
-    for copy in Copy::BOTH {
-        let chunks = chunks(superblock.layout.area_pages).map(|(index, count)| {
-            let first = PageAt { copy, area, index };
-            scan_pages(spare, superblock, first, count)
-        });
-        let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
-        while let Some(states) = chunks.try_next().await? {
-            found[copy].extend(states);
-        }
-    }
-    Ok(found)
-}
-
 /// Pages 0 to `pages`, cut into pieces: the first page of each, and how many.
 pub(super) fn chunks(pages: u32) -> impl Iterator<Item = (u32, u32)> {
     (0..pages).step_by(CHUNK_PAGES as usize).map(move |first| (first, CHUNK_PAGES.min(pages - first)))
 }
 
-/// Looks at `count` pages from `first` on: reads them together if that works, else one by one.
-pub(crate) async fn scan_pages<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
-    first: PageAt,
-    count: u32,
-) -> Result<Vec<PageState>, Error> {
-    let page_bytes = superblock.layout.page_bytes as usize;
-    let at = |number: u32| PageAt { index: first.index + number, ..first };
-    let state = |bytes: &[u8], number| PageState::of(bytes, owner(superblock), at(number));
-    if let Some(buffer) = read_pages(spare, superblock, first, count).await? {
-        return Ok((0..).zip(buffer.as_ref().chunks(page_bytes)).map(|(number, bytes)| state(bytes, number)).collect());
-    }
-    let mut states = Vec::new();
-    for number in 0..count {
-        let page = read_pages(spare, superblock, at(number), 1).await?;
-        states.push(page.map_or(PageState::Bad, |page| state(page.as_ref(), number)));
-    }
-    Ok(states)
+/// Reads the log of the set that a superblock describes.
+pub(crate) struct Reader<'a, D: Device, E: Env> {
+    spare: &'a Spare<D, E>,
+    pub(super) superblock: &'a Superblock,
+    /// Buffers for [`CHUNK_PAGES`] pages that were read into before, as a fresh one costs as much as reading does.
+    used: RefCell<Vec<D::Buffer>>,
 }
 
-/// Reads `count` pages from `first` on; `None` if the medium does not yield them.
-pub(super) async fn read_pages<D: Device, E: Env>(
-    spare: &Spare<D, E>,
-    superblock: &Superblock,
-    first: PageAt,
-    count: u32,
-) -> Result<Option<D::Buffer>, Error> {
-    let layout = &superblock.layout;
-    let at = layout.log_page(first.copy, first.area, u64::from(first.index));
-    spare.read(at, u64::from(count) * layout.page_blocks()).await
+impl<'a, D: Device, E: Env> Reader<'a, D, E> {
+    pub(crate) fn new(spare: &'a Spare<D, E>, superblock: &'a Superblock) -> Reader<'a, D, E> {
+        Reader { spare, superblock, used: RefCell::default() }
+    }
+
+    /// What is in every page of the log.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]; [`Error::Io`] for errors that say nothing about the medium. What the medium does not yield is bad.
+    pub(crate) async fn scan(&self) -> Result<PerArea<Pages>, Error> {
+        Ok(PerArea([self.scan_area(Area::Zero).await?, self.scan_area(Area::One).await?]))
+    }
+
+    async fn scan_area(&self, area: Area) -> Result<Pages, Error> {
+        let mut found = PerCopy([Vec::new(), Vec::new()]);
+        for copy in Copy::BOTH {
+            let chunks = chunks(self.superblock.layout.area_pages)
+                .map(|(index, count)| self.scan_pages(PageAt { copy, area, index }, count));
+            let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
+            while let Some(states) = chunks.try_next().await? {
+                found[copy].extend(states);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks at `count` pages from `first` on: reads them together if that works, else one by one.
+    pub(crate) async fn scan_pages(&self, first: PageAt, count: u32) -> Result<Vec<PageState>, Error> {
+        if let Some(states) = self.read_pages(first, count, PageState::of).await? {
+            return Ok(states);
+        }
+        let mut states = Vec::new();
+        for index in first.index..first.index + count {
+            match self.read_pages(PageAt { index, ..first }, 1, PageState::of).await? {
+                Some(one) => states.extend(one),
+                None => states.push(PageState::Bad),
+            }
+        }
+        Ok(states)
+    }
+
+    /// What `look` makes of each of `count` pages from `first` on; `None` if the medium does not yield them.
+    pub(super) async fn read_pages<T>(
+        &self,
+        first: PageAt,
+        count: u32,
+        mut look: impl FnMut(PageContent<'_>) -> T,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let layout = &self.superblock.layout;
+        let owner = PageOwner { set_uuid: self.superblock.set_uuid, spare_id: self.superblock.spare_id };
+        let at = layout.log_page(first.copy, first.area, u64::from(first.index));
+        let used = if count == CHUNK_PAGES { self.used.borrow_mut().pop() } else { None };
+        let Some(buffer) = self.spare.read_into(at, u64::from(count) * layout.page_blocks(), used).await? else {
+            return Ok(None);
+        };
+        let pages = (first.index..).zip(buffer.as_ref().chunks(layout.page_bytes as usize));
+        let seen = pages.map(|(index, page)| look(decode_page(page, owner, PageAt { index, ..first }))).collect();
+        if count == CHUNK_PAGES {
+            self.used.borrow_mut().push(buffer);
+        }
+        Ok(Some(seen))
+    }
 }

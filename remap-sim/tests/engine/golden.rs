@@ -38,7 +38,7 @@ fn foreseen(world: &World) -> Result<Vec<(BaseLba, Mapping)>, Error> {
     assert_eq!((world.spare.contents(), world.spare.writes()), (before, 0), "a look writes nothing");
     previewed.map(|preview| match preview {
         Preview::Format => Vec::new(),
-        Preview::Set(set) => set.mappings.into_iter().collect(),
+        Preview::Set(set) => set.mappings.iter().collect(),
     })
 }
 

@@ -52,7 +52,7 @@ impl<'a> Content<'a> {
             .mappings
             .range(BaseLba(range.start)..BaseLba(range.end))
             .filter(|(_, mapping)| mapping.spare().is_some())
-            .map(|(lba, mapping)| (lba.0, *mapping))
+            .map(|(lba, mapping)| (lba.0, mapping))
             .collect();
         let mut bad = match self.is_hole(&range) {
             true if moved.is_empty() => return Ok(None),

@@ -161,7 +161,7 @@ impl Recovery<'_> {
 
 fn report(set: &SetPreview, done: &Recovery<'_>, args: &RecoverArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let bad: u64 = done.journal.bad().iter().map(|extent| extent.end - extent.start).sum();
-    let count = |is: fn(&Mapping) -> bool| set.mappings.values().filter(|mapping| is(mapping)).count();
+    let count = |is: fn(&Mapping) -> bool| set.mappings.values().filter(is).count();
     let moved = count(|mapping| matches!(mapping, Mapping::Spare(_)));
     let (name, size) = (&set.superblock.name, u64::from(done.content.block_size()));
     writeln!(

@@ -29,7 +29,7 @@ if $measure; then
 	say "building the benchmarks of the crates"
 	cargo bench --quiet --no-run --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --bench table
 	cargo test --quiet --no-run --release --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --test table_memory \
-		--test change_pace
+		--test commit_pace
 	# For all that are there at the same time. What is reserved for that is given back in the end.
 	reserved=$(cat /proc/sys/vm/nr_hugepages)
 	[[ $(memory_options 5120 | head -n 1) != --huge-unlink ]] || options+=(--huge)

@@ -16,14 +16,14 @@ LOOKUPS = {
     "lookup_hit_million": ["lookup/hit at 1,000,000 in 1 Gi", "lookup/hit at 1,000,000 in 16 Mi",
                            "lookup/hit at 1,000,000 clustered"],
 }
-CHANGES = {"change_random": "random", "change_second": "every second block", "change_sequential": "one after the other"}
-CHANGE = re.compile(r"^(.*): median ([0-9]+) ns, p99 ([0-9]+) ns$", re.MULTILINE)
+COMMITS = {"commit_random": "random", "commit_second": "every second block", "commit_sequential": "one after the other"}
+PACE = re.compile(r"^(commit|change), (.*): median ([0-9]+) ns, p99 ([0-9]+) ns$", re.MULTILINE)
 MEMORY = re.compile(r"^(.*): ([0-9.]+) bytes a remap$", re.MULTILINE)
 
 
 def run(bench):
     _lookups(bench)
-    _changes(bench)
+    _commits(bench)
     _memory(bench)
 
 
@@ -60,18 +60,23 @@ def _lookups(bench):
         bench.row(key, max((found[name] for name in names), key=lambda one: one["value"]))
 
 
-def _changes(bench):
-    found = {"medians": {}, "tails": {}}
+def _commits(bench):
+    medians, tails = {}, {}
     for _ in range(bench.plan.rounds):
-        for name, median, tail in CHANGE.findall(_test(bench, "changes of the table", "change_pace", "--ignored")):
-            found["medians"].setdefault(name, []).append(int(median) / 1000)
-            found["tails"].setdefault(name, []).append(int(tail) / 1000)
-    missing = [name for name in CHANGES.values() if name not in found["medians"]]
+        for what, name, median, tail in PACE.findall(_test(bench, "commits", "commit_pace", "--ignored")):
+            medians.setdefault((what, name), []).append(int(median) / 1000)
+            tails.setdefault((what, name), []).append(int(tail) / 1000)
+    missing = [name for name in COMMITS.values() if not {("commit", name), ("change", name)} <= medians.keys()]
     if missing:
-        raise Failed("change_pace printed no figures of %s" % missing)
-    for key, name in CHANGES.items():
-        bench.row(key, summary(found["medians"][name]))
-    bench.row("change_tail", max((summary(tails) for tails in found["tails"].values()), key=lambda one: one["value"]))
+        raise Failed("commit_pace printed no figures of %s" % missing)
+    for key, name in COMMITS.items():
+        bench.row(key, summary(medians["commit", name]))
+    bench.row("commit_tail", _worst(tails, "commit"))
+    bench.row("change", _worst(medians, "change"))
+
+
+def _worst(found, what):
+    return max((summary(times) for (kind, _), times in found.items() if kind == what), key=lambda one: one["value"])
 
 
 def _memory(bench):

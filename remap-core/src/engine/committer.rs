@@ -36,7 +36,7 @@ use crate::format::{ScrubPosition, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::owner::Refused;
 use crate::pace::Pace;
-use crate::remap_log::{AppendError, Log, Records, Saved, checkpoint_records};
+use crate::remap_log::{AppendError, Log, Records, Saved};
 use crate::table::{Change, Mapping};
 use crate::units::BaseLba;
 
@@ -352,10 +352,8 @@ impl<D: Device, E: Env> Committer<D, E> {
     /// Writes a checkpoint of what is true, and settles what was in doubt.
     pub(super) async fn checkpoint(&mut self) -> Result<Saved, Error> {
         let bad = self.shared.state.borrow().allocator.bad().collect();
-        let none = Records::new(self.log.page_capacity());
-        let records = checkpoint_records(none, &self.shared.table, &self.in_doubt, bad).await;
+        let records = Records::of(&self.shared.table, bad).with(&self.in_doubt);
         let saved = self.log.checkpoint(&records).await;
-        records.free().await;
         let now = self.shared.env.now();
         self.upkeep.tried(now, saved.is_ok(), saved.as_ref().is_ok_and(|saved| saved.all_copies));
         let saved = saved?;

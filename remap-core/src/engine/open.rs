@@ -340,7 +340,6 @@ async fn format_as<D: Device, E: Env>(
     // No copy of anything is good yet, so superblock B is written first.
     let health = Health { log: PerCopy::NONE, superblock: PerCopy::NONE, dirty: PerArea::default() };
     let mut log = Log::new(spare, counters, superblock, Position::START, health, None);
-    let empty = Records::new(log.page_capacity()).finish();
-    log.checkpoint(&empty).await?;
+    log.checkpoint(&Records::none()).await?;
     Ok(log)
 }

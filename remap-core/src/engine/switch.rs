@@ -10,7 +10,6 @@
 //! one may be opened: by itself, once it says that it is active; with the help of the old one ([`super::give_up_for`]) before
 //! that. In between there is no way back and nothing to be served, so that is tried until it succeeds.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{OtherSpare, SpareState};
 use crate::mutation::{Mutation, active};
-use crate::remap_log::{Log, Records, checkpoint_records};
+use crate::remap_log::{Log, Records};
 use crate::table::{TableWriter, reclaim_table};
 
 /// Pause between two attempts to write superblocks of which it is not known what they say.
@@ -63,12 +62,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         // It may have grown meanwhile.
         new.follow_base(self.log.superblock().base_blocks);
         let bad = mirror.allocator.borrow().bad().collect();
-        let none = Records::new(new.page_capacity()).while_hosts_wait();
         let table = Arc::clone(mirror.writer.borrow().table());
-        let records = checkpoint_records(none, &table, &BTreeMap::new(), bad).await;
-        let saved = new.checkpoint(&records).await;
-        records.free().await;
-        if !saved?.all_copies {
+        if !new.checkpoint(&Records::of(&table, bad).while_hosts_wait()).await?.all_copies {
             return Err(Error::CheckpointFailed);
         }
         if !without && !active(Mutation::OldSpareNotGivenUp) {

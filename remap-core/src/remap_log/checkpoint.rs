@@ -3,18 +3,12 @@
 //! Copy A wholly, flush, copy B wholly, flush, then the superblocks one after the other. Only then is the new area
 //! appended to. Until then the old area is in force: nothing was committed in between, so both say the same.
 
-use std::collections::BTreeMap;
-
-use super::{Log, Position, Sealed};
+use super::{Log, Position, Records, Sealed};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::record::RawRecord;
-use crate::format::{Area, Copy, Layout, PageAt, PageInfo, PerArea, PerCopy, Record, encode_page};
+use crate::format::{Area, Copy, Layout, PageAt, PageInfo, PerArea, PerCopy, encode_page};
 use crate::mutation::{Mutation, active};
-use crate::pace::Pace;
-use crate::slot::SpareBlock;
-use crate::table::{Mapping, Table};
-use crate::units::{BaseLba, Epoch, Extent};
+use crate::units::Epoch;
 
 /// Pages that are written at once.
 const CHUNK_PAGES: usize = 32;
@@ -32,95 +26,6 @@ pub(crate) struct Saved {
     pub(crate) all_copies: bool,
 }
 
-/// The records of a checkpoint: as many together as are written at once, so that nothing large is copied or freed at once.
-pub(crate) struct Records {
-    /// Records that are written at once.
-    chunk: usize,
-    chunks: Vec<Vec<RawRecord>>,
-    /// The last one, which may yet grow.
-    last: Option<Record>,
-    /// At which pace it is made and written.
-    pace: fn() -> Pace,
-}
-
-impl Records {
-    /// None yet, with `capacity` in a page.
-    pub(crate) fn new(capacity: usize) -> Records {
-        Records { chunk: capacity.max(1) * CHUNK_PAGES, chunks: Vec::new(), last: None, pace: Pace::default }
-    }
-
-    /// The same, of a checkpoint that all writes of hosts wait for.
-    pub(crate) fn while_hosts_wait(self) -> Records {
-        Records { pace: Pace::while_hosts_wait, ..self }
-    }
-
-    fn add(&mut self, record: Record) {
-        if self.last.as_mut().is_some_and(|last| last.extend(record)) {
-            return;
-        }
-        if let Some(last) = self.last.replace(record) {
-            self.push(last);
-        }
-    }
-
-    fn push(&mut self, record: Record) {
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < self.chunk => chunk.push(record.encode()),
-            _ => {
-                let mut chunk = Vec::with_capacity(self.chunk);
-                chunk.push(record.encode());
-                self.chunks.push(chunk);
-            }
-        }
-    }
-
-    /// No more come.
-    pub(crate) fn finish(mut self) -> Records {
-        self.add(Record::EndOfCheckpoint);
-        if let Some(last) = self.last.take() {
-            self.push(last);
-        }
-        self
-    }
-
-    fn len(&self) -> usize {
-        self.chunks.iter().map(Vec::len).sum()
-    }
-
-    /// Frees them, in steps, the last first: an allocator that gives memory back to the system where it ends then does so in steps,
-    /// too, and not with the last of them at once, which takes milliseconds.
-    pub(crate) async fn free(self) {
-        let mut pace = Pace::default();
-        for chunk in self.chunks.into_iter().rev() {
-            pace.step(chunk.len()).await;
-        }
-    }
-}
-
-/// Adds to `records` those of a checkpoint of `table`, with `instead` of what it holds for some blocks, and of the `bad`
-/// spare blocks. Nobody changes the table meanwhile; others run now and then.
-pub(crate) async fn checkpoint_records(
-    mut records: Records,
-    table: &Table,
-    instead: &BTreeMap<BaseLba, Option<Mapping>>,
-    bad: Vec<SpareBlock>,
-) -> Records {
-    let (all, mut pace) = (Extent::new(BaseLba(0), table.base_blocks()), (records.pace)());
-    let visited = table.visit_range_in_steps(all, &mut pace, |lba, held| {
-        match instead.get(&lba).copied().unwrap_or(Some(held)) {
-            Some(Mapping::Spare(spare)) => records.add(Record::Remap { lba, spare, count: 1 }),
-            Some(Mapping::Lost(spare)) => records.add(Record::Lost { lba, spare, count: 1 }),
-            Some(Mapping::Pending) => records.add(Record::Pending { lba, count: 1 }),
-            None => {}
-        }
-    });
-    visited.await;
-    if !active(Mutation::BadSpareBlocksNotSaved) {
-        bad.into_iter().for_each(|spare| records.add(Record::BadSpare { spare, count: 1 }));
-    }
-    records.finish()
-}
-
 /// How writing one copy of a checkpoint failed.
 struct CopyFailed {
     error: Error,
@@ -133,9 +38,9 @@ impl<D: Device, E: Env> Log<D, E> {
     ///
     /// # Errors
     /// [`Error::CheckpointTooLarge`], [`Error::CheckpointFailed`]: the old area stays in force, if it was.
-    pub(crate) async fn checkpoint(&mut self, records: &Records) -> Result<Saved, Error> {
+    pub(crate) async fn checkpoint(&mut self, records: &Records<'_>) -> Result<Saved, Error> {
         let layout = &self.superblock.layout;
-        let pages = records.len().div_ceil(self.page_capacity().max(1)) as u64;
+        let pages = records.count().await.div_ceil(self.page_capacity().max(1)) as u64;
         let too_large = Error::CheckpointTooLarge { pages, room: u64::from(layout.area_pages) };
         // One page at least has to be left for what comes behind it.
         let pages = u32::try_from(pages).ok().filter(|pages| *pages < layout.area_pages).ok_or(too_large)?;
@@ -160,7 +65,7 @@ impl<D: Device, E: Env> Log<D, E> {
         &mut self,
         grown: Layout,
         pages: u32,
-        records: &Records,
+        records: &Records<'_>,
     ) -> Result<Option<(Position, PerCopy<bool>)>, Error> {
         let next = self.next_position(pages)?;
         let before = std::mem::replace(&mut self.superblock.layout, grown);
@@ -221,7 +126,7 @@ impl<D: Device, E: Env> Log<D, E> {
     }
 
     /// Writes one copy after the other, and says which were; `None` if none was.
-    async fn write_copies(&mut self, next: &Position, records: &Records) -> Option<PerCopy<bool>> {
+    async fn write_copies(&mut self, next: &Position, records: &Records<'_>) -> Option<PerCopy<bool>> {
         let clean = if self.dirty[next.area] && !active(Mutation::AreaNotZeroed) {
             self.clean(next.area).await
         } else {
@@ -277,14 +182,21 @@ impl<D: Device, E: Env> Log<D, E> {
     }
 
     /// Writes one copy of a checkpoint, up to the first error, and flushes it.
-    async fn write_copy(&self, copy: Copy, position: &Position, records: &Records) -> Result<(), CopyFailed> {
+    async fn write_copy(&self, copy: Copy, position: &Position, records: &Records<'_>) -> Result<(), CopyFailed> {
         let layout = &self.superblock.layout;
         let capacity = self.page_capacity().max(1);
-        let (mut pace, mut index, mut used) = ((records.pace)(), 0, None::<D::Buffer>);
-        for chunk in &records.chunks {
+        let mut making = records.make();
+        let (mut chunk, mut index, mut used) = (Vec::with_capacity(capacity * CHUNK_PAGES), 0, None::<D::Buffer>);
+        while index < position.checkpoint_pages {
+            chunk.clear();
+            making.fill(&mut chunk, capacity * CHUNK_PAGES).await;
             // At most `CHUNK_PAGES`.
             let pages = chunk.len().div_ceil(capacity) as u32;
             let reached_end = index + pages == position.checkpoint_pages;
+            if pages == 0 || reached_end != making.is_done() {
+                // They are not those that were counted: no last page may make this a checkpoint.
+                return Err(CopyFailed { error: Error::CheckpointFailed, reached_end: false });
+            }
             let no_memory = |error| CopyFailed { error, reached_end: false };
             let bytes = pages as usize * layout.page_bytes as usize;
             let mut buffer = match used.filter(|used| used.as_ref().len() == bytes) {
@@ -301,7 +213,7 @@ impl<D: Device, E: Env> Log<D, E> {
                     checkpoint_pages: position.checkpoint_pages,
                 };
                 encode_page(bytes, self.owner(), PageAt { copy, area: position.area, index: number }, info, body);
-                pace.step(ENCODED_AS).await;
+                making.pace.step(ENCODED_AS).await;
             }
             let at = if active(Mutation::ChunkOverTheFirst) { 0 } else { u64::from(index) };
             let (written, result) = self.spare.write(layout.log_page(copy, position.area, at), buffer).await;

@@ -13,6 +13,7 @@
 
 mod checkpoint;
 mod found;
+mod records;
 mod superblocks;
 
 use std::rc::Rc;
@@ -30,7 +31,8 @@ use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
 use crate::units::{Epoch, Sequence, SpareLba};
 
-pub(crate) use self::checkpoint::{Records, Saved, checkpoint_records};
+pub(crate) use self::checkpoint::Saved;
+pub(crate) use self::records::Records;
 
 /// By how much at least epochs and superblock sequences go on where something that could not be read may hide some.
 const HIDDEN: u64 = 1 << 32;
@@ -152,6 +154,8 @@ pub(crate) struct Log<D: Device, E: Env> {
     /// Whether the area may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
     /// end of the log for one that may have held records, so an area is zeroed before it is used again.
     dirty: PerArea<bool>,
+    /// The buffer of the page that was appended last, for the next one.
+    page: Option<D::Buffer>,
 }
 
 impl<D: Device, E: Env> Log<D, E> {
@@ -180,6 +184,7 @@ impl<D: Device, E: Env> Log<D, E> {
             noted,
             marked,
             dirty: health.dirty,
+            page: None,
         };
         log.seal_after_reading();
         log
@@ -297,17 +302,17 @@ impl<D: Device, E: Env> Log<D, E> {
         Ok(())
     }
 
-    async fn append_to(&self, copy: Copy, sequence: Sequence, records: &[RawRecord]) -> Result<(), Error> {
+    async fn append_to(&mut self, copy: Copy, sequence: Sequence, records: &[RawRecord]) -> Result<(), Error> {
         let layout = &self.superblock.layout;
         let Position { area, epoch, checkpoint_pages, next_page: index, .. } = self.position;
-        let mut page = self.spare.alloc(layout.page_blocks())?;
+        let mut page = self.page.take().map_or_else(|| self.spare.alloc(layout.page_blocks()), Ok)?;
         let info = PageInfo { epoch, sequence, checkpoint_pages };
         encode_page(page.as_mut(), self.owner(), PageAt { copy, area, index }, info, records);
         let at = layout.log_page(copy, area, u64::from(index));
-        if active(Mutation::CompleteBeforeCommit) {
-            return self.spare.write(at, page).await.1;
-        }
-        self.write_durably(at, page).await
+        let (page, written) = self.spare.write(at, page).await;
+        self.page = page;
+        written?;
+        if active(Mutation::CompleteBeforeCommit) { Ok(()) } else { self.spare.flush().await }
     }
 
     /// Copy A did not take a page, and copy B may be torn now: from this moment on the superblocks tell what is committed,

@@ -1,0 +1,215 @@
+//! The records of a checkpoint: what the table holds, in runs, then the bad spare blocks, then the end.
+//!
+//! They are made as they are written, once for each copy and once to count them: all of them together would be much to hold, and to
+//! give back at once. Nobody changes the table meanwhile.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use crate::format::Record;
+use crate::format::record::RawRecord;
+use crate::mutation::{Mutation, active};
+use crate::pace::Pace;
+use crate::slot::SpareBlock;
+use crate::table::{Mapping, Table};
+use crate::units::{BaseLba, Extent};
+
+/// Records that are counted at once.
+const COUNTED: usize = 512;
+
+/// What a checkpoint says.
+pub(crate) struct Records<'a> {
+    table: Option<&'a Table>,
+    instead: Option<&'a BTreeMap<BaseLba, Option<Mapping>>>,
+    bad: Vec<SpareBlock>,
+    /// At which pace it is made and written.
+    pace: fn() -> Pace,
+}
+
+impl<'a> Records<'a> {
+    /// That nothing is remapped.
+    pub(crate) fn none() -> Records<'static> {
+        Records { table: None, instead: None, bad: Vec::new(), pace: Pace::default }
+    }
+
+    /// What `table` holds, and which spare blocks are `bad`.
+    pub(crate) fn of(table: &'a Table, bad: Vec<SpareBlock>) -> Records<'a> {
+        let bad = if active(Mutation::BadSpareBlocksNotSaved) { Vec::new() } else { bad };
+        Records { table: Some(table), instead: None, bad, pace: Pace::default }
+    }
+
+    /// With this instead of what the table holds for some blocks.
+    pub(crate) fn with(self, instead: &'a BTreeMap<BaseLba, Option<Mapping>>) -> Records<'a> {
+        Records { instead: Some(instead), ..self }
+    }
+
+    /// The same, of a checkpoint that all writes of hosts wait for.
+    pub(crate) fn while_hosts_wait(self) -> Records<'a> {
+        Records { pace: Pace::while_hosts_wait, ..self }
+    }
+
+    /// Begins to make them.
+    pub(super) fn make(&self) -> Making<'_> {
+        let end = self.table.map_or(BaseLba(0), |table| BaseLba(table.base_blocks()));
+        let rest = self.bad.iter();
+        Making { of: self, pace: (self.pace)(), from: BaseLba(0), end, bad: rest, last: None, ended: false }
+    }
+
+    /// How many there are.
+    pub(super) async fn count(&self) -> usize {
+        let (mut making, mut some, mut count) = (self.make(), Vec::with_capacity(COUNTED), 0);
+        loop {
+            making.fill(&mut some, COUNTED).await;
+            if some.is_empty() {
+                return count;
+            }
+            count += some.len();
+            some.clear();
+        }
+    }
+}
+
+/// Records that are being made.
+pub(super) struct Making<'a> {
+    of: &'a Records<'a>,
+    pub(super) pace: Pace,
+    /// What of the table is left.
+    from: BaseLba,
+    end: BaseLba,
+    bad: std::slice::Iter<'a, SpareBlock>,
+    /// The last one, which may yet grow.
+    last: Option<Record>,
+    ended: bool,
+}
+
+impl Making<'_> {
+    /// Makes more, until there are `most` in `records`, or no more are to come.
+    pub(super) async fn fill(&mut self, records: &mut Vec<RawRecord>, most: usize) {
+        while records.len() < most {
+            let entries = self.some(records, most);
+            if entries == 0 {
+                break;
+            }
+            self.pace.step(entries).await;
+        }
+    }
+
+    /// Whether no more are to come.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.last.is_none()
+    }
+
+    /// As many as long work makes in one step, and no more than that there are `most`; of how many entries, of which there are none only
+    /// in the end.
+    fn some(&mut self, records: &mut Vec<RawRecord>, most: usize) -> usize {
+        if let Some(table) = self.of.table
+            && self.from < self.end
+        {
+            return self.of_table(table, records, most).max(1);
+        }
+        if let Some(spare) = self.bad.next() {
+            add(&mut self.last, Record::BadSpare { spare: *spare, count: 1 }, records);
+        } else if !self.ended {
+            self.ended = true;
+            add(&mut self.last, Record::EndOfCheckpoint, records);
+        } else if let Some(last) = self.last.take() {
+            records.push(last.encode());
+        } else {
+            return 0;
+        }
+        1
+    }
+
+    fn of_table(&mut self, table: &Table, records: &mut Vec<RawRecord>, most: usize) -> usize {
+        let Making { of: Records { instead, .. }, from, end, last, .. } = self;
+        let (mut seen, mut next) = (0, *end);
+        let _ = table.visit(Extent::new(*from, end.0 - from.0), |lba, held| {
+            if seen == Pace::STRIDE || records.len() == most {
+                next = lba;
+                return ControlFlow::Break(());
+            }
+            seen += 1;
+            match instead.and_then(|instead| instead.get(&lba).copied()).unwrap_or(Some(held)) {
+                Some(Mapping::Spare(spare)) => add(last, Record::Remap { lba, spare, count: 1 }, records),
+                Some(Mapping::Lost(spare)) => add(last, Record::Lost { lba, spare, count: 1 }, records),
+                Some(Mapping::Pending) => add(last, Record::Pending { lba, count: 1 }, records),
+                None => {}
+            }
+            ControlFlow::Continue(())
+        });
+        *from = next;
+        seen
+    }
+}
+
+/// Has the `last` record grow by `record`, or lets this be the last one, and puts the one before into `records`.
+#[inline]
+fn add(last: &mut Option<Record>, record: Record, records: &mut Vec<RawRecord>) {
+    if last.as_mut().is_some_and(|last| last.extend(record)) {
+        return;
+    }
+    records.extend(last.replace(record).map(Record::encode));
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::slot::Slot;
+    use crate::table::{Change, TableWriter};
+
+    fn spare(index: u32) -> SpareBlock {
+        SpareBlock::new(Slot::FIRST, index).unwrap()
+    }
+
+    /// All of them, made in pieces of `most`.
+    fn all(records: &Records<'_>, most: usize) -> Vec<Record> {
+        let make = async {
+            let (mut making, mut all) = (records.make(), Vec::new());
+            loop {
+                let mut some = Vec::new();
+                making.fill(&mut some, most).await;
+                assert!(some.len() <= most);
+                if some.is_empty() {
+                    assert_eq!(records.count().await, all.len());
+                    return all;
+                }
+                all.extend(some.iter().map(|raw| Record::decode(raw, Slot::FIRST).unwrap()));
+            }
+        };
+        // It waits for nothing but that others were let go on.
+        let mut make = Box::pin(make);
+        loop {
+            if let Some(all) = make.as_mut().now_or_never() {
+                return all;
+            }
+        }
+    }
+
+    #[test]
+    fn they_are_the_same_however_many_are_made_at_once() {
+        let mut writer = TableWriter::new(1 << 20);
+        let to = |lba, to| Change { lba: BaseLba(lba), to: Some(to) };
+        let mut changes = vec![to(3, Mapping::Pending), to(4, Mapping::Pending), to(9, Mapping::Lost(spare(7)))];
+        // Longer than what is made in one step, and than a region.
+        changes.extend((0..40_000).map(|at| to(20_000 + at, Mapping::Spare(spare(100 + at as u32)))));
+        changes.push(to((1 << 20) - 1, Mapping::Spare(spare(1))));
+        drop(writer.publish(changes));
+        let instead = BTreeMap::from([(BaseLba(4), None), (BaseLba(9), Some(Mapping::Pending))]);
+        let records = Records::of(writer.table(), vec![spare(5), spare(6), spare(8)]).with(&instead);
+        let expected = [
+            Record::Pending { lba: BaseLba(3), count: 1 },
+            Record::Pending { lba: BaseLba(9), count: 1 },
+            Record::Remap { lba: BaseLba(20_000), spare: spare(100), count: 40_000 },
+            Record::Remap { lba: BaseLba((1 << 20) - 1), spare: spare(1), count: 1 },
+            Record::BadSpare { spare: spare(5), count: 2 },
+            Record::BadSpare { spare: spare(8), count: 1 },
+            Record::EndOfCheckpoint,
+        ];
+        for most in [1, 2, 3, 6, 7, 1000] {
+            assert_eq!(all(&records, most), expected, "{most} at once");
+        }
+        assert_eq!(all(&Records::none(), 1), [Record::EndOfCheckpoint]);
+    }
+}

@@ -16,6 +16,7 @@ pub mod list;
 pub mod pages;
 pub mod progress;
 pub mod recover;
+pub mod rpc;
 pub mod runtime;
 pub mod spare;
 pub mod style;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use remap_core::engine::SetPreview;
 use remap_core::{Epoch, ListedExtent, ListedState, Sequence};
@@ -34,7 +35,7 @@ struct About {
 /// # Errors
 /// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`].
 pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    if fs::symlink_metadata(&args.spare).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+    if may_be_name(&args.spare) {
         let client = Client::new(&args.target.socket, PATIENCE);
         live(args, &client, out)?;
     } else {
@@ -45,6 +46,11 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     }
     out.flush()?;
     Ok(Verdict::Sound)
+}
+
+/// Whether there is no file that is meant. An absolute path is never the name of a bdev.
+fn may_be_name(spare: &Path) -> bool {
+    !spare.is_absolute() && fs::symlink_metadata(spare).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Lists the blocks of a Remap bdev of a running target, page by page.

@@ -439,6 +439,16 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
     terminal.key("C-c");
     given_back("0");
 
+    // The terminal goes away, as when a connection breaks.
+    terminal.line(&watch);
+    let shell = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
+    terminal.wait("q quit");
+    let watching = child_of(shell.trim());
+    drop(terminal);
+    let command_line = format!("/proc/{}/cmdline", watching.as_raw_nonzero());
+    // It is empty of a process that has ended and that nobody has asked for yet.
+    wait_until("the end of watch", LIMIT, || fs::read(&command_line).map_or(true, |line| line.is_empty()));
+
     // Where there is no terminal there is nothing to watch.
     let (code, _, sentence) = remapctl(&["watch", "-s", text(&scene.target.socket())]);
     assert!(code == 16 && sentence.contains("needs a terminal"), "{code}: {sentence}");

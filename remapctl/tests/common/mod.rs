@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod spare;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,93 @@
+//! Numbers and sentences of the pictures, as people read them.
+
+use std::ops::Range;
+use std::time::UNIX_EPOCH;
+
+use indicatif::{BinaryBytes, HumanCount};
+
+use super::palette::steps;
+use super::picture::{Picture, spare};
+use crate::inspect::date;
+
+/// 1234567 as 1,234,567.
+pub fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
+/// So many blocks, in bytes, as MiB and the like.
+pub fn size(blocks: u64, block_size: u32) -> String {
+    BinaryBytes(blocks.saturating_mul(block_size.into())).to_string().replace(".00 ", " ")
+}
+
+/// What the four shades of remapped cells mean, and of none of them if all cells are single blocks.
+pub fn shades(cell_blocks: u64) -> Vec<(&'static str, String)> {
+    let [second, third, fourth] = steps(cell_blocks);
+    let until =
+        |from: u64, to: u64| if from + 1 == to { count(from) } else { format!("{} to {}", count(from), count(to - 1)) };
+    let all = [("remapped-1", 1, second), ("remapped-2", second, third), ("remapped-3", third, fourth)];
+    let steps = all.into_iter().filter(|(_, from, to)| from < to).map(|(colour, from, to)| (colour, until(from, to)));
+    let last = if cell_blocks == 1 { String::new() } else { format!("{} and more", count(fourth)) };
+    steps.chain([("remapped-4", last)]).collect()
+}
+
+/// Blocks from the first to the last.
+pub fn blocks(range: &Range<u64>) -> String {
+    match range.end.saturating_sub(range.start) {
+        0 | 1 => count(range.start),
+        _ => format!("{} to {}", count(range.start), count(range.end - 1)),
+    }
+}
+
+/// Text that was read from a device, without what cannot be shown.
+pub fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// When everything was read.
+pub fn read_at(picture: &Picture) -> String {
+    let since = picture.about.read_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    date(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// How the spare is used: blocks used, lost, bad, free.
+pub fn spare_counts(picture: &Picture) -> [u64; 4] {
+    let sum = |kind: usize| picture.spare.cells().iter().map(|cell| cell[kind]).sum::<u64>();
+    let [used, bad, lost] = [spare::USED, spare::BAD, spare::LOST].map(sum);
+    [used, lost, bad, picture.about.spare.data_blocks.saturating_sub(used + bad + lost)]
+}
+
+/// How much of the spare is taken, in percent, as text.
+pub fn taken(picture: &Picture) -> String {
+    let total = picture.about.spare.data_blocks;
+    let [.., free] = spare_counts(picture);
+    if total == 0 {
+        return "no room".to_owned();
+    }
+    match u128::from(total - free) * 1000 / u128::from(total) {
+        0 if free < total => "under 0.1 %".to_owned(),
+        tenths => format!("{}.{} %", tenths / 10, tenths % 10),
+    }
+}
+
+/// What the whole picture says, in a sentence for those who do not see it.
+pub fn summary(picture: &Picture) -> String {
+    let about = &picture.about;
+    let [remapped, pending, lost] = picture.counts;
+    let parts = picture.worst().count();
+    let place = match picture.worst().next() {
+        None => "nothing is remapped, pending or lost".to_owned(),
+        Some(_) => format!("they are in {parts} of {} parts of the base", picture.regions.cells().len()),
+    };
+    let [.., free] = spare_counts(picture);
+    format!(
+        "{}: of {} blocks of {} bytes, {} are remapped, {} pending, {} lost; {place}. The spare is {} taken, {} blocks are free.",
+        shown(&about.name),
+        count(about.base_blocks),
+        about.block_size,
+        count(remapped),
+        count(pending),
+        count(lost),
+        taken(picture),
+        count(free)
+    )
+}

@@ -87,9 +87,9 @@ impl About {
         let superblock = &set.superblock;
         let bad = check::bad_copies(set);
         let (verdict, sentence) = match bad.is_empty() {
-            true => (Verdict::Sound, "every copy of the metadata is whole".to_owned()),
+            true => (Verdict::Sound, "every copy is whole".to_owned()),
             false => {
-                (Verdict::Degraded, format!("the set can be used, and is repaired when it is; bad: {}", bad.join(", ")))
+                (Verdict::Degraded, format!("the set can be used, and is repaired by that; bad: {}", bad.join(", ")))
             }
         };
         About {

@@ -5,13 +5,12 @@ use std::fmt::Write as _;
 use std::io::Write;
 
 use maud::{Markup, PreEscaped, html};
-use remap_core::ListedExtent;
 
 use super::about::Part;
 use super::grid::{COLUMNS, Cell, Grid};
 use super::palette::{classes, of_cell};
 use super::picture::{Picture, spare};
-use super::words::{blocks, count, read_at, shades, shown, size, spare_counts, summary, taken};
+use super::words::{count, lost_line, read_at, shades, shown, size, spare_counts, summary, taken};
 use crate::error::Error;
 
 const STYLE: &str = include_str!("svg.css");
@@ -93,7 +92,7 @@ fn head(picture: &Picture) -> Markup {
     ];
     html! {
         text.title.ink x=(LEFT) y="38" { (shown(&about.name)) }
-        text.faint x=(LEFT) y="59" { (about.verdict.name()) ": " (about.sentence) }
+        text.faint x=(LEFT) y="59" { "metadata " (about.verdict.name()) ": " (about.sentence) }
         text.small.faint.end x=(RIGHT) y="38" { "as of " (read_at(picture)) }
         text.small.faint.end x=(RIGHT) y="59" { "set " (about.set_uuid) }
         @for ((colour, name, figure, more), index) in figures.iter().zip(0_u64..) {
@@ -250,11 +249,4 @@ fn history(picture: &Picture, top: u64) -> (Markup, u64) {
         }
     };
     (markup, y + 28)
-}
-
-/// A lost extent: where it is, in blocks and bytes.
-pub(super) fn lost_line(extent: &ListedExtent, block_size: u32) -> String {
-    let range = extent.lba.0..extent.lba.plus(extent.num_blocks).0;
-    let byte = extent.lba.0.saturating_mul(block_size.into());
-    format!("LBA {}, {} from byte {} on", blocks(&range), size(extent.num_blocks, block_size), count(byte))
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
 use indicatif::{BinaryBytes, HumanCount};
+use remap_core::ListedExtent;
 
 use super::palette::steps;
 use super::picture::{Picture, spare};
@@ -56,15 +57,17 @@ pub fn spare_counts(picture: &Picture) -> [u64; 4] {
     [used, lost, bad, picture.about.spare.data_blocks.saturating_sub(used + bad + lost)]
 }
 
-/// How much of the spare is taken, in percent, as text.
+/// How much of the spare is taken.
 pub fn taken(picture: &Picture) -> String {
     let total = picture.about.spare.data_blocks;
     let [.., free] = spare_counts(picture);
-    if total == 0 {
-        return "no room".to_owned();
-    }
-    match u128::from(total - free) * 1000 / u128::from(total) {
-        0 if free < total => "under 0.1 %".to_owned(),
+    percent(total - free, total)
+}
+
+/// A part of all, in percent.
+pub fn percent(part: u64, all: u64) -> String {
+    match u128::from(part) * 1000 / u128::from(all.max(1)) {
+        0 if part > 0 => "under 0.1 %".to_owned(),
         tenths => format!("{}.{} %", tenths / 10, tenths % 10),
     }
 }
@@ -90,4 +93,11 @@ pub fn summary(picture: &Picture) -> String {
         taken(picture),
         count(free)
     )
+}
+
+/// A lost extent: where it is, in blocks and bytes.
+pub fn lost_line(extent: &ListedExtent, block_size: u32) -> String {
+    let range = extent.lba.0..extent.lba.plus(extent.num_blocks).0;
+    let byte = extent.lba.0.saturating_mul(block_size.into());
+    format!("LBA {}, {} from byte {} on", blocks(&range), size(extent.num_blocks, block_size), count(byte))
 }

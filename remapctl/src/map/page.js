@@ -19,7 +19,8 @@
 		const spares = new Float64Array(count);
 		const lengths = new Uint32Array(count);
 		const states = new Uint8Array(count);
-		const before = STATES.map(() => new Uint32Array(count + 1));
+		const before = new Uint32Array(3 * (count + 1)); // of each state, before each extent
+		const sums = new Uint32Array(3);
 		const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 		let at = 0;
 		const number = () => {
@@ -47,7 +48,8 @@
 				spares[index] = spareNext;
 				spareNext += length;
 			}
-			for (let other = 0; other < 3; other++) before[other][index + 1] = before[other][index] + (other === state ? length : 0);
+			sums[state] += length;
+			before.set(sums, 3 * index + 3);
 		}
 		return { count, starts, lengths, states, spares, before };
 	}
@@ -67,7 +69,7 @@
 	// How many blocks of each state are before this one.
 	function rank(block) {
 		const index = search(block);
-		const counts = extents.before.map((before) => before[index]);
+		const counts = [0, 1, 2].map((state) => extents.before[3 * index + state]);
 		if (index < extents.count && extents.starts[index] < block) counts[extents.states[index]] += block - extents.starts[index];
 		return counts;
 	}

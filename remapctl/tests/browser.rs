@@ -232,6 +232,17 @@ fn the_page_shows_every_block_at_every_zoom_and_asks_nobody_for_anything() {
     assert!(is_drawn(&mut browser, "lost"));
     screenshot(&mut browser, "map-dark.png");
     assert_alone(&browser, &page);
+
+    // The image is one, whatever the name of the set is, and wants nothing either.
+    let svg = folder.path("map.svg");
+    let (spare, output) = (folder.path("spare"), svg.as_os_str());
+    let args = ["map".as_ref(), spare.as_os_str(), "--output".as_ref(), output];
+    assert!(remapctl(args).status().unwrap().success());
+    browser.open(&url(&svg));
+    assert_eq!(browser.evaluate("document.querySelector('svg text').textContent"), "</script><b>Remap&0");
+    assert_eq!(browser.evaluate("document.querySelectorAll('parsererror').length"), 0);
+    assert_eq!(browser.evaluate("getComputedStyle(document.querySelector('rect')).fill"), "rgb(16, 20, 26)");
+    assert_alone(&browser, &url(&svg));
 }
 
 #[test]

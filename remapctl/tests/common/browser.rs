@@ -68,7 +68,9 @@ impl Browser {
 
     fn next(&mut self) -> Value {
         let heard = self.messages.recv_timeout(PATIENCE);
-        heard.expect("no browser answers; install chromium (scripts/setup.sh --dev does), or look why it ended")
+        heard.unwrap_or_else(|error| {
+            panic!("no browser answers; install chromium (scripts/setup.sh --dev does), or look why it ended: {error}")
+        })
     }
 
     /// Sends a command, and waits for its answer.

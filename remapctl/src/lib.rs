@@ -17,9 +17,14 @@ pub mod map;
 pub mod pages;
 pub mod progress;
 pub mod recover;
+pub mod rpc;
 pub mod runtime;
+pub mod serve;
 pub mod spare;
 pub mod style;
+pub mod timed;
+pub mod units;
+pub mod watch;
 
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
@@ -39,6 +44,8 @@ pub fn run(command: &Command, out: &mut impl Write, interrupted: &AtomicBool) ->
         Command::List(args) => list::run(args, out),
         Command::Map(args) => map::run(args, out),
         Command::Recover(args) => recover::run(args, out, interrupted),
+        Command::Serve(args) => serve::run(args, out, interrupted),
+        Command::Watch(args) => watch::run(args, interrupted),
         Command::Completions(args) => pages::completions(args.shell, out).map(|()| Verdict::Sound),
         Command::Man(args) => pages::man(&args.folder).map(|()| Verdict::Sound),
     }

@@ -188,9 +188,15 @@ impl State {
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]
 pub struct MapArgs {
-    /// The spare.
+    /// The spare: a block device, or a file. If there is none of this name, a Remap bdev of the target that runs
+    #[arg(value_name = "SPARE or NAME")]
+    pub spare: PathBuf,
+    /// Its block size.
     #[command(flatten)]
-    pub spare: SpareArgs,
+    pub size: SizeArgs,
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// Where the picture goes: a new file [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

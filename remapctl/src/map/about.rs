@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use remap_core::engine::{Inspection, SetPreview};
-use remap_core::format::{Area, Copy, Layout};
+use remap_core::engine::{AreaInspection, Inspection, PageCounts, SetPreview};
+use remap_core::format::{Area, Copy, Layout, PerArea};
 use remap_core::{Epoch, Sequence};
 use uuid::Uuid;
 
@@ -42,10 +42,14 @@ pub struct About {
 /// The spare, without what is on it.
 #[derive(Clone, Debug, Default)]
 pub struct SpareAbout {
-    /// The first block of its data area.
-    pub data_start: u64,
     /// The size of its data area in blocks.
-    pub data_blocks: u64,
+    pub room: u64,
+    /// The first block that is drawn.
+    pub first: u64,
+    /// How many are drawn.
+    pub blocks: u64,
+    /// Bad blocks of it of which it is not known where they are.
+    pub bad: u64,
     /// What is before and behind the data area, in the order of the device.
     pub metadata: Vec<Part>,
 }
@@ -102,8 +106,10 @@ impl About {
             block_size: superblock.layout.block_size,
             base_blocks: superblock.base_blocks,
             spare: SpareAbout {
-                data_start: superblock.layout.data_start.0,
-                data_blocks: superblock.layout.data_blocks.into(),
+                room: superblock.layout.data_blocks.into(),
+                first: superblock.layout.data_start.0,
+                blocks: superblock.layout.data_blocks.into(),
+                bad: 0,
                 metadata: parts(&superblock.layout, found),
             },
             history: history(set, found),
@@ -114,32 +120,40 @@ impl About {
 
 /// Superblocks and log areas, in the order of the device.
 fn parts(layout: &Layout, found: &Inspection) -> Vec<Part> {
-    let superblock = |copy| Part {
-        name: format!("superblock {}", name(copy)),
-        first: layout.superblock(copy).0,
-        blocks: layout.page_blocks(),
-        says: found.superblocks[copy].to_owned(),
-        in_force: found.decoded[copy].is_some() && found.decoded[copy] == found.superblock,
+    let superblock = |name, copy: Copy, first, blocks| {
+        let in_force = found.decoded[copy].is_some() && found.decoded[copy] == found.superblock;
+        Part { name, first, blocks, says: found.superblocks[copy].to_owned(), in_force }
     };
-    let logs = |copy| {
-        Area::BOTH.map(|area| Part {
-            name: format!("log {} {}", area.index(), name(copy)),
-            first: layout.log_page(copy, area, 0).0,
-            blocks: layout.area_blocks(),
-            says: found.areas.as_ref().map_or_else(String::new, |areas| {
-                let pages = areas[area].pages[copy];
-                match (pages.bad, pages.current) {
-                    (0, 0) => "empty".to_owned(),
-                    (0, full) => format!("{} % full", full * 100 / u64::from(layout.area_pages.max(1))),
-                    (bad, _) => format!("{bad} pages bad"),
-                }
-            }),
-            in_force: found.in_force.is_some_and(|in_force| in_force.state.area == area),
-        })
+    let log = |name, copy: Copy, area: Area, first, blocks| {
+        let says = |areas: &PerArea<AreaInspection>| match areas[area].pages[copy] {
+            PageCounts { bad: 0, current: 0, .. } => "empty".to_owned(),
+            PageCounts { bad: 0, current, .. } => {
+                format!("{} % full", current * 100 / u64::from(layout.area_pages.max(1)))
+            }
+            PageCounts { bad, .. } => format!("{bad} pages bad"),
+        };
+        let in_force = found.in_force.is_some_and(|in_force| in_force.state.area == area);
+        Part { name, first, blocks, says: found.areas.as_ref().map_or_else(String::new, says), in_force }
     };
-    let [first, second] = logs(Copy::A);
-    let [third, fourth] = logs(Copy::B);
-    vec![superblock(Copy::A), first, second, third, fourth, superblock(Copy::B)]
+    metadata(layout, superblock, log)
+}
+
+/// The places of metadata, in the order of the device, each made with its name, copy, area, first block and size.
+pub(super) fn metadata(
+    layout: &Layout,
+    superblock: impl Fn(String, Copy, u64, u64) -> Part,
+    log: impl Fn(String, Copy, Area, u64, u64) -> Part,
+) -> Vec<Part> {
+    let superblock = |copy| {
+        let name = format!("superblock {}", name(copy));
+        superblock(name, copy, layout.superblock(copy).0, layout.page_blocks())
+    };
+    let log = |copy, area: Area| {
+        let name = format!("log {} {}", area.index(), name(copy));
+        log(name, copy, area, layout.log_page(copy, area, 0).0, layout.area_blocks())
+    };
+    let logs = Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| log(copy, area)));
+    [superblock(Copy::A)].into_iter().chain(logs).chain([superblock(Copy::B)]).collect()
 }
 
 fn history(set: &SetPreview, found: &Inspection) -> Vec<Moment> {

@@ -39,19 +39,13 @@ pub fn write(picture: &Picture, out: &mut impl Write) -> Result<(), Error> {
 
 fn page(picture: &Picture) -> Markup {
     let about = &picture.about;
-    let style = properties() + STYLE;
-    // Nothing may be loaded, and no script but this one runs, whatever the name of a set is.
-    let policy = format!(
-        "default-src 'none'; img-src data:; script-src '{}'; style-src '{}'; base-uri 'none'; form-action 'none'",
-        source(SCRIPT),
-        source(&style)
-    );
+    let style = style();
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta http-equiv="Content-Security-Policy" content=(policy());
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href="data:,";
@@ -73,6 +67,21 @@ fn page(picture: &Picture) -> Markup {
     }
 }
 
+fn style() -> String {
+    properties() + STYLE
+}
+
+/// The content security policy of the page, for who serves it: nothing may be loaded, and no script but its own runs, whatever the name of
+/// a set is.
+#[must_use]
+pub fn policy() -> String {
+    format!(
+        "default-src 'none'; img-src data:; script-src '{}'; style-src '{}'; base-uri 'none'; form-action 'none'",
+        source(SCRIPT),
+        source(&style())
+    )
+}
+
 /// How a policy names an inline script or style.
 fn source(text: &str) -> String {
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
@@ -87,7 +96,7 @@ fn facts(picture: &Picture) -> String {
         "extents": picture.packed.extents(),
         "columns": COLUMNS,
         "spare": {
-            "data_start": about.spare.data_start,
+            "first": about.spare.first,
             "blocks": picture.spare.blocks(),
             "cell_blocks": picture.spare.cell_blocks(),
             "cells": picture.spare.cells(),
@@ -187,11 +196,11 @@ fn spare(picture: &Picture) -> Markup {
             h2 #spare { "Spare" small {
                 (count(used)) " blocks used, " (count(lost)) " without their data, " (count(bad)) " bad, " (count(free)) " free"
             } }
-            ol.parts {
+            @if !about.spare.metadata.is_empty() { ol.parts {
                 @for one in front { (part(one)) }
-                li.data { b { "data" } span { (taken(picture)) " taken" } span { "LBA " (count(about.spare.data_start)) } }
+                li.data { b { "data" } span { (taken(picture)) " taken" } span { "LBA " (count(about.spare.first)) } }
                 @for one in back { (part(one)) }
-            }
+            } }
             canvas #on-spare role="img" aria-describedby="spare" {}
             p #spare-said {}
             ul.legend { (legend(picture.spare.cell_blocks(), "free", "used", &[("bad", "any bad"), ("lost", "any without its data")])) }

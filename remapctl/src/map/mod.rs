@@ -6,6 +6,7 @@
 pub mod about;
 pub mod grid;
 pub mod html;
+pub mod live;
 pub mod packed;
 pub mod palette;
 pub mod picture;
@@ -24,6 +25,7 @@ use crate::cli::{MapArgs, MapFormat};
 use crate::disk::Identity;
 use crate::error::{Error, Verdict};
 use crate::list;
+use crate::rpc::{Client, PATIENCE};
 use crate::spare::{Base, Spare};
 
 /// Who may read a picture: as far as the umask lets them, everybody.
@@ -32,14 +34,21 @@ const MODE: u32 = 0o666;
 /// Runs the command.
 ///
 /// # Errors
-/// Those of opening the spare and its set; [`Error::Stdout`], [`Error::There`], [`Error::Folder`], [`Error::Input`].
+/// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`], [`Error::There`],
+/// [`Error::Folder`], [`Error::Input`].
 pub fn run(args: &MapArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    let spare = Spare::open(&args.spare.spare, args.spare.size.block_size)?;
-    let picture = picture(&spare, args)?;
+    let (picture, spare) = if list::is_name(&args.spare) {
+        let client = Client::new(&args.target.socket, PATIENCE);
+        let set = list::online(&client, &args.spare, args.at.at.is_some() || args.size.block_size.is_some())?;
+        (live::picture(&client, &set)?, None)
+    } else {
+        let spare = Spare::open(&args.spare, args.size.block_size)?;
+        (picture(&spare, args)?, Some(spare.disk().identity()))
+    };
     let format = args.format.unwrap_or_else(|| format_of(args.output.as_deref()));
     match &args.output {
         None => write(&picture, format, out)?,
-        Some(path) => into_file(&picture, format, path, args.force, spare.disk().identity())?,
+        Some(path) => into_file(&picture, format, path, args.force, spare)?,
     }
     out.flush()?;
     Ok(Verdict::Sound)
@@ -70,9 +79,17 @@ fn write(picture: &Picture, format: MapFormat, out: &mut impl Write) -> Result<(
 }
 
 /// The file is there when it is whole, and not before.
-fn into_file(picture: &Picture, format: MapFormat, path: &Path, force: bool, spare: Identity) -> Result<(), Error> {
+fn into_file(
+    picture: &Picture,
+    format: MapFormat,
+    path: &Path,
+    force: bool,
+    spare: Option<Identity>,
+) -> Result<(), Error> {
     match fs::metadata(path) {
-        Ok(there) if Identity::of(&there) == Some(spare) => return Err(Error::Input { path: path.to_owned() }),
+        Ok(there) if spare.is_some() && Identity::of(&there) == spare => {
+            return Err(Error::Input { path: path.to_owned() });
+        }
         Ok(there) if !force || !there.is_file() => return Err(Error::There { path: path.to_owned() }),
         _ => (),
     }

@@ -521,7 +521,7 @@
 		context.textAlign = "right";
 		context.textBaseline = "top";
 		context.fillStyle = colours.faint;
-		context.fillText(count(facts.spare.data_start), GUTTER - 10, 0);
+		context.fillText(count(facts.spare.first), GUTTER - 10, 0);
 	}
 	spare.addEventListener("pointermove", (event) => {
 		const box = spare.getBoundingClientRect();
@@ -532,8 +532,8 @@
 		const start = index * facts.spare.cell_blocks;
 		const end = Math.min(start + facts.spare.cell_blocks, facts.spare.blocks);
 		const [used, bad, lost] = cell;
-		const first = facts.spare.data_start + start;
-		element("spare-said").textContent = `Block ${count(first)} to ${count(facts.spare.data_start + end - 1)} of the spare: ${count(used)} used, ${count(lost)} without their data, ${count(bad)} bad, ${count(end - start - used - bad - lost)} free`;
+		const first = facts.spare.first + start;
+		element("spare-said").textContent = `Block ${count(first)} to ${count(facts.spare.first + end - 1)} of the spare: ${count(used)} used, ${count(lost)} without their data, ${count(bad)} bad, ${count(end - start - used - bad - lost)} free`;
 	});
 	spare.addEventListener("pointerleave", () => { element("spare-said").textContent = ""; });
 

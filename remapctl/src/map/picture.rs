@@ -57,7 +57,7 @@ impl Picture {
         Picture {
             counts: Cell::default(),
             base: Grid::new(blocks, BASE_CELLS),
-            spare: Grid::new(about.spare.data_blocks, SPARE_CELLS),
+            spare: Grid::new(about.spare.blocks, SPARE_CELLS),
             regions: Grid::new(blocks, REGIONS),
             lost: Vec::new(),
             lost_extents: 0,
@@ -99,7 +99,7 @@ impl Picture {
     }
 
     fn on_spare(&mut self, first: SpareLba, blocks: u64, kind: usize) {
-        let start = first.0.saturating_sub(self.about.spare.data_start);
+        let start = first.0.saturating_sub(self.about.spare.first);
         self.spare.add(start..start.saturating_add(blocks), kind);
     }
 

@@ -53,13 +53,14 @@ pub fn write(picture: &Picture, out: &mut impl Write) -> Result<(), Error> {
         (base_legend(base_bottom + 24, picture.base.cell_blocks()))
     };
     let [_, lost, bad, _] = spare_counts(picture);
+    let in_force = about.spare.metadata.iter().any(|part| part.in_force);
     let on_spare = html! {
         text x=(LEFT) y=(strip_top - 12) {
             tspan.heading.ink { "Spare" }
-            tspan.small.faint dx="8" { "data area: " (extent(&picture.spare, about.block_size)) "; green: in force" }
+            tspan.small.faint dx="8" { (extent(&picture.spare, about.block_size)) @if in_force { "; green: in force" } }
         }
-        (strip(picture, strip_top))
-        (axis(&picture.spare, about.spare.data_start, about.block_size, spare_top))
+        @if !about.spare.metadata.is_empty() { (strip(picture, strip_top)) }
+        (axis(&picture.spare, about.spare.first, about.block_size, spare_top))
         (cells(&picture.spare, spare_top, of_spare_cell))
         (spare_legend(spare_bottom + 24, picture.spare.cell_blocks(), bad > 0, lost > 0))
     };
@@ -182,8 +183,8 @@ fn strip(picture: &Picture, top: u64) -> Markup {
     let (front, back) = spare.metadata.split_at(spare.metadata.len() / 2);
     let data = Part {
         name: "data".to_owned(),
-        first: spare.data_start,
-        blocks: spare.data_blocks,
+        first: spare.first,
+        blocks: spare.blocks,
         says: format!("{} taken", taken(picture)),
         in_force: false,
     };

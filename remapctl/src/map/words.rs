@@ -54,12 +54,13 @@ pub fn read_at(picture: &Picture) -> String {
 pub fn spare_counts(picture: &Picture) -> [u64; 4] {
     let sum = |kind: usize| picture.spare.cells().iter().map(|cell| cell[kind]).sum::<u64>();
     let [used, bad, lost] = [spare::USED, spare::BAD, spare::LOST].map(sum);
-    [used, lost, bad, picture.about.spare.data_blocks.saturating_sub(used + bad + lost)]
+    let bad = bad + picture.about.spare.bad;
+    [used, lost, bad, picture.about.spare.room.saturating_sub(used + bad + lost)]
 }
 
 /// How much of the spare is taken.
 pub fn taken(picture: &Picture) -> String {
-    let total = picture.about.spare.data_blocks;
+    let total = picture.about.spare.room;
     let [.., free] = spare_counts(picture);
     percent(total - free, total)
 }

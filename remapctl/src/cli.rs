@@ -18,6 +18,7 @@ const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but somet
 /// Looks at the spare of a Remap bdev, checks it, and gets the data out, without SPDK.
 ///
 /// A spare and a base are files or block devices, and are only read. A set that is in use can be looked at, with a warning.
+/// `list NAME`, `serve` and `watch` ask a running target by its RPC socket.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Options {

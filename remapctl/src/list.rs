@@ -35,7 +35,7 @@ struct About {
 /// # Errors
 /// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`].
 pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    if is_name(&args.spare) {
+    if may_be_name(&args.spare) {
         let client = Client::new(&args.target.socket, PATIENCE);
         live(args, &client, out)?;
     } else {
@@ -48,9 +48,9 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     Ok(Verdict::Sound)
 }
 
-/// Whether this can only be the name of a Remap bdev, as no file has it.
-pub(crate) fn is_name(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+/// Whether there is no file that is meant. An absolute path is never the name of a bdev.
+pub(crate) fn may_be_name(spare: &Path) -> bool {
+    !spare.is_absolute() && fs::symlink_metadata(spare).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// The set of this name, of which nothing may be asked that only a spare can answer.

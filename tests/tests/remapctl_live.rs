@@ -185,9 +185,13 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
     assert_eq!(number(&metrics, "bdev_remap_size_bytes", &uuid), f64::from(64 << 20));
     assert_eq!(number(&metrics, "bdev_remap_metadata_copy_ok", "copy=\"log_b\""), 1.0);
 
-    // What the files for Prometheus and Grafana ask for is there.
     let known: BTreeSet<_> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let document = fs::read_to_string(project().join("docs/remapctl.md")).unwrap();
+    let undocumented: Vec<_> = known.iter().filter(|name| !document.contains(&format!("`{name}`"))).collect();
+    assert!(known.len() > 35 && undocumented.is_empty(), "{undocumented:?}");
+
+    // What the files for Prometheus and Grafana ask for is there.
     for file in ["alerts.yml", "dashboard.json"] {
         let asked = fs::read_to_string(project().join("docs/monitoring").join(file)).unwrap();
         let queries = asked.lines().filter(|line| line.trim_start().trim_matches('"').starts_with("expr"));
@@ -327,14 +331,7 @@ impl Terminal {
 
     #[track_caller]
     fn wait_that(&self, what: &str, holds: impl Fn(&str) -> bool) {
-        let mut last = String::new();
-        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            wait_until(what, LIMIT, || {
-                last = self.shows();
-                holds(&last)
-            });
-        }));
-        assert!(seen.is_ok(), "no {what} within {LIMIT:?} in:\n{}", self.shows());
+        wait_until(what, LIMIT, || holds(&self.shows()));
     }
 
     fn key(&self, key: &str) {
@@ -344,6 +341,14 @@ impl Terminal {
     fn line(&self, line: &str) {
         self.tmux(&["send-keys", "-l", line]);
         self.key("Enter");
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the terminal\n{}", self.shows());
+        }
     }
 }
 

@@ -37,7 +37,7 @@ const MODE: u32 = 0o666;
 /// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`], [`Error::There`],
 /// [`Error::Folder`], [`Error::Input`].
 pub fn run(args: &MapArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    let (picture, spare) = if list::is_name(&args.spare) {
+    let (picture, spare) = if list::may_be_name(&args.spare) {
         let client = Client::new(&args.target.socket, PATIENCE);
         let set = list::online(&client, &args.spare, args.at.at.is_some() || args.size.block_size.is_some())?;
         (live::picture(&client, &set)?, None)

@@ -20,6 +20,9 @@ const KEYS: &str = "up/down select   s save   r re-arm   b begin a scrub   x can
 const SETS: u16 = 12;
 const DETAILS: u16 = 7;
 const RESCUED: u16 = 4;
+/// Of a bar: what is done, and what is to be done.
+const DONE: &str = "█";
+const TO_DO: &str = "░";
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame, view: &mut View) {
@@ -58,7 +61,7 @@ fn headline(view: &View) -> Line<'_> {
         (None, None) => Line::from(format!("{socket}: asking …")),
         (None, Some(time)) => Line::from(vec![
             "bdev_remap".bold(),
-            Span::raw(format!(" at {socket}, {time} UTC, {} sets", view.sets.len())),
+            Span::raw(format!(" at {socket}, {time} UTC, sets: {}", view.sets.len())),
         ]),
     }
 }
@@ -174,7 +177,7 @@ fn draw_jobs(frame: &mut Frame, seen: &Seen, area: Rect) {
         if job.runs() && job.blocks_total > 0 {
             #[allow(clippy::cast_precision_loss)]
             let ratio = (job.blocks_done as f64 / job.blocks_total as f64).clamp(0.0, 1.0);
-            frame.render_widget(LineGauge::default().ratio(ratio).filled_style(Style::new().fg(Color::Green)), bar);
+            frame.render_widget(LineGauge::default().ratio(ratio).filled_symbol(DONE).unfilled_symbol(TO_DO), bar);
         }
     }
 }
@@ -225,5 +228,58 @@ fn event_color(what: &str) -> Color {
         "healed" | "cleared" | "job_done" => Color::Green,
         "remapped" | "pending" | "spare_bad" | "spare_low" => Color::Yellow,
         _ => Color::Red,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+    use std::time::Instant;
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use serde_json::json;
+
+    use super::*;
+    use crate::rpc::answers::Notification;
+    use crate::watch::asking::Told;
+
+    /// Sets with the largest numbers and with the strangest names that a target may tell.
+    fn sets() -> Vec<Seen> {
+        let (max, name) = (u64::MAX, "\u{1b}[31m\u{202e}\n\u{1f600}\u{301}".repeat(20));
+        let job = json!({
+            "kind": "scrub", "state": "running", "blocks_done": max, "blocks_total": 1, "blocks_per_second": max,
+            "remaining_seconds": max, "error": name, "scrub": {}
+        });
+        let online = json!({
+            "name": name, "uuid": "00000000-0000-0000-0000-000000000001", "state": "online", "base_bdev": name,
+            "storm_limit": max, "spare": { "total": 0, "used": max, "free": max, "bad": max }, "remapped": max,
+            "pending": max, "lost": max, "epoch": 1, "sequence": 1, "jobs": vec![job; 20],
+            "metadata": { "superblock_a": "ok", "superblock_b": "bad", "log_a": name, "log_b": "ok" }
+        });
+        let waiting = json!({ "name": name, "uuid": "00000000-0000-0000-0000-000000000002", "state": "waiting", "waits_for": name });
+        let seen = |set| Seen { set: serde_json::from_value(set).unwrap(), bdev: None, io: None };
+        std::iter::once(online).chain(vec![waiting; 40]).map(seen).collect()
+    }
+
+    #[test]
+    fn any_answer_is_drawn_at_any_size() {
+        let mut view = View::new(Path::new("/socket"));
+        let event = Notification { what: "remapped".to_owned(), facts: "\u{1b}c".repeat(100), id: u64::MAX };
+        for (width, height) in [(1, 1), (2, 40), (40, 2), (9, 9), (80, 24), (300, 100), (0, 0)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+            terminal.draw(|frame| draw(frame, &mut view)).unwrap();
+            let told = Told::Sets { at: Instant::now(), sets: sets(), events: vec![event.clone(); 300], first: false };
+            view.take(told);
+            for _ in 0..4 {
+                view.select_next();
+                terminal.draw(|frame| draw(frame, &mut view)).unwrap();
+            }
+            let shown = terminal.backend().buffer().content.iter().map(|cell| cell.symbol()).collect::<String>();
+            assert!(!shown.contains('\u{1b}'), "what a target says is no command for the terminal");
+            view.take(Told::Sets { at: Instant::now(), sets: Vec::new(), events: Vec::new(), first: true });
+            terminal.draw(|frame| draw(frame, &mut view)).unwrap();
+        }
     }
 }

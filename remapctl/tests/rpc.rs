@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::Folder;
+use common::{Done, Folder, remapctl};
 use remap_core::{BaseLba, ListedExtent, ListedState, SpareLba};
 use remapctl::rpc::{Client, Failure};
 
@@ -138,5 +138,28 @@ fn pages_of_a_list_are_joined_and_none_leads_in_circles() {
     ] {
         let listed = listed(&[page]);
         assert!(matches!(listed[..], [Err(Failure::Malformed { .. })]), "{page}: {listed:?}");
+    }
+}
+
+#[test]
+fn a_list_that_breaks_off_has_no_end() {
+    let set = r#"[{"name":"Remap0","uuid":"00000000-0000-0000-0000-000000000001","state":"online","base_bdev":"Base0",
+        "storm_limit":1,"spare":{"total":9,"used":1,"free":8,"bad":0},"remapped":1,"pending":0,"lost":0,"epoch":1,"sequence":1,
+        "metadata":{"superblock_a":"ok","superblock_b":"ok","log_a":"ok","log_b":"ok"}}]"#;
+    let bdev = r#"[{"uuid":"00000000-0000-0000-0000-000000000001","block_size":4096,"num_blocks":1000}]"#;
+    let page = r#"{"extents":[{"lba":1,"num_blocks":2,"spare_lba":100,"state":"remapped"},
+        {"lba":7,"num_blocks":1,"spare_lba":200,"state":"remapped"}],"next":8}"#;
+    for (format, last) in [("json", "]}"), ("ddrescue", "+"), ("csv", "7,1,200,remapped"), ("badblocks", "7")] {
+        let folder = Folder::new();
+        let answers = [set, bdev, bdev, page].map(|result| format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+        let answers = answers.into_iter().chain([String::new()]);
+        let answer = |text: String| move |stream: &mut UnixStream| stream.write_all(text.as_bytes()).unwrap();
+        let socket = peer(&folder, answers.map(answer).collect());
+        let args = ["list", "Remap0", "--format", format, "-s", socket.to_str().unwrap()];
+        let done = Done::of(remapctl(args).current_dir(folder.path("")).output().unwrap());
+        assert!(done.code == 8 && done.err.contains("bdev_remap_list"), "{format}: {}", done.err);
+        let ended = done.out.trim_end().ends_with(last);
+        assert_eq!(ended, matches!(format, "csv" | "badblocks"), "{format}: {}", done.out);
+        assert!(!serde_json::from_str::<serde_json::Value>(&done.out).is_ok_and(|all| all.is_object()), "{}", done.out);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -109,10 +109,9 @@ impl Serve {
     fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.write_all(request).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
-        // What it does not understand it may end as it likes.
+        // What is too much it need not read to the end, nor wait until its answer has come.
+        let _ = stream.write_all(request).and_then(|()| stream.shutdown(Shutdown::Write));
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
     }
@@ -364,9 +363,8 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
         format!("{} watch --interval 200ms -s {}", script("remapctl").display(), scene.target.socket().display());
     terminal.line(&format!("echo before; {watch}; echo exit $?"));
     terminal.wait("q quit");
-    terminal.wait_that("a set that is online", |shown| {
-        shown.lines().any(|line| line.contains("Remap0") && line.contains("online"))
-    });
+    let online = |shown: &str| shown.lines().any(|line| line.contains("Remap0") && line.contains("online"));
+    terminal.wait_that("a set that is online", online);
 
     // What happens is seen: in numbers, in events, and in how fast it goes.
     let mut host = scene.host();
@@ -405,19 +403,16 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
     wait_until("the brake released", LIMIT, || scene.status()["state"] == "online");
     terminal.wait("the storm brake is armed");
 
-    // Any size will do.
-    for (x, y) in [("20", "5"), ("3", "2"), ("200", "60"), ("130", "40")] {
+    // Any size will do, also when it changes to and fro faster than it is looked at.
+    for (x, y) in [("20", "5"), ("3", "2"), ("200", "60"), ("40", "9"), ("130", "40")] {
         terminal.tmux(&["resize-window", "-x", x, "-y", y]);
     }
-    terminal.wait("q quit");
+    terminal.wait_that("all of it", |shown| online(shown) && shown.contains("events") && shown.contains("q quit"));
 
     scene.target.kill9();
     terminal.wait("no SPDK target listens there");
     scene.start_again(&[]);
-    terminal.wait_that("the set again", |shown| {
-        !shown.contains("no SPDK target")
-            && shown.lines().any(|line| line.contains("Remap0") && line.contains("online"))
-    });
+    terminal.wait_that("the set again", |shown| !shown.contains("no SPDK target") && online(shown));
 
     // Whatever ends it, the terminal is as it was: what was there is there, and what is typed is shown.
     let given_back = |code: &str| {

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Duration;
 
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 
 use crate::cli::WatchArgs;
 use crate::error::{Error, Verdict};
@@ -62,10 +62,14 @@ fn show(
         }
         if event::poll(LOOK).map_err(Error::Terminal)? {
             changed = true;
-            // A new size is seen when it is drawn.
-            let key = event::read().map_err(Error::Terminal)?.as_key_press_event();
-            if key.is_some_and(|key| press(key, &mut view, orders)) {
-                break;
+            match event::read().map_err(Error::Terminal)? {
+                // Whatever the terminal has made of what was on it, and also if the size is what it was before.
+                Event::Resize(..) => terminal.clear().map_err(Error::Terminal)?,
+                event => {
+                    if event.as_key_press_event().is_some_and(|key| press(key, &mut view, orders)) {
+                        break;
+                    }
+                }
             }
         }
     }

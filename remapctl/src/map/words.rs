@@ -54,8 +54,9 @@ pub fn read_at(picture: &Picture) -> String {
 pub fn spare_counts(picture: &Picture) -> [u64; 4] {
     let sum = |kind: usize| picture.spare.cells().iter().map(|cell| cell[kind]).sum::<u64>();
     let [used, bad, lost] = [spare::USED, spare::BAD, spare::LOST].map(sum);
-    let bad = bad + picture.about.spare.bad;
-    [used, lost, bad, picture.about.spare.room.saturating_sub(used + bad + lost)]
+    // What a target says can be any number.
+    let bad = bad.saturating_add(picture.about.spare.bad);
+    [used, lost, bad, picture.about.spare.room.saturating_sub((used + lost).saturating_add(bad))]
 }
 
 /// How much of the spare is taken.

@@ -46,6 +46,8 @@ fuzz_target!(|edits: Vec<Edit>| {
         code(&["inspect", &spare]),
         code(&["inspect", &spare, "--json"]),
         code(&["list", &spare, "--format", "json"]),
+        code(&["map", &spare, "--format", "svg"]),
+        code(&["map", &spare, "--format", "html"]),
         code(&["recover", "--base", &base, "--spare", &spare, "--output", &output]),
         check,
     ];

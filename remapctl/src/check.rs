@@ -143,7 +143,8 @@ fn report(spare: &Spare, base: Option<BaseReport>, facts: Base) -> Result<Report
     Ok(Report { spare: path, verdict, sentence, set, base, notes })
 }
 
-fn bad_copies(set: &SetPreview) -> Vec<&'static str> {
+/// The copies of the metadata that are not whole.
+pub(crate) fn bad_copies(set: &SetPreview) -> Vec<&'static str> {
     let names = |ok: PerCopy<bool>, names: [&'static str; 2]| {
         Copy::BOTH.into_iter().zip(names).filter(move |(copy, _)| !ok[*copy]).map(|(_, name)| name)
     };
@@ -152,7 +153,8 @@ fn bad_copies(set: &SetPreview) -> Vec<&'static str> {
         .collect()
 }
 
-fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
+/// What is good to know of a set that would be loaded.
+pub(crate) fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
     let counts = Set::of(set);
     let mut notes = Vec::new();
     let found = spare.superblock.as_ref();

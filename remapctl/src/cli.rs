@@ -36,6 +36,8 @@ pub enum Command {
     Check(CheckArgs),
     /// List the blocks that are remapped, pending or lost: of a spare, or of a Remap bdev of the target that runs
     List(ListArgs),
+    /// Draw the whole device: where blocks are remapped, pending or lost, how the spare is used, and what its metadata know of the past
+    Map(MapArgs),
     /// Write the content of the Remap bdev into a file, without SPDK: the base, with the remapped blocks in their places
     Recover(RecoverArgs),
     /// Serve how the sets of the target that runs stand, over HTTP: /metrics for Prometheus, / for people. It only looks
@@ -181,6 +183,42 @@ impl State {
                 | (State::Lost, ListedState::Lost)
         )
     }
+}
+
+/// The arguments of `map`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct MapArgs {
+    /// The spare: a block device, or a file. If there is none of this name, a Remap bdev of the target that runs
+    #[arg(value_name = "SPARE or NAME")]
+    pub spare: PathBuf,
+    /// Its block size.
+    #[command(flatten)]
+    pub size: SizeArgs,
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Where the picture goes: a new file [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How it is drawn [default: what the name of the output says, else html]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<MapFormat>,
+    /// Replace the output if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// Which state of the log.
+    #[command(flatten)]
+    pub at: AtArgs,
+}
+
+/// How a picture is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MapFormat {
+    /// A page for a browser, to zoom in down to single blocks; one file that needs nothing else
+    Html,
+    /// An image, for documents and mails
+    Svg,
 }
 
 /// The arguments of `recover`.

@@ -95,6 +95,18 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// An output that is there already.
+    #[error("{}: it is there already; nothing was done; give another output, or --force to replace it if it is a file", path.display())]
+    There {
+        /// The output.
+        path: PathBuf,
+    },
+    /// Extents that cannot all be of one set.
+    #[error("the list of the set's blocks is not in order at block {lba}; nothing was drawn; run the command again")]
+    Disorder {
+        /// Where.
+        lba: u64,
+    },
     /// The blocks of the set have metadata beside the data.
     #[error(
         "{}: its blocks carry {bytes} bytes of metadata, which a file or block device does not show; nothing was done; copy the data through a running target",

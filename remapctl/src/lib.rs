@@ -15,6 +15,7 @@ pub mod error;
 pub mod in_use;
 pub mod inspect;
 pub mod list;
+pub mod map;
 pub mod pages;
 pub mod progress;
 pub mod recover;
@@ -43,6 +44,7 @@ pub fn run(command: &Command, out: &mut impl Write, interrupted: &AtomicBool) ->
         Command::Inspect(args) => inspect::run(args, out),
         Command::Check(args) => check::run(args, out),
         Command::List(args) => list::run(args, out),
+        Command::Map(args) => map::run(args, out),
         Command::Recover(args) => recover::run(args, out, interrupted),
         Command::Serve(args) => serve::run(args, out, interrupted),
         Command::Watch(args) => watch::run(args, interrupted),

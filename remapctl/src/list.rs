@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::cli::{Format, ListArgs, State};
 use crate::ddrescue;
 use crate::error::{Error, Verdict};
-use crate::rpc::answers::Set;
+use crate::rpc::answers::{Online, Set};
 use crate::rpc::{Client, Failure, PATIENCE};
 use crate::spare::{Base, Spare};
 
@@ -49,20 +49,25 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
 }
 
 /// Whether there is no file that is meant. An absolute path is never the name of a bdev.
-fn may_be_name(spare: &Path) -> bool {
+pub(crate) fn may_be_name(spare: &Path) -> bool {
     !spare.is_absolute() && fs::symlink_metadata(spare).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// The set of this name, of which nothing may be asked that only a spare can answer.
+pub(crate) fn online(client: &Client, name: &Path, asks_a_spare: bool) -> Result<Online, Error> {
+    let neither = |why: Failure| Error::NeitherSpareNorSet { path: name.to_owned(), why };
+    if asks_a_spare {
+        return Err(Error::NoSpare { path: name.to_owned() });
+    }
+    // A name of SPDK is text.
+    let text = name.to_string_lossy();
+    let set = client.sets_named(&text).map_err(neither)?.into_iter().find_map(Set::into_online);
+    set.ok_or_else(|| Error::Offline { name: text.into_owned() })
 }
 
 /// Lists the blocks of a Remap bdev of a running target, page by page.
 fn live(args: &ListArgs, client: &Client, out: &mut impl Write) -> Result<(), Error> {
-    let neither = |why: Failure| Error::NeitherSpareNorSet { path: args.spare.clone(), why };
-    if args.at.at.is_some() || args.size.block_size.is_some() {
-        return Err(Error::NoSpare { path: args.spare.clone() });
-    }
-    // A name of SPDK is text.
-    let name = args.spare.to_string_lossy();
-    let set = client.sets_named(&name).map_err(neither)?.into_iter().find_map(Set::into_online);
-    let Some(set) = set else { return Err(Error::Offline { name: name.into_owned() }) };
+    let set = online(client, &args.spare, args.at.at.is_some() || args.size.block_size.is_some())?;
     let (bdev, base) = (client.bdev(&set.name)?, client.bdev(&set.base_bdev)?);
     let about = About {
         name: set.name.clone(),

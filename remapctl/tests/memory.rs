@@ -9,14 +9,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use common::spare::{Wanted, spare_block, write_spare};
 use common::{Folder, remapctl};
 use nix::sys::resource::{UsageWho, getrusage};
-use remap_core::format::superblock::Kept;
-use remap_core::format::{
-    Area, Copy, Layout, PageAt, PageInfo, PageOwner, Record, SpareState, Superblock, encode_page, records_per_page,
-};
-use remap_core::{BaseLba, Epoch, MAX_SPARE_BLOCKS, Sequence, Slot, SpareBlock};
-use uuid::Uuid;
+use remap_core::format::Record;
+use remap_core::{BaseLba, MAX_SPARE_BLOCKS};
 
 const BLOCK: u32 = 512;
 /// Enough for as many spare blocks as one set can have, with blocks of 512 bytes.
@@ -25,64 +22,21 @@ const SPARE_BLOCKS: u64 = 4_930_000;
 const LIMIT: i64 = 300 << 10;
 
 /// Writes a spare of which every block is in use: every second block of the base is remapped, so that no two are one extent.
-fn write_spare(path: &Path) {
-    let layout = Layout::for_spare(BLOCK, SPARE_BLOCKS).unwrap();
-    assert_eq!(layout.data_blocks, MAX_SPARE_BLOCKS);
-    let per_page = records_per_page(layout.page_bytes as usize) as u32;
-    let pages = (MAX_SPARE_BLOCKS + 1).div_ceil(per_page);
-    let (set_uuid, spare_id) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    let file = File::create(path).unwrap();
-    file.set_len(SPARE_BLOCKS * u64::from(BLOCK)).unwrap();
-    let mut page = vec![0; layout.page_bytes as usize];
-    let remap = |index| match SpareBlock::new(Slot::FIRST, index) {
-        Some(spare) => Record::Remap { lba: BaseLba(2 * u64::from(index)), spare, count: 1 },
-        None => Record::EndOfCheckpoint,
-    };
-    for index in 0..pages {
-        let last = ((index + 1) * per_page).min(MAX_SPARE_BLOCKS + 1);
-        let records: Vec<_> = (index * per_page..last).map(|index| remap(index).encode()).collect();
-        let info = PageInfo {
-            epoch: Epoch::ONE,
-            sequence: Sequence::new(1 + u64::from(index)).unwrap(),
-            checkpoint_pages: pages,
-        };
-        for copy in Copy::BOTH {
-            let at = PageAt { copy, area: Area::Zero, index };
-            encode_page(&mut page, PageOwner { set_uuid, spare_id }, at, info, &records);
-            let place = layout.log_page(copy, Area::Zero, index.into());
-            file.write_all_at(&page, place.0 * u64::from(BLOCK)).unwrap();
-        }
-    }
-    let superblock = Superblock {
-        set_uuid,
-        base_uuid: Uuid::from_u128(3),
-        host_id: Uuid::nil(),
-        generation: 1,
-        sequence: Sequence::ONE,
-        written_at: 0,
-        epoch: Epoch::ONE,
-        committed: Sequence::new(pages.into()).unwrap(),
-        noted_epoch: Epoch::ZERO,
-        in_use: false,
+fn write_full_spare(path: &Path) {
+    let wanted = Wanted {
+        name: "Remap0",
+        block_size: BLOCK,
+        spare_blocks: SPARE_BLOCKS,
         base_blocks: 2 * u64::from(MAX_SPARE_BLOCKS),
-        md_size: 0,
-        name: "Remap0".into(),
-        slot: Slot::FIRST,
-        spare_id,
-        state: SpareState::Active,
-        other: None,
-        layout,
-        scrub: None,
-        compat: 0,
-        kept: Kept::default(),
+        written_at: 0,
     };
-    for copy in Copy::BOTH {
-        superblock.encode(&mut page);
-        file.write_all_at(&page, layout.superblock(copy).0 * u64::from(BLOCK)).unwrap();
-    }
+    let remap = |index| Record::Remap { lba: BaseLba(2 * u64::from(index)), spare: spare_block(index), count: 1 };
+    let layout = write_spare(path, &wanted, (0..MAX_SPARE_BLOCKS).map(remap));
+    assert_eq!(layout.data_blocks, MAX_SPARE_BLOCKS);
+    let file = File::options().write(true).open(path).unwrap();
     // Something to be found in the first and in the last block of the data area.
     for (index, value) in [(0, 1), (MAX_SPARE_BLOCKS - 1, 2)] {
-        let at = layout.data(SpareBlock::new(Slot::FIRST, index).unwrap());
+        let at = layout.data(spare_block(index));
         file.write_all_at(&[value; BLOCK as usize], at.0 * u64::from(BLOCK)).unwrap();
     }
 }
@@ -96,12 +50,18 @@ fn most() -> i64 {
 fn four_million_remaps_are_shown_and_recovered_in_300_mib() {
     let folder = Folder::on_disk();
     let (spare, base, output) = (folder.path("spare"), folder.path("base"), folder.path("output"));
-    write_spare(&spare);
+    write_full_spare(&spare);
     let base_bytes = 2 * u64::from(MAX_SPARE_BLOCKS) * u64::from(BLOCK);
     File::create(&base).unwrap().set_len(base_bytes).unwrap();
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let recover = ["recover", "--base", &path(&base), "--spare", &path(&spare), "--output", &path(&output)];
-    let commands: [&[&str]; 3] = [&["inspect", &path(&spare)], &["list", &path(&spare), "--format", "json"], &recover];
+    let commands: [&[&str]; 5] = [
+        &["inspect", &path(&spare)],
+        &["list", &path(&spare), "--format", "json"],
+        &["map", &path(&spare), "--format", "svg"],
+        &["map", &path(&spare), "--format", "html"],
+        &recover,
+    ];
     for command in commands {
         let list = File::create(folder.path("stdout")).unwrap();
         let done = remapctl(command).stdout(list).stderr(Stdio::inherit()).status().unwrap();

@@ -54,6 +54,19 @@ fn what_is_recovered_without_spdk_is_what_hosts_read() {
     assert!(code == 0 && report["remapped"] == remapped && report["pending"] == pending, "{code}: {report}");
     assert!(warning.contains("it is open in process"), "{warning}");
 
+    // The picture of the set while it runs is that of its spare.
+    let socket = scene.target.socket();
+    let picture = |args: &[&str]| {
+        let (code, page, errors) = remapctl(&[&["map"], args].concat());
+        assert_eq!(code, 0, "{errors}");
+        let (_, rest) = page.split_once("<p class=\"hidden\" id=\"summary\">").unwrap();
+        let (_, extents) = page.split_once("<script id=\"extents\"").unwrap();
+        (rest.split_once('<').unwrap().0.to_owned(), extents.split_once('<').unwrap().0.to_owned())
+    };
+    let (live, offline) = (picture(&["Remap0", "--socket", text(&socket)]), picture(&[text(&spare)]));
+    assert!(live.0.contains(&format!("{remapped} are remapped, {pending} pending, 0 lost")), "{}", live.0);
+    assert_eq!(live, offline);
+
     // What other tools read is taken by import: all of it is known.
     let (code, map, _) = remapctl(&["list", text(&spare), "--format", "ddrescue", "--state", "remapped"]);
     assert_eq!(code, 0);

@@ -184,6 +184,14 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
     assert_eq!(number(&metrics, "bdev_remap_size_bytes", &uuid), f64::from(64 << 20));
     assert_eq!(number(&metrics, "bdev_remap_metadata_copy_ok", "copy=\"log_b\""), 1.0);
 
+    // The map of the set, which brings the policy under which its own script runs.
+    let page = serve.raw(format!("GET /map/{} HTTP/1.0\r\n\r\n", status["uuid"].as_str().unwrap()).as_bytes());
+    let summary = format!("{} are remapped, {} pending", status["remapped"], status["pending"]);
+    assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains(&summary), "no {summary}");
+    assert_eq!(page.matches("script-src 'sha256-").count(), 2, "in the header and in the document");
+    assert!(serve.get("/").1.contains(&format!("map/{}", status["uuid"].as_str().unwrap())));
+    assert!(serve.get("/map/00000000-0000-0000-0000-000000000000").0.contains(" 404 "));
+
     let known: BTreeSet<_> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let document = fs::read_to_string(project().join("docs/remapctl.md")).unwrap();

@@ -6,6 +6,7 @@ mod text;
 use std::io::Write;
 
 use self::report::Report;
+pub(crate) use self::text::date;
 use crate::cli::InspectArgs;
 use crate::error::{Error, Verdict};
 use crate::spare::Spare;

@@ -107,7 +107,8 @@ fn superblocks(a: &SuperblockReport, b: &SuperblockReport, out: &mut impl Write)
     Ok(())
 }
 
-fn date(micros: u64) -> String {
+/// A moment in microseconds since 1970.
+pub(crate) fn date(micros: u64) -> String {
     let since = Duration::from_micros(micros);
     match SystemTime::UNIX_EPOCH.checked_add(since).filter(|_| since < LAST_DATE) {
         Some(time) => humantime::format_rfc3339_seconds(time).to_string(),

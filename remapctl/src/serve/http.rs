@@ -5,8 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -27,9 +27,10 @@ const MAX_HEADERS: usize = 64;
 /// Bytes behind the head that are waited for, so that the answer is not lost with them.
 const MAX_REST: u64 = 64 << 10;
 
-/// What is sent along with everything: nothing is kept, nothing is loaded from anywhere, and nothing runs.
-const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-                       Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
+/// What is sent along with everything: nothing is kept.
+const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff";
+/// What a browser may do with an answer, unless that has a policy of its own: load nothing from anywhere, and run nothing.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// An answer.
 pub(super) struct Reply {
@@ -38,12 +39,21 @@ pub(super) struct Reply {
     /// The type of the body.
     pub(super) kind: &'static str,
     pub(super) body: String,
+    /// What a browser may do with it, if that is more than nothing.
+    pub(super) policy: Option<String>,
+    /// That no other answer as large as this one is in memory meanwhile.
+    pub(super) alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Reply {
+    /// An answer of which nothing is special.
+    pub(super) fn of(status: &'static str, kind: &'static str, body: String) -> Reply {
+        Reply { status, kind, body, policy: None, alone: None }
+    }
+
     /// A sentence.
     pub(super) fn text(status: &'static str, body: impl Into<String>) -> Reply {
-        Reply { status, kind: "text/plain; charset=utf-8", body: body.into() + "\n" }
+        Reply::of(status, "text/plain; charset=utf-8", body.into() + "\n")
     }
 }
 
@@ -94,9 +104,13 @@ fn talk(stream: TcpStream, answer: &impl Fn(&str) -> Reply) -> io::Result<()> {
     };
     // To make the answer took its own time.
     stream.extend(PATIENCE);
-    let Reply { status, kind, body } = reply;
+    let Reply { status, kind, body, policy, alone: _alone } = reply;
+    let policy = policy.as_deref().unwrap_or(POLICY);
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\nContent-Security-Policy: {policy}\r\n\r\n"
+    )?;
     if with_body {
         stream.write_all(body.as_bytes())?;
     }

@@ -7,16 +7,24 @@ mod page;
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::cli::ServeArgs;
 use crate::error::{Error, Verdict};
+use crate::map;
 use crate::rpc::Client;
+use crate::rpc::answers::Set;
 use http::Reply;
 
 /// How long the target may take for an answer: less than Prometheus waits for ours.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+const HTML: &str = "text/html; charset=utf-8";
+static ONE_PICTURE: Mutex<()> = Mutex::new(());
 
 /// Runs the command, until it is interrupted.
 ///
@@ -43,11 +51,39 @@ pub fn run(args: &ServeArgs, out: &mut impl Write, interrupted: &AtomicBool) -> 
 fn reply(client: &Client, url: &str) -> Reply {
     let path = url.split_once('?').map_or(url, |(path, _)| path);
     match path {
-        "/" => Reply { status: "200 OK", kind: "text/html; charset=utf-8", body: page::page(client) },
+        "/" => Reply::of("200 OK", HTML, page::page(client)),
         "/metrics" => match metrics::metrics(client) {
-            Ok(body) => Reply { status: "200 OK", kind: prometheus::TEXT_FORMAT, body },
+            Ok(body) => Reply::of("200 OK", prometheus::TEXT_FORMAT, body),
             Err(why) => Reply::text("500 Internal Server Error", format!("the metrics cannot be written: {why}")),
         },
-        _ => Reply::text("404 Not Found", "there is nothing here: see / and /metrics"),
+        _ => match path.strip_prefix("/map/").map(str::parse) {
+            Some(Ok(uuid)) => picture(client, uuid),
+            _ => Reply::text("404 Not Found", "there is nothing here: see / and /metrics, and /map/UUID of a set"),
+        },
+    }
+}
+
+/// The map of a set that is online, as `remapctl map` makes it.
+fn picture(client: &Client, uuid: Uuid) -> Reply {
+    // A picture can have tens of MiB.
+    let Ok(alone) = ONE_PICTURE.try_lock() else {
+        return Reply::text("503 Service Unavailable", "a map is being made for somebody else: ask again in a moment");
+    };
+    let draw = || {
+        let Some(set) = client.sets()?.into_iter().filter_map(Set::into_online).find(|set| set.uuid == uuid) else {
+            return Ok(None);
+        };
+        let mut html = Vec::new();
+        map::html::write(&map::live::picture(client, &set)?, &mut html)?;
+        Ok(Some(html))
+    };
+    let drawn: Result<_, Error> = draw();
+    match drawn.map(|html| html.map(String::from_utf8)) {
+        Ok(Some(Ok(body))) => {
+            Reply { policy: Some(map::html::policy()), alone: Some(alone), ..Reply::of("200 OK", HTML, body) }
+        }
+        Ok(None) => Reply::text("404 Not Found", "the target has no set of this UUID that is online: see /"),
+        Ok(Some(Err(why))) => Reply::text("500 Internal Server Error", why.to_string()),
+        Err(why) => Reply::text("502 Bad Gateway", why.to_string()),
     }
 }

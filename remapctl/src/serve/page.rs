@@ -73,7 +73,11 @@ fn about(html: &mut String, seen: &Seen) -> fmt::Result {
     let (set, (base, spare)) = (&seen.set, seen.set.bdevs());
     let state = set.state();
     write!(html, "<h2>{} <span class={}>{}</span></h2>", Escaped(set.name()), class(state), Escaped(state))?;
-    write!(html, "<code>{}</code><table>", set.uuid())?;
+    write!(html, "<code>{}</code>", set.uuid())?;
+    if set.online().is_some() {
+        write!(html, " <a href=map/{}>Map</a>", set.uuid())?;
+    }
+    write!(html, "<table>")?;
     row(html, "base", base.unwrap_or("not there"))?;
     row(html, "spare", spare.unwrap_or("not there"))?;
     if let Some(online) = set.online() {

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod browser;
+pub mod spare;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};

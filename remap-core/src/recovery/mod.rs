@@ -4,6 +4,7 @@
 //! (`choose`), and replays its records. It never writes. The mirror of the log that wrote it.
 
 mod choose;
+mod faults;
 mod replay;
 mod scan;
 
@@ -16,8 +17,9 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
+use self::faults::faults;
 use self::replay::Replay;
-use self::scan::{IN_FLIGHT, chunks, owner, read_pages, scan_area};
+use self::scan::{IN_FLIGHT, chunks, read_pages, scan_area};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
@@ -30,7 +32,8 @@ use crate::spare::Spare;
 use crate::table::Mapping;
 use crate::units::{BaseLba, Epoch, Sequence};
 
-pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, scan_pages};
+pub(crate) use self::faults::PageFault;
+pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, owner, scan_pages};
 
 /// A state of the log that an operator accepts although something is lost with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,15 @@ pub(crate) async fn scan<D: Device, E: Env>(
 pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Result<InForce, Error>) {
     let known = Known::of(superblock);
     (candidates(areas, known), choose(areas, known).map(|chosen| InForce::of(&chosen)))
+}
+
+/// What is in force, and which pages are not what they should be.
+///
+/// # Errors
+/// As [`recover`], where that refuses what the pages say.
+pub(crate) fn find_faults(areas: &PerArea<Pages>, superblock: &Superblock) -> Result<(InForce, Vec<PageFault>), Error> {
+    let chosen = choose(areas, Known::of(superblock))?;
+    Ok((InForce::of(&chosen), faults(areas, &chosen)))
 }
 
 /// Reads the log of the set that `superblock` describes; as far as `stated`, if an operator has chosen so.

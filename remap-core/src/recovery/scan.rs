@@ -47,7 +47,7 @@ impl PageState {
 }
 
 /// Whose the pages of a spare are.
-pub(super) fn owner(superblock: &Superblock) -> PageOwner {
+pub(crate) fn owner(superblock: &Superblock) -> PageOwner {
     PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id }
 }
 

@@ -13,7 +13,8 @@ const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but somet
 
 /// Looks at the spare of a Remap bdev, checks it, and gets the data out, without SPDK.
 ///
-/// A spare and a base are files or block devices, and are only read. A set that is in use can be looked at, with a warning.
+/// A spare and a base are files or block devices, and are only read, other than by `repair --yes`. A set that is in use can be looked at,
+/// with a warning.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Options {
@@ -33,6 +34,8 @@ pub enum Command {
     List(ListArgs),
     /// Write the content of the Remap bdev into a file, without SPDK: the base, with the remapped blocks in their places
     Recover(RecoverArgs),
+    /// Write bad copies of the metadata anew from good ones, and back again; shows what would be written unless --yes is given
+    Repair(RepairArgs),
     /// Write the completions of a shell to stdout
     Completions(CompletionsArgs),
     /// Write the manual pages into a folder
@@ -192,6 +195,27 @@ pub struct RecoverArgs {
     /// Which state of the log.
     #[command(flatten)]
     pub at: AtArgs,
+}
+
+/// The arguments of `repair`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct RepairArgs {
+    /// The spare.
+    #[command(flatten)]
+    pub spare: SpareArgs,
+    /// Write it. Refused while any process has the spare open
+    #[arg(long)]
+    pub yes: bool,
+    /// Where is kept what is written over; a new file [default: the name of SPARE and .undo, in the current folder]
+    #[arg(long, value_name = "FILE")]
+    pub undo: Option<PathBuf>,
+    /// Put back what a repair has written over, from the file that it kept; shows only how much unless --yes is given
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["undo", "json"])]
+    pub undo_from: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The arguments of `completions`.

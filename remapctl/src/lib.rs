@@ -2,7 +2,7 @@
 //! SPDK, by the format and recovery code of remap-core.
 //!
 //! Each command is a function of its arguments that writes to some output, and ends with a [`Verdict`] or an [`Error`]. Bases and
-//! spares are opened read-only ([`disk`]); nothing here can write to them.
+//! spares are opened read-only ([`disk`]); only [`repair`] can write to a spare.
 
 pub mod buffer;
 pub mod check;
@@ -16,6 +16,7 @@ pub mod list;
 pub mod pages;
 pub mod progress;
 pub mod recover;
+pub mod repair;
 pub mod runtime;
 pub mod spare;
 pub mod style;
@@ -37,6 +38,7 @@ pub fn run(command: &Command, out: &mut impl Write, interrupted: &AtomicBool) ->
         Command::Check(args) => check::run(args, out),
         Command::List(args) => list::run(args, out),
         Command::Recover(args) => recover::run(args, out, interrupted),
+        Command::Repair(args) => repair::run(args, out, interrupted),
         Command::Completions(args) => pages::completions(args.shell, out).map(|()| Verdict::Sound),
         Command::Man(args) => pages::man(&args.folder).map(|()| Verdict::Sound),
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error as ThisError;
 
+use crate::rpc::Failure;
+
 /// What a command has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -300,6 +302,9 @@ pub enum Error {
     /// There is no memory.
     #[error("there is no memory for a buffer; nothing more was done; end other programs, and the same command goes on")]
     Memory,
+    /// A target did not do what it was asked.
+    #[error(transparent)]
+    Target(#[from] Failure),
     /// What was found cannot be told.
     #[error("the output cannot be written ({0}); nothing else was changed; make room, or write it somewhere else")]
     Stdout(#[from] io::Error),

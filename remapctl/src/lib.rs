@@ -17,6 +17,7 @@ pub mod pages;
 pub mod progress;
 pub mod recover;
 pub mod repair;
+pub mod rpc;
 pub mod runtime;
 pub mod spare;
 pub mod style;

@@ -36,6 +36,8 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Write bad copies of the metadata anew from good ones, and back again; shows what would be written unless --yes is given
     Repair(RepairArgs),
+    /// Look whether this machine can run a target with bdev_remap, and how those are that run; say what to do
+    Doctor(DoctorArgs),
     /// Write the completions of a shell to stdout
     Completions(CompletionsArgs),
     /// Write the manual pages into a folder
@@ -213,6 +215,24 @@ pub struct RepairArgs {
     /// Put back what a repair has written over, from the file that it kept; shows only how much unless --yes is given
     #[arg(long, value_name = "FILE", conflicts_with_all = ["undo", "json"])]
     pub undo_from: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: by the worst that was found: 0 ok, 1 warning, 2 bad.")]
+pub struct DoctorArgs {
+    /// The SPDK tree [default: SPDK_DIR, else the one that scripts/setup.sh has built]
+    #[arg(long, value_name = "DIR")]
+    pub spdk: Option<PathBuf>,
+    /// The library of bdev_remap [default: libbdev_remap.so in BDEV_REMAP_LIBRARIES, else beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
+    /// The RPC socket of a target; may be given more than once [default: those that are found]
+    #[arg(long = "socket", value_name = "SOCKET")]
+    pub sockets: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,

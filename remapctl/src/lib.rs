@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod ddrescue;
 pub mod disk;
+pub mod doctor;
 pub mod error;
 pub mod in_use;
 pub mod inspect;
@@ -40,6 +41,7 @@ pub fn run(command: &Command, out: &mut impl Write, interrupted: &AtomicBool) ->
         Command::List(args) => list::run(args, out),
         Command::Recover(args) => recover::run(args, out, interrupted),
         Command::Repair(args) => repair::run(args, out, interrupted),
+        Command::Doctor(args) => doctor::run(args, out),
         Command::Completions(args) => pages::completions(args.shell, out).map(|()| Verdict::Sound),
         Command::Man(args) => pages::man(&args.folder).map(|()| Verdict::Sound),
     }

@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     }
     // Lists can be long, and have no colours that would have to be taken out of them.
     let out: Box<dyn Write> = match options.command {
-        Command::Inspect(_) | Command::Check(_) | Command::Repair(_) => Box::new(anstream::stdout().lock()),
+        Command::Inspect(_) | Command::Check(_) | Command::Repair(_) | Command::Doctor(_) => {
+            Box::new(anstream::stdout().lock())
+        }
         _ => Box::new(stdout().lock()),
     };
     let mut out = BufWriter::new(out);

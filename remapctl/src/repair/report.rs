@@ -90,7 +90,7 @@ impl Report {
             writeln!(out, "  and {} more: see --json", runs.len() - SHOWN)?;
         }
         let count = self.pages.len();
-        let pages = if count == 1 { "1 page".to_owned() } else { format!("{count} pages") };
+        let (pages, them) = if count == 1 { ("1 page".to_owned(), "it") } else { (format!("{count} pages"), "them") };
         writeln!(out)?;
         if self.written {
             writeln!(out, "{spare}: {}: {pages} written, every copy is whole", styled(GOOD, "repaired"))?;
@@ -104,7 +104,7 @@ impl Report {
                 "{spare}: {}: {pages} to write, of a copy that is bad; nothing was written",
                 styled(WARN, "degraded")
             )?;
-            Ok(writeln!(out, "--yes writes them, and keeps what is there now in {undo}")?)
+            Ok(writeln!(out, "--yes writes {them}, and keeps what is there now in {undo}")?)
         }
     }
 }

@@ -150,9 +150,10 @@ pub(super) fn run(
     match target {
         Some(target) => {
             target.sync()?;
-            writeln!(out, "{spare}: {}: {pages} pages are as they were before the repair", styled(GOOD, "undone"))?;
+            let are = if pages == 1 { "1 page is as it was" } else { &format!("{pages} pages are as they were") };
+            writeln!(out, "{spare}: {}: {are} before the repair", styled(GOOD, "undone"))?;
         }
-        None => writeln!(out, "{spare}: {pages} pages to put back; nothing was written; --yes writes them")?,
+        None => writeln!(out, "{spare}: pages to put back: {pages}; nothing was written; --yes writes them")?,
     }
     out.flush()?;
     Ok(Verdict::Sound)

@@ -3,8 +3,8 @@
 #
 # Makes everything ready: Debian packages (only those that are missing), SPDK (built once into ~/.cache/bdev-remap, or your
 # own by SPDK_DIR), and the libraries and remapctl of this project. Run it as often as you like: it does only what is not done yet.
-# The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, valgrind, and ruff in
-# the cache. With --bench, what only the benchmarks need: matplotlib.
+# The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, valgrind, promtool, tmux,
+# and ruff in the cache. With --bench, what only the benchmarks need: matplotlib.
 #
 # Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug); BDEV_REMAP_LIBRARIES, a folder
 # with the libraries of this project, which are not built then.
@@ -26,7 +26,7 @@ PACKAGES=(build-essential pkg-config meson ninja-build nasm autoconf automake li
 	libaio-dev libssl-dev openssl uuid-dev libnuma-dev liburing-dev libcunit1-dev libncurses-dev
 	python3 python3-jinja2 python3-tabulate python3-pyelftools python3-tqdm procps util-linux)
 
-DEV_PACKAGES=(shellcheck python3-venv valgrind)
+DEV_PACKAGES=(shellcheck python3-venv valgrind prometheus tmux)
 RUFF=ruff==0.14.14
 ! $dev || PACKAGES+=("${DEV_PACKAGES[@]}")
 ! $bench || PACKAGES+=(python3-matplotlib)

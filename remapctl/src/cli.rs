@@ -1,11 +1,15 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use remap_core::{Epoch, ListedState, Sequence, StatedEnd};
 use uuid::Uuid;
+
+use crate::rpc;
 
 /// What is said at the end of every help.
 const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but something is damaged or unreadable; 2 it would be refused; \
@@ -15,6 +19,7 @@ const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but somet
 ///
 /// A spare and a base are files or block devices, and are only read, other than by `repair --yes`. A set that is in use can be looked at,
 /// with a warning.
+/// `list NAME`, `serve` and `watch` ask a running target by its RPC socket.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Options {
@@ -30,7 +35,7 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Say whether bdev_remap_create would load the set, and why not: in the same words, with nothing written
     Check(CheckArgs),
-    /// List the blocks that are remapped, pending or lost
+    /// List the blocks that are remapped, pending or lost: of a spare, or of a Remap bdev of the target that runs
     List(ListArgs),
     /// Write the content of the Remap bdev into a file, without SPDK: the base, with the remapped blocks in their places
     Recover(RecoverArgs),
@@ -38,6 +43,10 @@ pub enum Command {
     Repair(RepairArgs),
     /// Look whether this machine can run a target with bdev_remap, and how those are that run; say what to do
     Doctor(DoctorArgs),
+    /// Serve how the sets of the target that runs stand, over HTTP: /metrics for Prometheus, / for people. It only looks
+    Serve(ServeArgs),
+    /// Watch the sets of the target that runs on this terminal, with keys to save, re-arm, and begin and cancel a scrub
+    Watch(WatchArgs),
     /// Write the completions of a shell to stdout
     Completions(CompletionsArgs),
     /// Write the manual pages into a folder
@@ -61,6 +70,14 @@ pub struct SizeArgs {
     /// Bytes a block; needed only where no superblock can be found, and 4096 is wrong
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(512..=65536))]
     pub block_size: Option<u32>,
+}
+
+/// A running target.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
+    /// The RPC socket of the SPDK target that runs
+    #[arg(short, long, value_name = "PATH", default_value = rpc::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
 }
 
 /// The arguments of `inspect`.
@@ -97,9 +114,15 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]
 pub struct ListArgs {
-    /// The spare.
+    /// The spare: a block device, or a file. If there is none of this name, a Remap bdev of the target that runs
+    #[arg(value_name = "SPARE or NAME")]
+    pub spare: PathBuf,
+    /// Its block size.
     #[command(flatten)]
-    pub spare: SpareArgs,
+    pub size: SizeArgs,
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// How: for people, for programs, or as other tools write and read it
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
@@ -236,6 +259,40 @@ pub struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The arguments of `serve`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct ServeArgs {
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9556")]
+    pub listen: SocketAddr,
+    /// Listen at an address that others can reach, although everybody who does may look
+    #[arg(long)]
+    pub insecure_listen: bool,
+}
+
+/// The arguments of `watch`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct WatchArgs {
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How often the target is asked
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+}
+
+/// At most ten times a second, as the target has other things to do.
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
+    allowed.contains(&time).then_some(time).ok_or_else(|| "it is from 100ms to 1h".to_owned())
 }
 
 /// The arguments of `completions`.

@@ -36,15 +36,15 @@ impl Fate {
 /// Writes a map of `total` blocks, of which those before `done` were tried, and of these the `bad` ones, ascending, cannot be read.
 ///
 /// # Errors
-/// Those of writing.
-pub fn write(
+/// Those of writing, and that of `bad`, which is the last of it: the map has no end then.
+pub fn write<E: From<io::Error>>(
     out: &mut impl Write,
     about: &[&str],
     block_size: u32,
-    bad: impl Iterator<Item = Range<u64>>,
+    bad: impl Iterator<Item = Result<Range<u64>, E>>,
     done: u64,
     total: u64,
-) -> io::Result<()> {
+) -> Result<(), E> {
     writeln!(out, "# Mapfile. Created by remapctl {}", env!("CARGO_PKG_VERSION"))?;
     for line in about {
         writeln!(out, "# {line}")?;
@@ -54,7 +54,7 @@ pub fn write(
     writeln!(out, "# current_pos  current_status  current_pass")?;
     writeln!(out, "{:#014x}     {}               1", bytes(done), status.letter())?;
     writeln!(out, "#      pos        size  status")?;
-    let mut line = |blocks: Range<u64>, fate: Fate| {
+    let mut line = |blocks: Range<u64>, fate: Fate| -> io::Result<()> {
         if blocks.is_empty() {
             return Ok(());
         }
@@ -65,6 +65,7 @@ pub fn write(
     // Neighbours that differ in nothing that a map tells are one line.
     let mut open = 0..0;
     for blocks in bad {
+        let blocks = blocks?;
         if blocks.start == open.end {
             open.end = blocks.end;
             continue;
@@ -77,5 +78,5 @@ pub fn write(
     line(next..open.start, Fate::Read)?;
     line(open.clone(), Fate::Bad)?;
     line(open.end..done, Fate::Read)?;
-    line(done..total, Fate::Untried)
+    Ok(line(done..total, Fate::Untried)?)
 }

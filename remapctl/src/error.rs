@@ -1,6 +1,7 @@
 //! How a command ends: what was found, or why it could not be done. Every sentence names the thing and says what to do.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error as ThisError;
@@ -302,6 +303,53 @@ pub enum Error {
     /// There is no memory.
     #[error("there is no memory for a buffer; nothing more was done; end other programs, and the same command goes on")]
     Memory,
+    /// A name that is neither that of a file nor that of a Remap bdev.
+    #[error("{}: there is no such file or device, nor can it be a Remap bdev: {why}", path.display())]
+    NeitherSpareNorSet {
+        /// What was given.
+        path: PathBuf,
+        /// Why it is no Remap bdev.
+        why: Failure,
+    },
+    /// What is asked of a Remap bdev, and only a spare can be asked.
+    #[error(
+        "{}: there is no such file or device; nothing was done; --at and --block-size are for spares: leave them out for a Remap bdev",
+        path.display()
+    )]
+    NoSpare {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// A set that has no bdev now.
+    #[error(
+        "{name}: the set is not online; nothing was done; bdev_remap_status says what it waits for; its spare can be listed"
+    )]
+    Offline {
+        /// Its name.
+        name: String,
+    },
+    /// An address that others can reach.
+    #[error(
+        "{address}: others can reach this address, and there is no password; nothing was done; listen at 127.0.0.1, or give --insecure-listen"
+    )]
+    NotLoopback {
+        /// Which.
+        address: SocketAddr,
+    },
+    /// An address at which nothing can be served.
+    #[error("{address}: cannot be listened at ({source}); give a free one by --listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is nobody who could watch.
+    #[error("watch needs a terminal; nothing was done; serve tells the same to programs")]
+    NoTerminal,
+    /// The terminal cannot be used.
+    #[error("the terminal cannot be used ({0}); try another one, or serve")]
+    Terminal(io::Error),
     /// A target did not do what it was asked.
     #[error(transparent)]
     Target(#[from] Failure),
@@ -326,6 +374,7 @@ impl Error {
         match self {
             Error::Refused { .. } | Error::Empty { .. } => Verdict::Refused.code(),
             Error::Interrupted | Error::RepairInterrupted { .. } | Error::UndoInterrupted { .. } => 130,
+            Error::NotLoopback { .. } | Error::NoSpare { .. } | Error::NoTerminal => USAGE,
             _ => 8,
         }
     }

@@ -1,6 +1,8 @@
 //! remapctl: what an operator reaches for at night. It looks at the spare of a Remap bdev, checks it, and gets the data out, without
 //! SPDK, by the format and recovery code of remap-core.
 //!
+//! `list`, `serve` and `watch` also ask a running target, by its RPC socket ([`rpc`]).
+//!
 //! Each command is a function of its arguments that writes to some output, and ends with a [`Verdict`] or an [`Error`]. Bases and
 //! spares are opened read-only ([`disk`]); only [`repair`] can write to a spare.
 
@@ -20,8 +22,12 @@ pub mod recover;
 pub mod repair;
 pub mod rpc;
 pub mod runtime;
+pub mod serve;
 pub mod spare;
 pub mod style;
+pub mod timed;
+pub mod units;
+pub mod watch;
 
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
@@ -42,6 +48,8 @@ pub fn run(command: &Command, out: &mut impl Write, interrupted: &AtomicBool) ->
         Command::Recover(args) => recover::run(args, out, interrupted),
         Command::Repair(args) => repair::run(args, out, interrupted),
         Command::Doctor(args) => doctor::run(args, out),
+        Command::Serve(args) => serve::run(args, out, interrupted),
+        Command::Watch(args) => watch::run(args, interrupted),
         Command::Completions(args) => pages::completions(args.shell, out).map(|()| Verdict::Sound),
         Command::Man(args) => pages::man(&args.folder).map(|()| Verdict::Sound),
     }

@@ -1,35 +1,112 @@
-//! `list`: the blocks that are remapped, pending or lost, for people and for other tools.
+//! `list`: the blocks that are remapped, pending or lost, for people and for other tools; of a spare, or of a running target.
 
-use std::io::Write;
+use std::cell::RefCell;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use remap_core::engine::SetPreview;
 use remap_core::{Epoch, ListedExtent, ListedState, Sequence};
+use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::cli::{Format, ListArgs, State};
 use crate::ddrescue;
 use crate::error::{Error, Verdict};
+use crate::rpc::answers::Set;
+use crate::rpc::{Client, Failure, PATIENCE};
 use crate::spare::{Base, Spare};
+
+/// Whose blocks are listed.
+#[derive(Serialize)]
+struct About {
+    name: String,
+    uuid: Uuid,
+    base_uuid: Uuid,
+    block_size: u32,
+    base_blocks: u64,
+    epoch: Epoch,
+    sequence: Sequence,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// Those of opening the spare and its set; [`Error::Stdout`].
+/// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`].
 pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    let spare = Spare::open(&args.spare.spare, args.spare.size.block_size)?;
-    let set = spare.set(Base::default(), args.at.at)?;
-    let wanted = |state| args.states.is_empty() || args.states.iter().any(|one: &State| one.is(state));
-    let extents = extents(&set).filter(|extent| wanted(extent.state));
-    match args.format {
-        Format::Table => table(extents, out)?,
-        Format::Csv => csv(extents, out)?,
-        Format::Badblocks => badblocks(extents, out)?,
-        Format::Json => json(&set, extents, out)?,
-        Format::Ddrescue => map(&set, extents, out)?,
+    if may_be_name(&args.spare) {
+        let client = Client::new(&args.target.socket, PATIENCE);
+        live(args, &client, out)?;
+    } else {
+        let spare = Spare::open(&args.spare, args.size.block_size)?;
+        let set = spare.set(Base::default(), args.at.at)?;
+        let extents = extents(&set).map(Ok);
+        listed(args, &About::of(&set), extents, out)?;
     }
     out.flush()?;
     Ok(Verdict::Sound)
+}
+
+/// Whether there is no file that is meant. An absolute path is never the name of a bdev.
+fn may_be_name(spare: &Path) -> bool {
+    !spare.is_absolute() && fs::symlink_metadata(spare).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Lists the blocks of a Remap bdev of a running target, page by page.
+fn live(args: &ListArgs, client: &Client, out: &mut impl Write) -> Result<(), Error> {
+    let neither = |why: Failure| Error::NeitherSpareNorSet { path: args.spare.clone(), why };
+    if args.at.at.is_some() || args.size.block_size.is_some() {
+        return Err(Error::NoSpare { path: args.spare.clone() });
+    }
+    // A name of SPDK is text.
+    let name = args.spare.to_string_lossy();
+    let set = client.sets_named(&name).map_err(neither)?.into_iter().find_map(Set::into_online);
+    let Some(set) = set else { return Err(Error::Offline { name: name.into_owned() }) };
+    let (bdev, base) = (client.bdev(&set.name)?, client.bdev(&set.base_bdev)?);
+    let about = About {
+        name: set.name.clone(),
+        uuid: set.uuid,
+        base_uuid: base.uuid,
+        block_size: bdev.block_size,
+        base_blocks: bdev.num_blocks,
+        epoch: set.epoch,
+        sequence: set.sequence,
+    };
+    let extents = client.extents(&set.name).map(|extent| extent.map_err(Error::Target));
+    listed(args, &about, extents, out)
+}
+
+/// Writes those extents that are asked for as they are asked for. What was written before an error is no whole list.
+fn listed(args: &ListArgs, about: &About, extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
+    let wanted = |state| args.states.is_empty() || args.states.iter().any(|one: &State| one.is(state));
+    let extents = extents.filter(|extent| extent.as_ref().map_or(true, |extent| wanted(extent.state)));
+    match args.format {
+        Format::Table => table(extents, out),
+        Format::Csv => csv(extents, out),
+        Format::Badblocks => badblocks(extents, out),
+        Format::Json => json(about, extents, out),
+        Format::Ddrescue => map(about, extents, out),
+    }
+}
+
+/// Extents, ascending; an error is the last.
+trait Extents: Iterator<Item = Result<ListedExtent, Error>> {}
+impl<I: Iterator<Item = Result<ListedExtent, Error>>> Extents for I {}
+
+impl About {
+    fn of(set: &SetPreview) -> About {
+        let superblock = &set.superblock;
+        About {
+            name: superblock.name.clone(),
+            uuid: superblock.set_uuid,
+            base_uuid: superblock.base_uuid,
+            block_size: superblock.layout.block_size,
+            base_blocks: superblock.base_blocks,
+            epoch: set.epoch,
+            sequence: set.sequence,
+        }
+    }
 }
 
 /// What the set knows, ascending, in runs that are as long as they can be.
@@ -53,26 +130,29 @@ pub fn name(state: ListedState) -> &'static str {
     }
 }
 
-fn table(extents: impl Iterator<Item = ListedExtent>, out: &mut impl Write) -> Result<(), Error> {
+fn table(extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
     writeln!(out, "{:>15} {:>10} {:>12}  state", "lba", "blocks", "spare lba")?;
-    for ListedExtent { lba, num_blocks, spare_lba, state } in extents {
+    for extent in extents {
+        let ListedExtent { lba, num_blocks, spare_lba, state } = extent?;
         let spare_lba = spare_lba.map_or_else(|| "-".to_owned(), |lba| lba.to_string());
         writeln!(out, "{:>15} {num_blocks:>10} {spare_lba:>12}  {}", lba.0, name(state))?;
     }
     Ok(())
 }
 
-fn csv(extents: impl Iterator<Item = ListedExtent>, out: &mut impl Write) -> Result<(), Error> {
+fn csv(extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
     writeln!(out, "lba,num_blocks,spare_lba,state")?;
-    for ListedExtent { lba, num_blocks, spare_lba, state } in extents {
+    for extent in extents {
+        let ListedExtent { lba, num_blocks, spare_lba, state } = extent?;
         let spare_lba = spare_lba.map_or_else(String::new, |lba| lba.to_string());
         writeln!(out, "{},{num_blocks},{spare_lba},{}", lba.0, name(state))?;
     }
     Ok(())
 }
 
-fn badblocks(extents: impl Iterator<Item = ListedExtent>, out: &mut impl Write) -> Result<(), Error> {
+fn badblocks(extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
     for extent in extents {
+        let extent = extent?;
         for block in extent.lba.0..extent.lba.plus(extent.num_blocks).0 {
             writeln!(out, "{block}")?;
         }
@@ -82,45 +162,45 @@ fn badblocks(extents: impl Iterator<Item = ListedExtent>, out: &mut impl Write) 
 
 /// The whole list as an object, of which no more than an extent is in memory.
 #[derive(Serialize)]
-struct Listing<'a, I: Iterator<Item = ListedExtent>> {
-    name: &'a str,
-    uuid: Uuid,
-    base_uuid: Uuid,
-    block_size: u32,
-    base_blocks: u64,
-    epoch: Epoch,
-    sequence: Sequence,
-    #[serde(serialize_with = "one_by_one")]
-    extents: std::cell::RefCell<I>,
+struct Listing<'a, E> {
+    #[serde(flatten)]
+    about: &'a About,
+    extents: &'a E,
 }
 
-fn one_by_one<I: Iterator<Item = ListedExtent>, S: Serializer>(
-    extents: &std::cell::RefCell<I>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(&mut *extents.borrow_mut())
+/// A list that is written as it comes, up to its error, which is kept.
+struct OneByOne<I> {
+    extents: RefCell<I>,
+    error: RefCell<Option<Error>>,
 }
 
-fn json(set: &SetPreview, extents: impl Iterator<Item = ListedExtent>, out: &mut impl Write) -> Result<(), Error> {
-    let superblock = &set.superblock;
-    let listing = Listing {
-        name: &superblock.name,
-        uuid: superblock.set_uuid,
-        base_uuid: superblock.base_uuid,
-        block_size: superblock.layout.block_size,
-        base_blocks: superblock.base_blocks,
-        epoch: set.epoch,
-        sequence: set.sequence,
-        extents: extents.into(),
-    };
-    serde_json::to_writer(&mut *out, &listing).map_err(std::io::Error::from)?;
+impl<I: Extents> Serialize for OneByOne<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for extent in &mut *self.extents.borrow_mut() {
+            match extent {
+                Ok(extent) => list.serialize_element(&extent)?,
+                Err(error) => {
+                    self.error.replace(Some(error));
+                    return Err(S::Error::custom("the list has no end"));
+                }
+            }
+        }
+        list.end()
+    }
+}
+
+fn json(about: &About, extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
+    let extents = OneByOne { extents: extents.into(), error: RefCell::default() };
+    let listing = Listing { about, extents: &extents };
+    if let Err(error) = serde_json::to_writer(&mut *out, &listing) {
+        return Err(extents.error.take().unwrap_or_else(|| std::io::Error::from(error).into()));
+    }
     Ok(writeln!(out)?)
 }
 
-fn map(set: &SetPreview, extents: impl Iterator<Item = ListedExtent>, out: &mut impl Write) -> Result<(), Error> {
-    let superblock = &set.superblock;
-    let bad = extents.map(|extent| extent.lba.0..extent.lba.plus(extent.num_blocks).0);
-    let about = format!("{} ({}): what is bad on the base", superblock.name, superblock.set_uuid);
-    let end = superblock.base_blocks;
-    Ok(ddrescue::write(out, &[&about], superblock.layout.block_size, bad, end, end)?)
+fn map(about: &About, extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
+    let bad = extents.map(|extent| extent.map(|extent| extent.lba.0..extent.lba.plus(extent.num_blocks).0));
+    let (end, of) = (about.base_blocks, format!("{} ({}): what is bad on the base", about.name, about.uuid));
+    ddrescue::write(out, &[&of], about.block_size, bad, end, end)
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
     };
     let interrupted = Arc::new(AtomicBool::new(false));
-    if matches!(options.command, Command::Recover(_) | Command::Repair(_)) {
+    if matches!(options.command, Command::Recover(_) | Command::Repair(_) | Command::Serve(_) | Command::Watch(_)) {
         end_on_signals(&interrupted);
     }
     // Lists can be long, and have no colours that would have to be taken out of them.

@@ -71,6 +71,34 @@ fn an_spdk_that_will_not_do_is_found() {
     assert!(said(&gone, "library")[0].contains("libbdev_remap.so is not found; run scripts/setup.sh"));
 }
 
+#[test]
+fn a_library_that_does_not_go_with_the_spdk_is_found() {
+    let folder = Folder::new();
+    let spdk = folder.path("spdk");
+    for part in ["include/spdk", "build/lib", "build/bin"] {
+        fs::create_dir_all(spdk.join(part)).unwrap();
+    }
+    let header = "#define SPDK_VERSION_MAJOR 26\n#define SPDK_VERSION_MINOR 1\n";
+    fs::write(spdk.join("include/spdk/version.h"), header).unwrap();
+    fs::write(spdk.join("build/lib/libspdk_bdev.so.19.0"), "").unwrap();
+    std::os::unix::fs::symlink("libspdk_bdev.so.19.0", spdk.join("build/lib/libspdk_bdev.so")).unwrap();
+    // Any program that the loader can look at.
+    fs::copy(env!("CARGO_BIN_EXE_remapctl"), spdk.join("build/bin/spdk_tgt")).unwrap();
+    for (holds, says) in [
+        ("nothing", "does not say for which SPDK it was built"),
+        ("libspdk_bdev.so.18.1", "was built for libspdk_bdev.so.18.1, SPDK has libspdk_bdev.so.19.0"),
+        ("libspdk_bdev.so.19.0", "cannot be loaded: "),
+    ] {
+        let library = folder.file("libbdev_remap.so", holds.as_bytes());
+        let args = ["--json", "--spdk", spdk.to_str().unwrap(), "--library", library.to_str().unwrap()];
+        let found = said(&doctor(&args), "library").concat();
+        assert!(
+            found.starts_with("bad: ") && found.contains(says) && found.contains("; run scripts/setup.sh"),
+            "{found}"
+        );
+    }
+}
+
 /// A socket at which somebody answers each call with this.
 fn answering(folder: &Folder, answer: &Value) -> String {
     let path = folder.path("spdk.sock");

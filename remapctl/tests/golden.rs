@@ -157,7 +157,7 @@ fn the_command_line_is_as_documented() {
     let done = |args: &[&str]| Done::of(remapctl(args).output().unwrap());
     assert_eq!(done(&["--help"]).code, 0);
     assert_eq!(done(&["--version"]).out, format!("remapctl {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["inspect", "check", "list", "recover", "repair", "doctor", "completions", "man"] {
+    for command in ["inspect", "check", "list", "recover", "repair", "doctor", "serve", "watch", "completions", "man"] {
         let help = done(&[command, "--help"]);
         assert!(help.code == 0 && help.out.contains("Usage: remapctl"), "{command}: {}", help.out);
     }

@@ -22,6 +22,9 @@ const BDEV_LIBRARY: &str = "libspdk_bdev.so";
 const SET_UP: &str = "run scripts/setup.sh";
 /// Bytes of a library at most, with all that is for debuggers.
 const MAX_LIBRARY: u64 = 256 << 20;
+/// What the loader says when something is missing.
+const COMPLAINTS: [&str; 4] =
+    ["undefined symbol", "=> not found", "cannot be preloaded", "error while loading shared libraries"];
 /// Lines of the loader that are shown.
 const SHOWN: usize = 3;
 
@@ -178,8 +181,7 @@ fn unresolved(loader: &Path, library: &Path, spdk: &Path) -> io::Result<Vec<Stri
     // Has it look for every symbol, and say which is missing.
     let output = command.env("LD_WARN", "yes").env("LD_BIND_NOW", "yes").stdin(Stdio::null()).output()?;
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let complains =
-        |line: &&str| ["undefined symbol", "not found", "cannot", "error"].iter().any(|word| line.contains(word));
+    let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
     let mut missing: Vec<_> =
         said.iter().flat_map(|text| text.lines()).filter(complains).map(|line| line.trim().to_owned()).collect();
     if missing.is_empty() && !output.status.success() {

@@ -2,7 +2,7 @@
 //! `bdev_remap_import`, read it as well. The first comments say of what it is a recovery.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ impl Journal {
             Journal { path, identity, block_size, total, done: 0, bad: Vec::new(), retried: Vec::new(), begun: false };
         match File::open(&journal.path) {
             Ok(file) => journal.load(BufReader::new(file))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(Error::Open { path: journal.path, source }),
         }
         Ok(journal)
@@ -158,10 +158,11 @@ impl Journal {
     pub(super) fn save(&self) -> Result<(), Error> {
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
-        let write = || {
+        let write = || -> io::Result<()> {
             let mut file = BufWriter::new(File::create(&new)?);
             let about = format!("{ABOUT}{}", self.identity);
-            ddrescue::write(&mut file, &[&about], self.block_size, self.bad.iter().cloned(), self.done, self.total)?;
+            let bad = self.bad.iter().cloned().map(io::Result::Ok);
+            ddrescue::write(&mut file, &[&about], self.block_size, bad, self.done, self.total)?;
             file.flush()?;
             file.get_ref().sync_data()?;
             fs::rename(&new, &self.path)

@@ -1,6 +1,7 @@
 //! What the methods of bdev_remap, and those of SPDK that go with them, answer: docs/rpc.md. What a newer target says besides is
 //! passed over.
 
+use remap_core::{Epoch, Sequence};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -54,11 +55,38 @@ impl Set {
         }
     }
 
+    /// Its base and its spare, as far as they are there.
+    #[must_use]
+    pub fn bdevs(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Set::Online(set) => (Some(&set.base_bdev), set.spare_bdev.as_deref()),
+            Set::Offline(set) => (set.base_bdev.as_deref(), set.spare_bdev.as_deref()),
+        }
+    }
+
+    /// Why it is not online, if it waits.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&str> {
+        match self {
+            Set::Online(_) => None,
+            Set::Offline(set) => set.waits_for.as_deref(),
+        }
+    }
+
     /// What there is to know of it if it is online.
     #[must_use]
     pub fn online(&self) -> Option<&Online> {
         match self {
             Set::Online(set) => Some(set),
+            Set::Offline(_) => None,
+        }
+    }
+
+    /// As [`Set::online`], of a set that is not needed any more.
+    #[must_use]
+    pub fn into_online(self) -> Option<Online> {
+        match self {
+            Set::Online(set) => Some(*set),
             Set::Offline(_) => None,
         }
     }
@@ -90,9 +118,9 @@ pub struct Online {
     /// Blocks whose data is lost.
     pub lost: u64,
     /// Number of the checkpoint in force.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// Number of the last page of the log.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// The copies of the metadata.
     pub metadata: Metadata,
     /// When a checkpoint last became durable, in seconds since 1970.

@@ -6,17 +6,19 @@
 
 pub mod answers;
 mod failure;
+pub mod look;
 pub mod methods;
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::timed::Timed;
 pub use failure::Failure;
 
 /// Where SPDK's applications listen unless told otherwise.
@@ -72,9 +74,8 @@ impl Client {
     /// # Errors
     /// All of [`Failure`].
     pub fn call<T: DeserializeOwned>(&self, method: &str, params: Option<impl Serialize>) -> Result<T, Failure> {
-        let until = Instant::now() + self.limit;
         let stream = connected(&self.socket).map_err(|source| self.no_target(source))?;
-        let mut stream = Timed { stream, until };
+        let mut stream = Timed::new(stream, self.limit);
         let request = Request { jsonrpc: "2.0", id: 1, method, params };
         let sent = serde_json::to_vec(&request).map_err(io::Error::from).and_then(|text| stream.write_all(&text));
         sent.map_err(|source| self.unanswered(method, source))?;
@@ -125,35 +126,4 @@ fn connected(socket: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::from(fd);
     stream.set_nonblocking(false)?;
     Ok(stream)
-}
-
-/// A connection that gives up at some moment, however slowly bytes come.
-struct Timed {
-    stream: UnixStream,
-    until: Instant,
-}
-
-impl Timed {
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
-    }
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

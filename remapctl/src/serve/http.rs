@@ -1,0 +1,123 @@
+//! As much of HTTP/1.1 (RFC 9112) as it takes to answer a GET: one request a connection, of a limited size and within a limited time.
+//!
+//! Each connection has a thread of its own, up to a limit, so that neither a target that hangs nor a client that is slow keeps others
+//! from their answers. Requests are parsed by httparse.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use httparse::{EMPTY_HEADER, Error as ParseError, Status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::timed::Timed;
+
+/// Between two looks at whether it is to end.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How long a client may take to ask, and to read the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections at the same time; others wait until one of them has ended.
+const AT_ONCE: usize = 64;
+/// Bytes and lines of the head of a request at most.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_HEADERS: usize = 64;
+/// Bytes behind the head that are waited for, so that the answer is not lost with them.
+const MAX_REST: u64 = 64 << 10;
+
+/// What is sent along with everything: nothing is kept, nothing is loaded from anywhere, and nothing runs.
+const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+                       Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
+
+/// An answer.
+pub(super) struct Reply {
+    /// The code and its name.
+    pub(super) status: &'static str,
+    /// The type of the body.
+    pub(super) kind: &'static str,
+    pub(super) body: String,
+}
+
+impl Reply {
+    /// A sentence.
+    pub(super) fn text(status: &'static str, body: impl Into<String>) -> Reply {
+        Reply { status, kind: "text/plain; charset=utf-8", body: body.into() + "\n" }
+    }
+}
+
+/// Answers whoever connects, with what `answer` has for the path, until it is interrupted.
+pub(super) fn serve<A>(listener: &TcpListener, interrupted: &AtomicBool, answer: A)
+where
+    A: Fn(&str) -> Reply + Clone + Send + 'static,
+{
+    // Each thread has one of these: so it is known how many there are.
+    let ticket = Arc::new(());
+    while !interrupted.load(Ordering::Relaxed) {
+        let coming = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&LOOK)).is_ok_and(|ready| ready > 0);
+        if !coming || Arc::strong_count(&ticket) > AT_ONCE {
+            if coming {
+                thread::sleep(Duration::from_millis(10));
+            }
+            continue;
+        }
+        let begun = listener.accept().and_then(|(stream, _)| {
+            let (answer, ticket) = (answer.clone(), Arc::clone(&ticket));
+            // Who goes away in the middle needs no answer.
+            let talk = move || {
+                let _ = talk(stream, &answer);
+                drop(ticket);
+            };
+            thread::Builder::new().spawn(talk)
+        });
+        if begun.is_err() {
+            // There is no room for it now; it is tried again.
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn talk(stream: TcpStream, answer: &impl Fn(&str) -> Reply) -> io::Result<()> {
+    let mut stream = Timed::new(stream, PATIENCE);
+    let mut head = Vec::new();
+    let (reply, with_body) = loop {
+        let mut chunk = [0; 4096];
+        let n = stream.read(&mut chunk)?;
+        if n == 0 {
+            return Ok(());
+        }
+        head.extend_from_slice(&chunk[..n]);
+        if let Some(replied) = reply(&head, answer) {
+            break replied;
+        }
+    };
+    // To make the answer took its own time.
+    stream.extend(PATIENCE);
+    let Reply { status, kind, body } = reply;
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\n")?;
+    if with_body {
+        stream.write_all(body.as_bytes())?;
+    }
+    stream.get_ref().shutdown(Shutdown::Write)?;
+    io::copy(&mut stream.take(MAX_REST), &mut io::sink()).map(drop)
+}
+
+/// The answer to the request that begins with these bytes, and whether its body is wanted; none as long as the request is not whole.
+fn reply(head: &[u8], answer: &impl Fn(&str) -> Reply) -> Option<(Reply, bool)> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let refused =
+        |status| Some((Reply::text(status, "this is no request that can be answered here: GET / or /metrics"), true));
+    match request.parse(head) {
+        Ok(Status::Complete(_)) => match (request.method, request.path) {
+            (Some("GET"), Some(path)) => Some((answer(path), true)),
+            (Some("HEAD"), Some(path)) => Some((answer(path), false)),
+            _ => refused("405 Method Not Allowed"),
+        },
+        Ok(Status::Partial) if head.len() < MAX_HEAD => None,
+        Ok(Status::Partial) | Err(ParseError::TooManyHeaders) => refused("431 Request Header Fields Too Large"),
+        Err(_) => refused("400 Bad Request"),
+    }
+}

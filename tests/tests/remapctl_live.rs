@@ -1,0 +1,450 @@
+//! remapctl on a running target: it lists what the spare has, serves metrics that Prometheus takes, and shows them on a terminal.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use e2e::{
+    app::App,
+    nvme_tcp::{Host, Status},
+    project,
+    scene::{Scene, Stack, fault, fault_every, stamped},
+    script,
+    wait::{wait_for, wait_until},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// `remapctl ARGS…`; yields its exit code, stdout and stderr.
+fn remapctl(args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = Command::new(script("remapctl")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or_else(|| panic!("{args:?}: {status}")), text(stdout), text(stderr))
+}
+
+/// Writes these blocks, 30 at a time.
+fn write(host: &mut Host, lba: u64, blocks: u64) {
+    for lba in (lba..lba + blocks).step_by(30) {
+        assert_eq!(host.write(lba, &stamped(lba, 30, 1)).expect("an answer"), Status::SUCCESS);
+    }
+}
+
+/// Remap0 with 300 remapped and 3 pending blocks.
+fn scene() -> Scene {
+    let bad = [fault_every(3, 0, 900, "write", "write_fault"), fault(5000, 3, "read", "read_error")];
+    let scene = Scene::start(&bad);
+    let mut host = scene.host();
+    write(&mut host, 0, 900);
+    assert!(!host.read(5000, 3).expect("an answer").expect_err("it is bad").ok());
+    assert_eq!((scene.count("remapped"), scene.count("pending")), (300, 3));
+    scene
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn the_list_of_a_running_set_is_that_of_its_spare() {
+    let scene = Scene::of(
+        Stack { base_mib: 256, spare_mib: 128, ..Stack::default() },
+        &[fault(60_000, 3, "read", "read_error")],
+    );
+    assert!(!scene.host().read(60_000, 3).expect("an answer").expect_err("it is bad").ok());
+    // More extents than a page has.
+    let all: Vec<_> = (0..20_000).map(|block| (block * 3).to_string()).collect();
+    for some in all.chunks(4000) {
+        scene.target.rpc("bdev_remap_import", json!({ "name": "Remap0", "extents": some.join(",") }));
+    }
+    let (spare, socket) = (scene.spare.clone(), scene.target.socket());
+    for format in ["table", "json", "csv", "badblocks", "ddrescue"] {
+        for states in ["remapped,pending,lost", "pending"] {
+            let more = ["--format", format, "--state", states];
+            let (code, of_spare, _) = remapctl(&[&["list", text(&spare)], &more[..]].concat());
+            assert_eq!(code, 0);
+            let (code, live, errors) = remapctl(&[&["list", "Remap0", "-s", text(&socket)], &more[..]].concat());
+            assert_eq!((code, errors.as_str()), (0, ""));
+            assert!(live == of_spare, "{format}, {states}: {} and {} bytes", live.len(), of_spare.len());
+            assert!(states == "pending" || live.lines().count() >= 20_000 || format == "json", "{live}");
+        }
+    }
+
+    let list = |name: &str, more: &[&str]| remapctl(&[&["list", name, "-s", text(&socket)], more].concat());
+    let (code, _, sentence) = list("Remap1", &[]);
+    assert!(code == 8 && sentence.contains("no such file or device") && sentence.contains("-19"), "{code}: {sentence}");
+    let (code, _, sentence) = list("Remap0", &["--at", "1:1"]);
+    assert!(code == 16 && sentence.contains("--at"), "{code}: {sentence}");
+    drop(scene);
+    let (code, _, sentence) = list("Remap0", &[]);
+    let both = sentence.contains("no such file or device") && sentence.contains("no SPDK target listens there");
+    assert!(code == 8 && both && sentence.contains(text(&socket)), "{code}: {sentence}");
+}
+
+/// `remapctl serve` as a child.
+struct Serve {
+    app: App,
+    address: String,
+}
+
+impl Serve {
+    fn start(socket: &Path, log: &Path) -> Serve {
+        let mut command = Command::new(script("remapctl"));
+        let app = App::spawn(command.args(["serve", "--listen", "127.0.0.1:0", "-s", text(socket)]), log).unwrap();
+        let address = wait_for("remapctl serve", LIMIT, || {
+            let output = app.output();
+            Some(output.split_once("http://")?.1.split_once(": ")?.0.to_owned())
+        });
+        Serve { app, address }
+    }
+
+    /// What comes back for these bytes.
+    fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(request).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        // What it does not understand it may end as it likes.
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Status line and body of a GET.
+    fn get(&self, path: &str) -> (String, String) {
+        let answer = self.raw(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {answer}"));
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    fn metrics(&self) -> String {
+        let (status, body) = self.get("/metrics");
+        assert!(status.ends_with(" 200 OK"), "{status}");
+        body
+    }
+}
+
+/// The number of a series, by its name and a part of its labels.
+fn number(metrics: &str, name: &str, label: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(label));
+    let line = line.unwrap_or_else(|| panic!("no {name} with {label} in {metrics}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn promtool(args: &[&str], input: &str) {
+    let mut child = Command::new("promtool")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool: scripts/setup.sh --dev installs it");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+    assert!(status.success(), "promtool {args:?}: {said}");
+}
+
+#[test]
+fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
+    let mut scene = scene();
+    scene.target.rpc("bdev_remap_save", json!({ "name": "Remap0" }));
+    scene.target.rpc("bdev_remap_scrub", json!({ "name": "Remap0", "max_mbps": 4000 }));
+    assert_eq!(scene.ended("scrub")["state"], "done");
+    let serve = Serve::start(&scene.target.socket(), &scene.target.dir().join("serve.log"));
+    let metrics = serve.metrics();
+    promtool(&["check", "metrics"], &metrics);
+
+    let status = scene.status();
+    let uuid = format!("set=\"Remap0\",uuid={}", status["uuid"]);
+    assert_eq!(number(&metrics, "bdev_remap_up", ""), 1.0);
+    assert_eq!(number(&metrics, "bdev_remap_set_state", "state=\"online\""), 1.0);
+    assert_eq!(number(&metrics, "bdev_remap_set_state", "state=\"tripped\""), 0.0);
+    let same = |name: &str, label: &str, value: &Value| {
+        assert!(value.is_number(), "{name}: {value}");
+        assert_eq!(Some(number(&metrics, name, label)), value.as_f64(), "{name}");
+    };
+    same("bdev_remap_remapped_blocks", &uuid, &status["remapped"]);
+    same("bdev_remap_pending_blocks", &uuid, &status["pending"]);
+    same("bdev_remap_spare_free_blocks", &uuid, &status["spare"]["free"]);
+    same("bdev_remap_last_save_timestamp_seconds", &uuid, &status["last_save_at"]);
+    same("bdev_remap_log_sequence", &uuid, &status["sequence"]);
+    let counters = &status["counters"];
+    same("bdev_remap_rescued_blocks_total", &uuid, &counters["rescued_blocks"]);
+    same("bdev_remap_media_errors_total", "operation=\"write\"", &counters["media_errors_write"]);
+    same("bdev_remap_failed_requests_total", "operation=\"read\"", &counters["failed_reads"]);
+    same("bdev_remap_job_done_blocks", "job=\"scrub\"", &status["jobs"][0]["blocks_done"]);
+    assert_eq!(number(&metrics, "bdev_remap_written_bytes_total", &uuid), f64::from(900 * 4096));
+    assert_eq!(number(&metrics, "bdev_remap_size_bytes", &uuid), f64::from(64 << 20));
+    assert_eq!(number(&metrics, "bdev_remap_metadata_copy_ok", "copy=\"log_b\""), 1.0);
+
+    let known: BTreeSet<_> =
+        metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let document = fs::read_to_string(project().join("docs/remapctl.md")).unwrap();
+    let undocumented: Vec<_> = known.iter().filter(|name| !document.contains(&format!("`{name}`"))).collect();
+    assert!(known.len() > 35 && undocumented.is_empty(), "{undocumented:?}");
+
+    // What the files for Prometheus and Grafana ask for is there.
+    for file in ["alerts.yml", "dashboard.json"] {
+        let asked = fs::read_to_string(project().join("docs/monitoring").join(file)).unwrap();
+        let queries = asked.lines().filter(|line| line.trim_start().trim_matches('"').starts_with("expr"));
+        let words = queries.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        let ours: BTreeSet<_> = words.filter(|word| word.starts_with("bdev_remap_")).collect();
+        assert!(ours.len() > 8, "{file}: {ours:?}");
+        let unknown: Vec<_> = ours.difference(&known).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+
+    // A target that goes is a metric, and one that comes back is met again.
+    scene.target.kill9();
+    let metrics = serve.metrics();
+    assert_eq!(number(&metrics, "bdev_remap_up", ""), 0.0);
+    assert!(!metrics.contains("set="), "{metrics}");
+    promtool(&["check", "metrics"], &metrics);
+    let (status, page) = serve.get("/");
+    assert!(status.ends_with(" 200 OK") && page.contains("no SPDK target listens there"), "{page}");
+    scene.start_again(&[]);
+    assert_eq!(number(&serve.metrics(), "bdev_remap_remapped_blocks", &uuid), 300.0);
+}
+
+#[test]
+fn serve_only_looks_and_ends_when_it_is_told_to() {
+    let scene = scene();
+    let mut serve = Serve::start(&scene.target.socket(), &scene.target.dir().join("serve.log"));
+    let (status, page) = serve.get("/");
+    assert!(status.ends_with(" 200 OK"), "{status}");
+    for part in ["Remap0", "Fault0", "Spare0", "300 remapped, 3 pending, 0 lost", "every copy is whole"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    for elsewhere in ["://", "src=", "url(", "<script", "@import"] {
+        assert!(!page.contains(elsewhere), "{elsewhere} is in {page}");
+    }
+    assert!(serve.get("/nonsense").0.contains(" 404 "));
+    assert!(serve.get("/metrics?x=1").0.contains(" 200 "));
+    assert!(serve.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").contains(" 405 "));
+    assert!(serve.raw(b"HEAD / HTTP/1.0\r\n\r\n").ends_with("\r\n\r\n"));
+
+    // What is no request, what is too much, and who goes away in the middle.
+    let long = [b"GET /".to_vec(), vec![b'x'; 1 << 20], b" HTTP/1.1\r\n\r\n".to_vec()].concat();
+    let headers = [b"GET / HTTP/1.1\r\n".to_vec(), b"A: b\r\n".repeat(10_000), b"\r\n".to_vec()].concat();
+    let wrong = b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n".to_vec();
+    let chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec();
+    for bytes in [vec![], b"\0\xff\r\n\r\n".to_vec(), b"GET\r\n\r\n".to_vec(), long, headers, wrong, chunked] {
+        serve.raw(&bytes);
+    }
+    let idle: Vec<_> = (0..50).map(|_| TcpStream::connect(&serve.address).unwrap()).collect();
+    assert!(serve.get("/").1.contains("Remap0"));
+    drop(idle);
+
+    // The address is taken, and others are not for everybody.
+    let (code, _, sentence) = remapctl(&["serve", "--listen", &serve.address]);
+    assert!(code == 8 && sentence.contains(&serve.address), "{code}: {sentence}");
+    let (code, _, sentence) = remapctl(&["serve", "--listen", "0.0.0.0:9556"]);
+    assert!(code == 16 && sentence.contains("--insecure-listen"), "{code}: {sentence}");
+
+    assert!(serve.app.ended().is_none(), "{}", serve.app.output());
+    serve.app.signal(Signal::TERM);
+    let status = serve.app.wait(LIMIT);
+    assert!(status.success(), "{status}: {}", serve.app.output());
+}
+
+#[test]
+fn the_alerts_are_sound_and_fire_when_they_should() {
+    let file = |name: &str| project().join("docs/monitoring").join(name);
+    promtool(&["check", "rules", text(&file("alerts.yml"))], "");
+    promtool(&["test", "rules", text(&file("alerts_test.yml"))], "");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(file("dashboard.json")).unwrap()).unwrap();
+    // Every query of the dashboard is one.
+    let mut queries = Vec::new();
+    collect(&dashboard, &mut queries);
+    assert!(queries.len() > 10, "{queries:?}");
+    let rules: Vec<_> = queries.iter().map(|query| json!({ "record": "a:b", "expr": query })).collect();
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("dashboard.yml");
+    fs::write(&folder, rules.to_string()).unwrap();
+    promtool(&["check", "rules", "--lint=none", text(&folder)], "");
+}
+
+/// All `expr` in a dashboard, with what Grafana puts in for its variables.
+fn collect(value: &Value, queries: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| match value.as_str() {
+            Some(query) if name == "expr" => {
+                queries.push(query.replace("$__rate_interval", "5m").replace("$set", ".*"))
+            }
+            _ => collect(value, queries),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, queries)),
+        _ => {}
+    }
+}
+
+/// The only child of a process.
+fn child_of(parent: &str) -> Pid {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap_or_else(|_| panic!("{children}"))).unwrap()
+}
+
+/// A shell in a terminal of its own.
+struct Terminal {
+    _server: App,
+    socket: PathBuf,
+}
+
+impl Terminal {
+    fn open(dir: &Path) -> Terminal {
+        let socket = dir.join("tmux.sock");
+        // Not as a daemon: it ends with the test.
+        let mut command = Command::new("tmux");
+        command.args(["-D", "-f", "/dev/null", "-S", text(&socket)]).env("LC_ALL", "C.UTF-8");
+        let server = App::spawn(&mut command, &dir.join("tmux.log")).expect("tmux: scripts/setup.sh --dev installs it");
+        wait_until("tmux", LIMIT, || socket.exists());
+        let terminal = Terminal { _server: server, socket };
+        terminal.tmux(&["new-session", "-d", "-x", "130", "-y", "40", "PS1='ready> ' sh"]);
+        terminal.wait("ready>");
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let Output { status, stdout, stderr } =
+            Command::new("tmux").arg("-S").arg(&self.socket).args(args).output().unwrap();
+        assert!(status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8_lossy(&stdout).into_owned()
+    }
+
+    fn shows(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until this is shown.
+    #[track_caller]
+    fn wait(&self, text: &str) {
+        self.wait_that(text, |shown| shown.contains(text));
+    }
+
+    #[track_caller]
+    fn wait_that(&self, what: &str, holds: impl Fn(&str) -> bool) {
+        wait_until(what, LIMIT, || holds(&self.shows()));
+    }
+
+    fn key(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    fn line(&self, line: &str) {
+        self.tmux(&["send-keys", "-l", line]);
+        self.key("Enter");
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the terminal\n{}", self.shows());
+        }
+    }
+}
+
+#[test]
+fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
+    let options = json!({ "storm_limit": 400 });
+    let mut scene = Scene::of(
+        Stack { base_mib: 1024, options, ..Stack::default() },
+        &[fault_every(3, 0, 900, "write", "write_fault"), fault(3000, 300, "write", "write_fault")],
+    );
+    let terminal = Terminal::open(scene.target.dir());
+    let watch =
+        format!("{} watch --interval 200ms -s {}", script("remapctl").display(), scene.target.socket().display());
+    terminal.line(&format!("echo before; {watch}; echo exit $?"));
+    terminal.wait("q quit");
+    terminal.wait_that("a set that is online", |shown| {
+        shown.lines().any(|line| line.contains("Remap0") && line.contains("online"))
+    });
+
+    // What happens is seen: in numbers, in events, and in how fast it goes.
+    let mut host = scene.host();
+    write(&mut host, 0, 900);
+    terminal.wait("blocks=");
+    terminal.wait_that("rescues", |shown| {
+        shown.contains("a second, ") && !shown.contains("a second, 0 at most") && shown.contains(" 300 ")
+    });
+
+    let epoch = scene.count("last_save_epoch");
+    terminal.key("s");
+    wait_until("a save", LIMIT, || scene.count("last_save_epoch") > epoch);
+    terminal.wait(&format!("saved, epoch {}", scene.count("last_save_epoch")));
+
+    terminal.key("b");
+    terminal.wait_that("a scrub with a bar", |shown| {
+        shown.lines().any(|line| {
+            line.contains("scrub") && line.contains("running") && line.contains("left") && line.contains('%')
+        })
+    });
+    assert_eq!(scene.job("scrub").unwrap()["state"], "running");
+    terminal.key("x");
+    assert_eq!(scene.ended("scrub")["state"], "cancelled");
+    terminal
+        .wait_that("its end", |shown| shown.lines().any(|line| line.contains("scrub") && line.contains("cancelled")));
+    terminal.key("x");
+    terminal.wait("(-2)");
+
+    // 300 more are too many for the brake.
+    for lba in (3000..3300).step_by(30) {
+        host.write(lba, &stamped(lba, 30, 1)).expect("an answer");
+    }
+    terminal
+        .wait_that("the brake", |shown| shown.lines().any(|line| line.contains("Remap0") && line.contains("tripped")));
+    terminal.key("r");
+    wait_until("the brake released", LIMIT, || scene.status()["state"] == "online");
+    terminal.wait("the storm brake is armed");
+
+    // Any size will do.
+    for (x, y) in [("20", "5"), ("3", "2"), ("200", "60"), ("130", "40")] {
+        terminal.tmux(&["resize-window", "-x", x, "-y", y]);
+    }
+    terminal.wait("q quit");
+
+    scene.target.kill9();
+    terminal.wait("no SPDK target listens there");
+    scene.start_again(&[]);
+    terminal.wait_that("the set again", |shown| {
+        !shown.contains("no SPDK target")
+            && shown.lines().any(|line| line.contains("Remap0") && line.contains("online"))
+    });
+
+    // Whatever ends it, the terminal is as it was: what was there is there, and what is typed is shown.
+    let given_back = |code: &str| {
+        terminal.wait(&format!("exit {code}"));
+        let shown = terminal.shows();
+        assert!(shown.contains("before") && !shown.contains("q quit"), "{shown}");
+        terminal.line("echo sum-$((40 + 2))");
+        terminal.wait("sum-42");
+        assert!(terminal.shows().contains("echo sum-$((40 + 2))"), "{}", terminal.shows());
+        terminal.line("clear");
+        terminal.wait_that("a clear terminal", |shown| !shown.contains("exit"));
+    };
+    terminal.key("q");
+    given_back("0");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        terminal.line(&format!("echo before; {watch}; echo exit $?"));
+        let shell = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
+        terminal.wait("q quit");
+        kill_process(child_of(shell.trim()), signal).unwrap();
+        given_back("0");
+    }
+    terminal.line(&format!("echo before; {watch}; echo exit $?"));
+    terminal.wait("q quit");
+    terminal.key("C-c");
+    given_back("0");
+
+    // Where there is no terminal there is nothing to watch.
+    let (code, _, sentence) = remapctl(&["watch", "-s", text(&scene.target.socket())]);
+    assert!(code == 16 && sentence.contains("needs a terminal"), "{code}: {sentence}");
+}

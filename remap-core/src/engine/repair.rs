@@ -209,7 +209,7 @@ async fn rehearse<D: Device, E: Env>(
         done += step.len();
         before..done
     });
-    for torn in torn.chain([all..all]) {
+    for torn in torn.chain(std::iter::once(all..all)) {
         let at = |number: usize| Some((plan.repairs.get(number)?.at.0, number));
         let begun = (0..torn.end).filter_map(at).collect();
         let done = torn.start;

@@ -85,7 +85,8 @@ fn tree(dir: &Path, findings: &mut Vec<Finding>) -> Option<PathBuf> {
         findings.push(Finding::bad("SPDK", is, format!("{SET_UP}, or set SPDK_DIR to {year}.{month:02} or newer")));
         return None;
     }
-    for missing in ["build/lib/libspdk_bdev.so", "build/bin/spdk_tgt"].iter().filter(|path| !dir.join(path).exists()) {
+    let needed = ["build/lib/libspdk_bdev.so", "build/bin/spdk_tgt"];
+    if let Some(missing) = needed.iter().find(|path| !dir.join(path).exists()) {
         let advice = "run ./configure --with-shared && make there, or set SPDK_DIR to a tree that is built so";
         findings.push(Finding::bad("SPDK", format!("{is}, and {missing} is not built"), advice));
         return None;

@@ -280,6 +280,14 @@ pub enum Error {
         /// The page of the area.
         page: u64,
     },
+    /// The copies of the metadata cannot be made whole page by page.
+    #[error(
+        "the metadata cannot be repaired in place ({why}); nothing was written; let bdev_remap_create load the set, which writes it anew"
+    )]
+    NotRepairable {
+        /// What would be wrong afterwards.
+        why: &'static str,
+    },
     /// No checkpoint is complete on the spare.
     #[error(
         "the remap log on the spare has no complete checkpoint; nothing was written; restore the spare from a copy if there is one"
@@ -461,6 +469,7 @@ impl Error {
             Error::NoSuperblock { .. }
             | Error::Superblock { .. }
             | Error::LogDamaged { .. }
+            | Error::NotRepairable { .. }
             | Error::NoCheckpoint
             | Error::EpochLost { .. }
             | Error::PagesLost { .. } => libc::EUCLEAN,

@@ -172,7 +172,7 @@ pub(crate) fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
 
 impl Set {
     fn of(set: &SetPreview) -> Set {
-        let count = |is: fn(&Mapping) -> bool| set.mappings.values().filter(is).count() as u64;
+        let count = |is: fn(Mapping) -> bool| set.mappings.count(is) as u64;
         let remapped = count(|mapping| matches!(mapping, Mapping::Spare(_)));
         let lost = count(|mapping| matches!(mapping, Mapping::Lost(_)));
         let bad = set.bad.len() as u64;

@@ -17,7 +17,8 @@ const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but somet
 
 /// Looks at the spare of a Remap bdev, checks it, and gets the data out, without SPDK.
 ///
-/// A spare and a base are files or block devices, and are only read. A set that is in use can be looked at, with a warning.
+/// A spare and a base are files or block devices, and are only read, other than by `repair --yes`. A set that is in use can be looked at,
+/// with a warning.
 /// `list NAME`, `serve` and `watch` ask a running target by its RPC socket.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -40,6 +41,10 @@ pub enum Command {
     Map(MapArgs),
     /// Write the content of the Remap bdev into a file, without SPDK: the base, with the remapped blocks in their places
     Recover(RecoverArgs),
+    /// Write bad copies of the metadata anew from good ones, and back again; shows what would be written unless --yes is given
+    Repair(RepairArgs),
+    /// Look whether this machine can run a target with bdev_remap, and how those are that run; say what to do
+    Doctor(DoctorArgs),
     /// Serve how the sets of the target that runs stand, over HTTP: /metrics for Prometheus, / for people. It only looks
     Serve(ServeArgs),
     /// Watch the sets of the target that runs on this terminal, with keys to save, re-arm, and begin and cancel a scrub
@@ -253,6 +258,45 @@ pub struct RecoverArgs {
     /// Which state of the log.
     #[command(flatten)]
     pub at: AtArgs,
+}
+
+/// The arguments of `repair`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct RepairArgs {
+    /// The spare.
+    #[command(flatten)]
+    pub spare: SpareArgs,
+    /// Write it. Refused while any process has the spare open
+    #[arg(long)]
+    pub yes: bool,
+    /// Where is kept what is written over; a new file [default: the name of SPARE and .undo, in the current folder]
+    #[arg(long, value_name = "FILE")]
+    pub undo: Option<PathBuf>,
+    /// Put back what a repair has written over, from the file that it kept; shows only how much unless --yes is given
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["undo", "json"])]
+    pub undo_from: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `doctor`.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: by the worst that was found: 0 ok, 1 warning, 2 bad.")]
+pub struct DoctorArgs {
+    /// The SPDK tree [default: SPDK_DIR, else the one that scripts/setup.sh has built]
+    #[arg(long, value_name = "DIR")]
+    pub spdk: Option<PathBuf>,
+    /// The library of bdev_remap [default: libbdev_remap.so in BDEV_REMAP_LIBRARIES, else beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
+    /// The RPC socket of a target; may be given more than once [default: those that are found]
+    #[arg(long = "socket", value_name = "SOCKET")]
+    pub sockets: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The arguments of `serve`.

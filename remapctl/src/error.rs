@@ -202,6 +202,113 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A spare that is to be written to is in use.
+    #[error("{}: {who}; nothing was written; end that first, then give the same command", path.display())]
+    InUse {
+        /// The spare.
+        path: PathBuf,
+        /// Who, and how.
+        who: String,
+    },
+    /// Nobody knows whether a spare that is to be written to is in use.
+    #[error(
+        "{}: some process may have it open that cannot be looked at from here; nothing was written; give the same command as root",
+        path.display()
+    )]
+    Unseen {
+        /// The spare.
+        path: PathBuf,
+    },
+    /// The undo file is there already.
+    #[error(
+        "{}: it is there already; nothing was written to the spare; keep it, as it may undo an earlier repair, and give another name by --undo",
+        path.display()
+    )]
+    UndoExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The undo file cannot be written.
+    #[error("{}: the undo file cannot be written ({source}); nothing was written to the spare; make room, or give another name by --undo", path.display())]
+    Undo {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that does not undo anything.
+    #[error("{}: this is not an undo file of remapctl, or not all of one; nothing was written; give the file that the repair kept", path.display())]
+    NoUndo {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A spare that an undo file does not fit.
+    #[error(
+        "{}: it is not as the repair of {} has left it ({what}); nothing was written; what was there then does not belong here any more",
+        path.display(), undo.display()
+    )]
+    OtherState {
+        /// The spare.
+        path: PathBuf,
+        /// The file.
+        undo: PathBuf,
+        /// What is different.
+        what: &'static str,
+    },
+    /// A spare that cannot be written to.
+    #[error(
+        "{}: cannot be written at block {lba} ({source}); what is good was not touched, and the set is loaded as before; check the device, or copy it to another one and repair that",
+        path.display()
+    )]
+    Write {
+        /// The spare.
+        path: PathBuf,
+        /// Where.
+        lba: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// What was written may not be durable.
+    #[error(
+        "{}: what is written cannot be made durable ({source}); what is good was not touched, and the set is loaded as before; check the device, or copy it to another one and repair that",
+        path.display()
+    )]
+    Sync {
+        /// The spare.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A repair that did not do what it should.
+    #[error(
+        "{}: all was written, and a copy is still bad: the device does not keep what it is given; what was there is in {}; copy the spare to another device and repair that",
+        path.display(), undo.display()
+    )]
+    NotWhole {
+        /// The spare.
+        path: PathBuf,
+        /// What was there.
+        undo: PathBuf,
+    },
+    /// A signal, in a repair.
+    #[error(
+        "{}: interrupted; the set is loaded as before; give the same command with another --undo to go on, or --undo-from {} to go back",
+        path.display(), undo.display()
+    )]
+    RepairInterrupted {
+        /// The spare.
+        path: PathBuf,
+        /// What was there.
+        undo: PathBuf,
+    },
+    /// A signal, while a repair was undone.
+    #[error("{}: interrupted; the same command goes on, from {}", path.display(), undo.display())]
+    UndoInterrupted {
+        /// The spare.
+        path: PathBuf,
+        /// What was there.
+        undo: PathBuf,
+    },
     /// A signal.
     #[error("interrupted; what was recovered is noted in the map, and the same command goes on")]
     Interrupted,
@@ -278,7 +385,7 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Error::Refused { .. } | Error::Empty { .. } => Verdict::Refused.code(),
-            Error::Interrupted => 130,
+            Error::Interrupted | Error::RepairInterrupted { .. } | Error::UndoInterrupted { .. } => 130,
             Error::NotLoopback { .. } | Error::NoSpare { .. } | Error::NoTerminal => USAGE,
             _ => 8,
         }

@@ -4,13 +4,14 @@
 //! `list`, `serve` and `watch` also ask a running target, by its RPC socket ([`rpc`]).
 //!
 //! Each command is a function of its arguments that writes to some output, and ends with a [`Verdict`] or an [`Error`]. Bases and
-//! spares are opened read-only ([`disk`]); nothing here can write to them.
+//! spares are opened read-only ([`disk`]); only [`repair`] can write to a spare.
 
 pub mod buffer;
 pub mod check;
 pub mod cli;
 pub mod ddrescue;
 pub mod disk;
+pub mod doctor;
 pub mod error;
 pub mod in_use;
 pub mod inspect;
@@ -19,6 +20,7 @@ pub mod map;
 pub mod pages;
 pub mod progress;
 pub mod recover;
+pub mod repair;
 pub mod rpc;
 pub mod runtime;
 pub mod serve;
@@ -46,6 +48,8 @@ pub fn run(command: &Command, out: &mut impl Write, interrupted: &AtomicBool) ->
         Command::List(args) => list::run(args, out),
         Command::Map(args) => map::run(args, out),
         Command::Recover(args) => recover::run(args, out, interrupted),
+        Command::Repair(args) => repair::run(args, out, interrupted),
+        Command::Doctor(args) => doctor::run(args, out),
         Command::Serve(args) => serve::run(args, out, interrupted),
         Command::Watch(args) => watch::run(args, interrupted),
         Command::Completions(args) => pages::completions(args.shell, out).map(|()| Verdict::Sound),

@@ -21,12 +21,14 @@ fn main() -> ExitCode {
         }
     };
     let interrupted = Arc::new(AtomicBool::new(false));
-    if matches!(options.command, Command::Recover(_) | Command::Serve(_) | Command::Watch(_)) {
+    if matches!(options.command, Command::Recover(_) | Command::Repair(_) | Command::Serve(_) | Command::Watch(_)) {
         end_on_signals(&interrupted);
     }
     // Lists can be long, and have no colours that would have to be taken out of them.
     let out: Box<dyn Write> = match options.command {
-        Command::Inspect(_) | Command::Check(_) => Box::new(anstream::stdout().lock()),
+        Command::Inspect(_) | Command::Check(_) | Command::Repair(_) | Command::Doctor(_) => {
+            Box::new(anstream::stdout().lock())
+        }
         _ => Box::new(stdout().lock()),
     };
     let mut out = BufWriter::new(out);

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use remap_core::engine::{Inspection, Preview, SetPreview, identify, inspect, preview};
+use remap_core::engine::{
+    Inspection, Preview, Repair, RepairPlan, SetPreview, identify, inspect, plan_repair, preview, repaired,
+};
 use remap_core::format::Superblock;
 use remap_core::{FormatPolicy, OpenParams, StatedEnd};
 use uuid::Uuid;
 
+use crate::buffer::Buffer;
 use crate::disk::{Blocks, Disk};
 use crate::error::Error;
 use crate::in_use;
@@ -99,6 +102,32 @@ impl Spare {
     /// # Errors
     /// Those with which that would refuse the spare.
     pub fn preview(&self, base: Base, at: Option<StatedEnd>) -> Result<Preview, remap_core::Error> {
+        let params = self.params(base, at);
+        let previewed = run(|env| preview(self.blocks.clone(), env, &params));
+        self.progress.end();
+        previewed
+    }
+
+    /// What has to be written so that every copy of the metadata is whole; nothing for an empty spare.
+    ///
+    /// # Errors
+    /// As [`plan_repair`].
+    pub fn repair_plan(&self) -> Result<Option<RepairPlan>, remap_core::Error> {
+        let params = self.params(Base::default(), None);
+        let planned = run(|env| plan_repair(self.blocks.clone(), env, &params));
+        self.progress.end();
+        planned
+    }
+
+    /// What is to be in the place of `repair`.
+    ///
+    /// # Errors
+    /// As [`repaired`].
+    pub fn repaired(&self, plan: &RepairPlan, repair: &Repair) -> Result<Buffer, remap_core::Error> {
+        run(|env| repaired(self.blocks.clone(), env, plan, repair))
+    }
+
+    fn params(&self, base: Base, at: Option<StatedEnd>) -> OpenParams {
         let of = |superblock: &Superblock| OpenParams {
             name: superblock.name.clone(),
             base_uuid: base.uuid.unwrap_or(superblock.base_uuid),
@@ -106,10 +135,7 @@ impl Spare {
             md_size: superblock.md_size,
             ..unknown(at)
         };
-        let params = self.superblock.as_ref().map_or_else(|| unknown(at), of);
-        let previewed = run(|env| preview(self.blocks.clone(), env, &params));
-        self.progress.end();
-        previewed
+        self.superblock.as_ref().map_or_else(|| unknown(at), of)
     }
 
     /// The set, if it can be opened.

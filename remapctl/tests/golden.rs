@@ -18,6 +18,8 @@ fn every_image_is_judged_and_listed_as_it_is_loaded_and_none_is_changed() {
         let (path, known) = (folder.golden(&name), known(&name));
         let (check, list) = (run("check", &path, &["--json"]), run("list", &path, &["--format", "json"]));
         let inspect = run("inspect", &path, &["--json"]);
+        let repair = run("repair", &path, &[]);
+        assert!(check.code <= repair.code, "{name}: {}{}", repair.out, repair.err);
         let verdict = check.json();
         if known["refused"].is_null() {
             assert!(check.code < 2, "{name}: {}", check.out);
@@ -155,7 +157,9 @@ fn the_command_line_is_as_documented() {
     let done = |args: &[&str]| Done::of(remapctl(args).output().unwrap());
     assert_eq!(done(&["--help"]).code, 0);
     assert_eq!(done(&["--version"]).out, format!("remapctl {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["inspect", "check", "list", "map", "recover", "serve", "watch", "completions", "man"] {
+    let commands =
+        ["inspect", "check", "list", "map", "recover", "repair", "doctor", "serve", "watch", "completions", "man"];
+    for command in commands {
         let help = done(&[command, "--help"]);
         assert!(help.code == 0 && help.out.contains("Usage: remapctl"), "{command}: {}", help.out);
     }

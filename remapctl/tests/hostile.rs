@@ -19,13 +19,14 @@ use remapctl::cli::Options;
 /// Runs the commands on `path` in this process, where a panic is a failure of the test.
 fn look(path: &Path, base: &Path, output: &Path) -> Vec<Result<Verdict, u8>> {
     let path = path.to_str().unwrap();
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &["inspect"],
         &["inspect", "--json"],
         &["check"],
         &["list", "--format", "ddrescue"],
         &["map", "--format", "svg"],
         &["map", "--format", "html"],
+        &["repair"],
     ];
     let mut all: Vec<Vec<&str>> = commands.iter().map(|command| [command, &[path][..]].concat()).collect();
     let (base, output) = (base.to_str().unwrap(), output.to_str().unwrap());
@@ -96,6 +97,9 @@ fn spoiled_images_are_judged_and_never_changed() {
         assert_eq!(codes[0], codes[1], "seed {seed}");
         // What would not be loaded is neither listed, drawn nor recovered, and what would be is.
         assert!(codes[3..6].iter().all(|code| (*code == 2) == (codes[2] == 2)), "seed {seed}: {codes:?}");
+        // What is loaded is repaired, or has something that only loading it settles.
+        assert!(codes[6] == 2 || codes[6] == codes[2] || codes[6] == 1, "seed {seed}: {codes:?}");
+        assert!(codes[2] != 2 || codes[6] == 2, "seed {seed}: {codes:?}");
         ends[usize::from(codes[2])] += 1;
         assert!(fs::read(&path).unwrap() == image, "seed {seed}: it was changed");
         _ = fs::remove_file(&output);
@@ -119,7 +123,7 @@ fn files_that_are_no_spare_are_named_with_what_to_do() {
         (folder.file("small", &[7; 100]), 2, "too small"),
         (folder.file("text", &b"some text\n".repeat(900_000)), 2, "holds data that is not ours"),
     ] {
-        for command in ["inspect", "check", "list", "map"] {
+        for command in ["inspect", "check", "list", "map", "repair"] {
             let done = run(command, &path, &[]);
             let said = format!("{}{}", done.out, done.err);
             assert_eq!(done.code, code, "{command} {}: {said}", path.display());

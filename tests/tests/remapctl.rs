@@ -53,6 +53,18 @@ fn what_is_recovered_without_spdk_is_what_hosts_read() {
     let report: Value = serde_json::from_str(&report).unwrap();
     assert!(code == 0 && report["remapped"] == remapped && report["pending"] == pending, "{code}: {report}");
     assert!(warning.contains("it is open in process"), "{warning}");
+    // And it is not written to.
+    let undo = scene.target.dir().join("undo");
+    let (code, _, refused) = remapctl(&["repair", text(&spare), "--yes", "--undo", text(&undo)]);
+    assert!(code == 8 && refused.contains("it is open in process") && !undo.exists(), "{code}: {refused}");
+    let (_, found, _) = remapctl(&["doctor", "--socket", text(&scene.target.socket()), "--json"]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let about = |about: &str| found["findings"].as_array().unwrap().iter().find(|one| one["about"] == about).cloned();
+    for (what, says) in [("SPDK", "is SPDK "), ("target", "it answers, and has 1 set"), ("set", "\"Remap0\" is online")]
+    {
+        let finding = about(what).unwrap();
+        assert!(finding["level"] == "ok" && finding["sentence"].as_str().unwrap().contains(says), "{finding}");
+    }
 
     // The picture of the set while it runs is that of its spare.
     let socket = scene.target.socket();
@@ -124,6 +136,19 @@ fn check_says_what_create_says() {
     assert!(matches!(set.load(), Loaded::Yes(..)));
     set.unload();
     assert_eq!(check(uuid).0, 0, "it is whole again");
+    set.mend();
+
+    // Written by hand, it is whole as well, and loaded as it is.
+    damage(&[Copy::A], 1);
+    damage(&[Copy::B], 2);
+    let undo = spare.with_extension("undo");
+    let (code, _, errors) = remapctl(&["repair", text(&spare), "--yes", "--undo", text(&undo)]);
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(check(uuid).0, 0, "it is repaired");
+    assert!(matches!(set.load(), Loaded::Yes(..)));
+    set.unload();
+    let (code, _, errors) = remapctl(&["repair", "--undo-from", text(&undo), text(&spare), "--yes"]);
+    assert!(code == 8 && errors.contains("it is not as the repair"), "a target has used it since: {code}: {errors}");
     set.mend();
 
     // Refused, in the same words.

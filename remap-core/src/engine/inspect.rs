@@ -165,7 +165,12 @@ pub struct SetPreview {
 /// # Errors
 /// Those with which opening would refuse the spare.
 pub async fn preview<D: Device, E: Env>(spare: D, env: E, params: &OpenParams) -> Result<Preview, Error> {
-    let (_, loaded) = load(&Spare::new(spare, Rc::new(env)), params).await?;
+    preview_of(&Spare::new(spare, Rc::new(env)), params).await
+}
+
+/// The same, of a spare that is looked at already.
+pub(super) async fn preview_of<D: Device, E: Env>(spare: &Spare<D, E>, params: &OpenParams) -> Result<Preview, Error> {
+    let (_, loaded) = load(spare, params).await?;
     let Some(loaded) = loaded else { return Ok(Preview::Format) };
     let recovered = loaded.recovered;
     Ok(Preview::Set(Box::new(SetPreview {

@@ -23,6 +23,7 @@ mod open;
 mod owner;
 mod range_lock;
 mod relocate;
+mod repair;
 mod report;
 mod scrub;
 mod settle;
@@ -47,6 +48,7 @@ pub use self::inspect::{
 pub use self::migrate::{MigrateParams, NewSpare};
 pub use self::moves::RemoveReport;
 pub use self::relocate::AddReport;
+pub use self::repair::{MetadataPage, Repair, RepairPlan, plan_repair, repaired};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,

@@ -168,6 +168,14 @@ impl Layout {
         }
     }
 
+    /// Where the metadata is: the first block of each part, and how many.
+    #[must_use]
+    pub fn metadata(&self) -> [(SpareLba, u64); 4] {
+        let [log_a, log_b] = self.log.0.map(|first| (first, 2 * self.area_blocks()));
+        let [a, b] = Copy::BOTH.map(|copy| (self.superblock(copy), self.page_blocks()));
+        [a, log_a, log_b, b]
+    }
+
     /// The block of the spare where the data of `block` is.
     #[must_use]
     pub fn data(&self, block: SpareBlock) -> SpareLba {

@@ -24,6 +24,15 @@ impl Copy {
         }
     }
 
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Copy {
+        match self {
+            Copy::A => Copy::B,
+            Copy::B => Copy::A,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(self) -> char {

@@ -52,9 +52,9 @@ impl Mappings {
         merged(self.pieces.into_iter().flatten(), self.changed.into_iter())
     }
 
-    /// What is known, without of which blocks.
-    pub fn values(&self) -> impl Iterator<Item = Mapping> {
-        self.iter().map(|(_, mapping)| mapping)
+    /// Of how many blocks that is known which `is` says.
+    pub fn count(&self, mut is: impl FnMut(Mapping) -> bool) -> usize {
+        self.iter().filter(|(_, mapping)| is(*mapping)).count()
     }
 
     /// The last block that anything is known of.

@@ -4,6 +4,7 @@
 //! (`choose`), and replays its records. It never writes. The mirror of the log that wrote it.
 
 mod choose;
+mod faults;
 mod mappings;
 mod replay;
 mod scan;
@@ -17,6 +18,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
+use self::faults::faults;
 pub use self::mappings::Mappings;
 use self::replay::{Replay, pieces};
 use self::scan::{IN_FLIGHT, chunks};
@@ -31,7 +33,8 @@ use crate::slot::SpareBlock;
 use crate::spare::Spare;
 use crate::units::{Epoch, Sequence};
 
-pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, Reader};
+pub(crate) use self::faults::PageFault;
+pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, Reader, owner};
 
 /// A state of the log that an operator accepts although something is lost with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ impl Recovered {
 
     /// Whether all that is said is about the first `blocks` spare blocks.
     pub(crate) fn fits(&self, blocks: u32) -> bool {
-        let held = self.mappings.values().filter_map(|mapping| mapping.spare());
+        let held = self.mappings.iter().filter_map(|(_, mapping)| mapping.spare());
         held.chain(self.bad.iter().copied()).all(|spare| spare.index() < blocks)
     }
 
@@ -87,6 +90,15 @@ impl Recovered {
 pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Candidate>, Result<InForce, Error>) {
     let known = Known::of(superblock);
     (candidates(areas, known), choose(areas, known).map(|chosen| InForce::of(&chosen)))
+}
+
+/// What is in force, and which pages are not what they should be.
+///
+/// # Errors
+/// As [`recover`], where that refuses what the pages say.
+pub(crate) fn find_faults(areas: &PerArea<Pages>, superblock: &Superblock) -> Result<(InForce, Vec<PageFault>), Error> {
+    let chosen = choose(areas, Known::of(superblock))?;
+    Ok((InForce::of(&chosen), faults(areas, &chosen)))
 }
 
 /// Reads the log of the set that `superblock` describes; as far as `stated`, if an operator has chosen so.

@@ -48,6 +48,11 @@ impl PageState {
     }
 }
 
+/// Whose the pages of a spare are.
+pub(crate) fn owner(superblock: &Superblock) -> PageOwner {
+    PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id }
+}
+
 /// Pages 0 to `pages`, cut into pieces: the first page of each, and how many.
 pub(super) fn chunks(pages: u32) -> impl Iterator<Item = (u32, u32)> {
     (0..pages).step_by(CHUNK_PAGES as usize).map(move |first| (first, CHUNK_PAGES.min(pages - first)))
@@ -110,7 +115,7 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
         mut look: impl FnMut(PageContent<'_>) -> T,
     ) -> Result<Option<Vec<T>>, Error> {
         let layout = &self.superblock.layout;
-        let owner = PageOwner { set_uuid: self.superblock.set_uuid, spare_id: self.superblock.spare_id };
+        let owner = owner(self.superblock);
         let at = layout.log_page(first.copy, first.area, u64::from(first.index));
         let used = if count == CHUNK_PAGES { self.used.borrow_mut().pop() } else { None };
         let Some(buffer) = self.spare.read_into(at, u64::from(count) * layout.page_blocks(), used).await? else {

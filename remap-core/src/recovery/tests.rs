@@ -2,6 +2,7 @@
 
 use super::StatedEnd;
 use super::choose::{Chosen, Known, candidates, choose, choose_stated};
+use super::faults::{PageFault, faults};
 use super::replay::Replay;
 use super::scan::{PageState, Pages};
 use crate::error::Error;
@@ -348,4 +349,33 @@ fn records_that_contradict_each_other_are_refused() {
     let mut unknown = remap(1, 1, 1).encode();
     unknown.kind = 99;
     assert_eq!(Record::decode(&unknown, Slot::FIRST), None);
+}
+
+/// The pages that are to be written: copy, area, number, what each is, and the epoch of what it should be.
+fn faults_of(areas: [Pages; 2]) -> Vec<(Copy, Area, u32, &'static str, Option<u64>)> {
+    let areas = PerArea(areas);
+    let found = faults(&areas, &choose(&areas, known(5)).unwrap());
+    let epoch = |fault: &PageFault| fault.should_be.map(|info| info.epoch.get());
+    found.iter().map(|fault| (fault.at.copy, fault.at.area, fault.at.index, fault.what, epoch(fault))).collect()
+}
+
+#[test]
+fn a_page_of_the_log_that_one_copy_misses_should_be_as_in_the_other() {
+    let found = |a, b| faults_of([old(), area(5, a, b)]);
+    let new = Area::One;
+    assert_eq!(found("vvvv", "vvvv"), []);
+    assert_eq!(found("vbvv", "vvv"), [(Copy::A, new, 1, "bad", Some(5)), (Copy::B, new, 3, "missing", Some(5))]);
+    assert_eq!(found("vovv", "vvvo"), [(Copy::A, new, 1, "older", Some(5)), (Copy::B, new, 3, "older", Some(5))]);
+}
+
+#[test]
+fn elsewhere_only_a_bad_page_is_to_be_written() {
+    let (old_area, new) = (Area::Zero, Area::One);
+    // Behind the end an older page is as good as none.
+    assert_eq!(faults_of([old(), area(5, "vvvo", "vvv.")]), []);
+    assert_eq!(faults_of([old(), area(5, "vvvb", "vvvo")]), [(Copy::A, new, 3, "bad", Some(4))]);
+    assert_eq!(faults_of([old(), area(5, "vvvb", "vvv.")]), [(Copy::A, new, 3, "bad", None)]);
+    let torn = faults_of([area(4, "vbb.", "vvb"), area(5, "vv", "vv")]);
+    let (a, b) = (Copy::A, Copy::B);
+    assert_eq!(torn, [(a, old_area, 1, "bad", Some(4)), (a, old_area, 2, "bad", None), (b, old_area, 2, "bad", None)]);
 }

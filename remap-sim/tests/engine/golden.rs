@@ -26,7 +26,7 @@ struct Golden {
     bad_spare_blocks: u64,
 }
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../remap-core/tests/golden")
 }
 
@@ -67,7 +67,7 @@ fn look(about: &str, medium: Medium) -> Golden {
     }
 }
 
-fn load(name: &str, block_size: u32) -> Medium {
+pub(super) fn load(name: &str, block_size: u32) -> Medium {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(folder().join(name).with_extension("img.gz")).unwrap();
     GzDecoder::new(file).read_to_end(&mut bytes).unwrap();

@@ -18,6 +18,7 @@ mod open;
 mod pace;
 mod random;
 mod range_lock;
+mod repair;
 mod rescue;
 mod reservations;
 mod review;

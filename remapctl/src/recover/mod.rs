@@ -161,8 +161,7 @@ impl Recovery<'_> {
 
 fn report(set: &SetPreview, done: &Recovery<'_>, args: &RecoverArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let bad: u64 = done.journal.bad().iter().map(|extent| extent.end - extent.start).sum();
-    let count = |is: fn(&Mapping) -> bool| set.mappings.values().filter(is).count();
-    let moved = count(|mapping| matches!(mapping, Mapping::Spare(_)));
+    let moved = set.mappings.count(|mapping| matches!(mapping, Mapping::Spare(_)));
     let (name, size) = (&set.superblock.name, u64::from(done.content.block_size()));
     writeln!(
         out,
@@ -176,7 +175,7 @@ fn report(set: &SetPreview, done: &Recovery<'_>, args: &RecoverArgs, out: &mut i
         out.flush()?;
         return Ok(Verdict::Sound);
     }
-    let lost = count(|mapping| matches!(mapping, Mapping::Lost(_)));
+    let lost = set.mappings.count(|mapping| matches!(mapping, Mapping::Lost(_)));
     writeln!(
         out,
         "{bad} blocks cannot be read ({lost} of them are lost); they are zeros in it, and listed in {}; --retry tries them again",

@@ -1,5 +1,5 @@
 //! The SPDK in use, and whether the library of bdev_remap can be loaded into it. Nothing of either is run: the loader is asked what it
-//! would do (`ld.so --list`), which runs no constructors.
+//! would do, as `ldd -r` does, which runs no constructors.
 
 use std::env;
 use std::ffi::OsString;
@@ -172,15 +172,10 @@ fn built_for(library: &[u8]) -> Option<String> {
 fn unresolved(loader: &Path, library: &Path, spdk: &Path) -> io::Result<Vec<String>> {
     let folders = LIBRARIES.map(|folder| spdk.join(folder).into_os_string()).join(&OsString::from(":"));
     let mut command = Command::new(loader);
-    command
-        .arg("--library-path")
-        .arg(folders)
-        .arg("--preload")
-        .arg(library)
-        .arg("--list")
-        .arg(spdk.join("build/bin/spdk_tgt"));
-    // Has it look for every symbol, and say which is missing.
-    let output = command.env("LD_WARN", "yes").env("LD_BIND_NOW", "yes").stdin(Stdio::null()).output()?;
+    command.arg("--library-path").arg(folders).arg("--preload").arg(library).arg(spdk.join("build/bin/spdk_tgt"));
+    // Has it look for every symbol, say which is missing, and run nothing (`--list` would not look for symbols).
+    command.envs([("LD_TRACE_LOADED_OBJECTS", "1"), ("LD_WARN", "yes"), ("LD_BIND_NOW", "yes")]);
+    let output = command.stdin(Stdio::null()).output()?;
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
     let mut missing: Vec<_> =

@@ -39,9 +39,6 @@ trap 'exit 130' INT TERM
 
 step() { printf '[%2d s] %s\n' $((SECONDS - begin)) "$*"; }
 
-free_port() {
-	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
 port=$(free_port)
 mapfile -t memory < <(memory_options 1024)
 # Without a trace: what is killed would leave its file in shared memory.

@@ -69,6 +69,11 @@ rpc() {
 		/usr/bin/python3 "$(spdk_dir)/scripts/rpc.py" -s "$socket" --plugin bdev_remap_rpc "$@"
 }
 
+# free_port: a TCP port on 127.0.0.1 that nobody has.
+free_port() {
+	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
 # memory_options MIB: the options that give an SPDK application MIB of memory, one a line: from hugepages where they can be had
 # (free ones, or, as root, newly reserved ones as long as that takes no more than a quarter of the available memory), else without.
 memory_options() {

@@ -1,6 +1,8 @@
 //! The status page: all that there is in one document, without scripts, which loads itself anew.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::Display;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::rpc::Client;
 use crate::rpc::answers::{Job, Online};
@@ -10,50 +12,35 @@ use crate::units::{Amount, bytes};
 /// Seconds between two looks.
 const EVERY: u32 = 5;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222;background:#fff}\
-table{border-collapse:collapse;margin:.5em 0 1.5em}td,th{padding:.2em 1em .2em 0;text-align:left;vertical-align:top}\
-th{font-weight:normal;color:#666}h2{margin-bottom:0}code{color:#666}progress{width:16em}\
-.good{color:#0a7d33}.warn{color:#b35900}.bad{color:#c62828;font-weight:bold}\
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}th,code{color:#999}a{color:#8ab4f8}\
-.good{color:#5bd68a}.warn{color:#ffb454}.bad{color:#ff6b6b}}";
-
-/// Text in a document.
-struct Escaped<T>(T);
-
-impl<T: Display> Display for Escaped<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.to_string().chars().try_for_each(|c| match c {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            c => f.write_char(c),
-        })
-    }
-}
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub(super) fn page(client: &Client) -> String {
-    let mut html = String::new();
-    // Writing into a string cannot fail.
-    let _ = whole(&mut html, client);
-    html
-}
-
-fn whole(html: &mut String, client: &Client) -> fmt::Result {
-    write!(
-        html,
-        "<!DOCTYPE html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content={EVERY}>\
-         <meta name=viewport content=\"width=device-width\"><title>bdev_remap</title><style>{STYLE}</style>\
-         <h1>bdev_remap</h1><p>The target at <code>{}</code>, every {EVERY} s. <a href=metrics>Metrics</a></p>",
-        Escaped(client.socket().display())
-    )?;
-    match client.look() {
-        Err(failure) => write!(html, "<p class=bad>{}</p>", Escaped(failure)),
-        Ok(sets) if sets.is_empty() => write!(html, "<p>The target has no set.</p>"),
-        Ok(sets) => sets.iter().try_for_each(|seen| about(html, seen)),
-    }
+    let sets = client.look();
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="refresh" content=(EVERY);
+                meta name="viewport" content="width=device-width";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="data:,";
+                title { "bdev_remap" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "bdev_remap" }
+                p { "The target at " code { (client.socket().display()) } ", every " (EVERY) " s. " a href="metrics" { "Metrics" } }
+                @match sets {
+                    Err(failure) => p .bad { (failure) },
+                    Ok(sets) if sets.is_empty() => p { "The target has no set." },
+                    Ok(sets) => @for seen in &sets { (about(seen)) },
+                }
+            }
+        }
+    };
+    page.into_string()
 }
 
 /// How a state looks.
@@ -65,58 +52,72 @@ fn class(state: &str) -> &'static str {
     }
 }
 
-fn row(html: &mut String, what: &str, value: impl Display) -> fmt::Result {
-    write!(html, "<tr><th>{what}<td>{}", Escaped(value))
+fn row(what: &str, value: impl Display) -> Markup {
+    html! { tr { th { (what) } td { (value.to_string()) } } }
 }
 
-fn about(html: &mut String, seen: &Seen) -> fmt::Result {
+fn about(seen: &Seen) -> Markup {
     let (set, (base, spare)) = (&seen.set, seen.set.bdevs());
     let state = set.state();
-    write!(html, "<h2>{} <span class={}>{}</span></h2>", Escaped(set.name()), class(state), Escaped(state))?;
-    write!(html, "<code>{}</code>", set.uuid())?;
-    if set.online().is_some() {
-        write!(html, " <a href=map/{}>Map</a>", set.uuid())?;
+    html! {
+        h2 { (set.name()) " " span class=(class(state)) { (state) } }
+        code { (set.uuid()) }
+        @if set.online().is_some() {
+            " " a href={ "map/" (set.uuid()) } { "Map" }
+        }
+        table {
+            (row("base", base.unwrap_or("not there")))
+            (row("spare", spare.unwrap_or("not there")))
+            @if let Some(online) = set.online() {
+                (about_online(seen, online))
+            } @else if let Some(sentence) = set.waits_for() {
+                (row("waits for", sentence))
+            }
+        }
     }
-    write!(html, "<table>")?;
-    row(html, "base", base.unwrap_or("not there"))?;
-    row(html, "spare", spare.unwrap_or("not there"))?;
-    if let Some(online) = set.online() {
-        about_online(html, seen, online)?;
-    } else if let Some(sentence) = set.waits_for() {
-        row(html, "waits for", sentence)?;
-    }
-    write!(html, "</table>")
 }
 
-fn about_online(html: &mut String, seen: &Seen, set: &Online) -> fmt::Result {
-    if let Some(bdev) = &seen.bdev {
-        let size = bytes(bdev.num_blocks.saturating_mul(bdev.block_size.into()));
-        row(html, "size", format_args!("{size}, in blocks of {} bytes", bdev.block_size))?;
-    }
+fn about_online(seen: &Seen, set: &Online) -> Markup {
     let (remapped, pending, lost) = (Amount(set.remapped), Amount(set.pending), Amount(set.lost));
-    row(html, "blocks", format_args!("{remapped} remapped, {pending} pending, {lost} lost"))?;
     let (free, total, bad) = (Amount(set.spare.free), Amount(set.spare.total), Amount(set.spare.bad));
-    row(html, "room", format_args!("{free} of {total} spare blocks free, {bad} bad"))?;
-    let bad: Vec<_> = set.metadata.copies().into_iter().filter(|(_, ok)| !ok).map(|(copy, _)| copy).collect();
-    match bad.is_empty() {
-        true => row(html, "metadata", "every copy is whole")?,
-        false => row(html, "metadata", format_args!("bad: {}", bad.join(", ")))?,
-    }
+    let bad_copies: Vec<_> = set.metadata.copies().into_iter().filter(|(_, ok)| !ok).map(|(copy, _)| copy).collect();
+    let metadata = match bad_copies.is_empty() {
+        true => "every copy is whole".to_owned(),
+        false => format!("bad: {}", bad_copies.join(", ")),
+    };
     let counters = &set.counters;
-    let (writes, blocks) = (Amount(counters.rescued_writes), Amount(counters.rescued_blocks));
-    row(html, "rescued", format_args!("{writes} writes, {blocks} blocks"))?;
+    let (rescued, blocks) = (Amount(counters.rescued_writes), Amount(counters.rescued_blocks));
     let (reads, writes) = (Amount(counters.failed_reads), Amount(counters.failed_writes));
-    row(html, "failed", format_args!("{reads} reads, {writes} writes"))?;
-    set.jobs.iter().try_for_each(|job| about_job(html, job))
+    html! {
+        @if let Some(bdev) = &seen.bdev {
+            @let size = bytes(bdev.num_blocks.saturating_mul(bdev.block_size.into()));
+            (row("size", format_args!("{size}, in blocks of {} bytes", bdev.block_size)))
+        }
+        (row("blocks", format_args!("{remapped} remapped, {pending} pending, {lost} lost")))
+        (row("room", format_args!("{free} of {total} spare blocks free, {bad} bad")))
+        (row("metadata", metadata))
+        (row("rescued", format_args!("{rescued} writes, {blocks} blocks")))
+        (row("failed", format_args!("{reads} reads, {writes} writes")))
+        @for job in &set.jobs { (about_job(job)) }
+    }
 }
 
-fn about_job(html: &mut String, job: &Job) -> fmt::Result {
-    write!(html, "<tr><th>{}<td>{}", Escaped(&job.kind), Escaped(&job.state))?;
-    if job.runs() && job.blocks_total > 0 {
-        let (done, total) = (job.blocks_done, job.blocks_total);
-        write!(html, " <progress value={done} max={total}></progress> {} of {}", Amount(done), Amount(total))?;
-    } else {
-        write!(html, ", {} blocks", Amount(job.blocks_done))?;
+fn about_job(job: &Job) -> Markup {
+    let (done, total) = (job.blocks_done, job.blocks_total);
+    html! {
+        tr {
+            th { (job.kind) }
+            td {
+                (job.state)
+                @if job.runs() && total > 0 {
+                    " " progress value=(done) max=(total) {} " " (Amount(done).to_string()) " of " (Amount(total).to_string())
+                } @else {
+                    ", " (Amount(done).to_string()) " blocks"
+                }
+                @if let Some(error) = &job.error {
+                    ": " span .bad { (error) }
+                }
+            }
+        }
     }
-    job.error.iter().try_for_each(|error| write!(html, ": <span class=bad>{}</span>", Escaped(error)))
 }

@@ -13,7 +13,9 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=target.sh
 source "$TOP/scripts/target.sh"
 case "${1:-}" in -h | --help) usage; exit 0 ;; "") ;; *) die "unknown argument $1 (see --help)" ;; esac
-command -v chromium tmux >/dev/null || die "no chromium or tmux in PATH: run scripts/setup.sh --dev"
+for program in chromium tmux; do
+	command -v $program >/dev/null || die "no $program in PATH: run scripts/setup.sh --dev"
+done
 command -v aha >/dev/null || die "no aha in PATH: apt-get install aha"
 remapctl=$TOP/scripts/remapctl
 NQN=nqn.2026-01.io.bdev-remap:pictures

@@ -1,6 +1,6 @@
 //! Which pages of the log are not what they should be, and what each of them should be: the rules, without any I/O.
 //!
-//! Rests on what [`super::choose`] has found to be in force, and changes nothing of it, also where a write of such a page is torn: within
+//! Rests on what [`mod@super::choose`] has found to be in force, and changes nothing of it, also where a write of such a page is torn: within
 //! the log a page is written over only where the other copy holds it, and elsewhere only where it is bad. It becomes what the other
 //! copy has, or zeros: never more than it may have been.
 

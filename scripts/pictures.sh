@@ -20,7 +20,8 @@ command -v aha >/dev/null || die "no aha in PATH: apt-get install aha"
 remapctl=$TOP/scripts/remapctl
 NQN=nqn.2026-01.io.bdev-remap:pictures
 
-work=$(mktemp -d)
+# In memory, as hosts would else wait for the disk.
+work=$(mktemp -d -p /dev/shm)
 children=()
 finish() {
 	tmux -S "$work/tmux.sock" kill-server 2>/dev/null || true
@@ -50,7 +51,7 @@ map() {
 	screenshot "file://$work/map.html" "$pictures/map-page.png" 1280,1130
 }
 
-# A target with a base that has 3,000 bad blocks, a scrub, and a host that reads and writes.
+# A target with a base that has 3,000 bad blocks, a scrub, and a host that writes.
 live() {
 	local port memory
 	port=$(free_port)
@@ -66,7 +67,7 @@ live() {
 	JSON
 	mapfile -t memory < <(memory_options 512)
 	setpriv --pdeathsig TERM -- "$TOP/scripts/spdk" bdevperf "${memory[@]}" --no-pci --disable-cpumask-locks -m 0x2 -r "$work/client.sock" \
-		-c client.json -q 1 -o 4096 -w randrw -M 70 -t 60 >client.log 2>&1 </dev/null &
+		-c client.json -q 1 -o 4096 -w randwrite -t 60 >client.log 2>&1 </dev/null &
 	children+=($!)
 	wait_until 30 remapped 200 || die "no block is rescued: $(cat client.log)"
 	rpc "$work/spdk.sock" bdev_remap_scrub Remap0 --max-mbps 20 >/dev/null
@@ -84,20 +85,20 @@ watching() {
 }
 
 watch() {
-	tmux -f /dev/null -S tmux.sock new-session -d -x 120 -y 32 "$remapctl watch -s $work/spdk.sock"
+	tmux -f /dev/null -S tmux.sock new-session -d -c "$work" -x 120 -y 32 "$remapctl watch -s spdk.sock"
 	wait_until 60 watching || die "watch does not show the scrub: $(cat watch.ansi)"
 	aha --black --title watch -f watch.ansi |
-		sed 's|<pre>|<pre style="font: 15px/1.25 DejaVu Sans Mono, monospace; margin: 12px">|' >watch.html
-	screenshot "file://$work/watch.html" "$pictures/watch.png" 1110,640
+		sed 's|<pre>|<pre style="font: 15px/1.17 DejaVu Sans Mono, monospace; margin: 12px">|' >watch.html
+	screenshot "file://$work/watch.html" "$pictures/watch.png" 1110,600
 }
 
 status() {
 	local port
 	port=$(free_port)
-	setpriv --pdeathsig TERM -- "$remapctl" serve -s "$work/spdk.sock" --listen "127.0.0.1:$port" >serve.log 2>&1 </dev/null &
+	setpriv --pdeathsig TERM -- "$remapctl" serve -s spdk.sock --listen "127.0.0.1:$port" >serve.log 2>&1 </dev/null &
 	children+=($!)
 	wait_until 20 curl -sf -o status.html "http://127.0.0.1:$port/" || die "serve does not answer: $(cat serve.log)"
-	screenshot "http://127.0.0.1:$port/" "$pictures/status.png" 1000,700
+	screenshot "http://127.0.0.1:$port/" "$pictures/status.png" 1000,480
 }
 
 map

@@ -264,8 +264,8 @@ impl<E: Env> Shared<E> {
                 all.push(earlier);
                 pace.step(1).await;
             }
-            if self.table.mapping(lba).is_none() {
-                all.push(Change { lba, to: Some(to) });
+            if to.is_some() && self.table.mapping(lba).is_none() {
+                all.push(Change { lba, to });
             }
             pace.step(1).await;
         }

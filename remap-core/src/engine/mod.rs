@@ -262,7 +262,7 @@ impl<E: Env> Shared<E> {
     /// Puts what the log says into the table and the allocator, which are empty.
     async fn load(&self, recovered: Recovered) {
         recovered.bad.iter().for_each(|spare| self.state.borrow_mut().allocator.set_bad(*spare));
-        let changes = recovered.mappings.into_blocks().map(|(lba, to)| Change { lba, to: Some(to) });
+        let changes = recovered.mappings.into_blocks().map(|(lba, to)| Change { lba, to });
         // No host can reach the set yet.
         self.publish_many(changes, Pace::while_hosts_wait()).await;
     }

@@ -226,14 +226,17 @@ fn check<D: Device, E: Env>(found: &Superblock, params: &OpenParams, spare: &Spa
 /// have the new one, and records beyond the new size have to be out of force before they do: by the checkpoint that follows.
 fn resize(superblock: &mut Superblock, recovered: &Recovered, blocks: u64) -> Result<bool, Error> {
     let found = std::mem::replace(&mut superblock.base_blocks, blocks);
-    match recovered.mappings.last() {
-        Some(used) if used.0 >= blocks => Err(Error::BaseShrunk { found, expected: blocks, used }),
-        _ if found == blocks => Ok(false),
-        _ => {
-            log::warn!("{}: the base had {found} blocks and has {blocks} now", superblock.name);
-            Ok(true)
-        }
+    if found == blocks {
+        return Ok(false);
     }
+    // No record is beyond the size that was found.
+    if blocks < found
+        && let Some(used) = recovered.mappings.last().filter(|used| used.0 >= blocks)
+    {
+        return Err(Error::BaseShrunk { found, expected: blocks, used });
+    }
+    log::warn!("{}: the base had {found} blocks and has {blocks} now", superblock.name);
+    Ok(true)
 }
 
 /// Formats the spare: the log areas zero, an empty checkpoint, superblock B, superblock A. Before superblock B is there,

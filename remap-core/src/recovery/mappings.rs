@@ -30,7 +30,8 @@ impl Mappings {
 
     /// All of it, ascending by block.
     pub fn iter(&self) -> impl Iterator<Item = (BaseLba, Mapping)> {
-        merged(self.pieces.iter().flatten().copied(), self.changed.iter().map(|(lba, to)| (*lba, *to)))
+        let changed = self.changed.iter().map(|(lba, to)| (*lba, *to));
+        merged(self.pieces.iter().flatten().copied(), changed).filter_map(known)
     }
 
     /// What is known of the blocks in `range`, ascending.
@@ -44,11 +45,12 @@ impl Mappings {
         let unchanged = pieces.copied().take_while(move |entry| entry.0 < end);
         // A range that ends before it begins has nothing in it.
         let changed = self.changed.range(start..end.max(start));
-        merged(unchanged, changed.map(|(lba, to)| (*lba, *to)))
+        merged(unchanged, changed.map(|(lba, to)| (*lba, *to))).filter_map(known)
     }
 
-    /// All of it, ascending by block; gives the memory of what was passed back as it goes on.
-    pub(crate) fn into_blocks(self) -> impl Iterator<Item = (BaseLba, Mapping)> {
+    /// All that was said of any block, ascending, with `None` for those of which nothing holds any more: who goes through it counts these,
+    /// too, and lets others go on. Gives the memory of what was passed back as it goes on.
+    pub(crate) fn into_blocks(self) -> impl Iterator<Item = (BaseLba, Option<Mapping>)> {
         merged(self.pieces.into_iter().flatten(), self.changed.into_iter())
     }
 
@@ -57,7 +59,7 @@ impl Mappings {
         self.iter().filter(|(_, mapping)| is(*mapping)).count()
     }
 
-    /// The last block that anything is known of.
+    /// The last block that anything is known of. It looks at all behind that of which nothing holds any more.
     pub(crate) fn last(&self) -> Option<BaseLba> {
         let mut unchanged = self.pieces.iter().rev().flat_map(|piece| piece.iter().rev()).map(|entry| entry.0);
         let unchanged = unchanged.find(|lba| !self.changed.contains_key(lba));
@@ -106,20 +108,22 @@ impl Mappings {
 fn merged(
     unchanged: impl Iterator<Item = (BaseLba, Mapping)>,
     changed: impl Iterator<Item = (BaseLba, Option<Mapping>)>,
-) -> impl Iterator<Item = (BaseLba, Mapping)> {
-    let (mut unchanged, mut changed) = (unchanged.peekable(), changed.peekable());
+) -> impl Iterator<Item = (BaseLba, Option<Mapping>)> {
+    let mut unchanged = unchanged.map(|(lba, mapping)| (lba, Some(mapping))).peekable();
+    let mut changed = changed.peekable();
     std::iter::from_fn(move || {
-        loop {
-            let Some((next, _)) = changed.peek() else { return unchanged.next() };
-            if let Some(before) = unchanged.next_if(|one| one.0 < *next) {
-                return Some(before);
-            }
-            unchanged.next_if(|one| one.0 == *next);
-            if let (lba, Some(to)) = changed.next()? {
-                return Some((lba, to));
-            }
+        let Some((next, _)) = changed.peek() else { return unchanged.next() };
+        if let Some(before) = unchanged.next_if(|one| one.0 < *next) {
+            return Some(before);
         }
+        unchanged.next_if(|one| one.0 == *next);
+        changed.next()
     })
+}
+
+/// A block, if anything is known of it.
+fn known((lba, to): (BaseLba, Option<Mapping>)) -> Option<(BaseLba, Mapping)> {
+    Some((lba, to?))
 }
 
 #[cfg(test)]
@@ -165,7 +169,7 @@ mod tests {
             prop_assert!(mappings.range(range).eq(of_map));
             prop_assert!(mappings.range(BaseLba(to.max(from))..BaseLba(0)).next().is_none());
             prop_assert!(mappings.iter().eq(map.iter().map(|(lba, to)| (*lba, *to))));
-            prop_assert!(mappings.into_blocks().eq(map));
+            prop_assert!(mappings.into_blocks().filter_map(known).eq(map));
         }
     }
 }

@@ -317,7 +317,7 @@ fn records_behind_the_checkpoint_change_what_it_says() {
         (30, Mapping::Spare(spare(9))),
         (40, Mapping::Spare(spare(2))),
     ];
-    assert_eq!(replay.mappings.into_blocks().collect::<Vec<_>>(), expected.map(|(lba, to)| (BaseLba(lba), to)));
+    assert_eq!(replay.mappings.iter().collect::<Vec<_>>(), expected.map(|(lba, to)| (BaseLba(lba), to)));
     assert_eq!(replay.bad.into_iter().collect::<Vec<_>>(), [spare(1), spare(50), spare(51)]);
 }
 

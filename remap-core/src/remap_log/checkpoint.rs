@@ -193,7 +193,7 @@ impl<D: Device, E: Env> Log<D, E> {
             // At most `CHUNK_PAGES`.
             let pages = chunk.len().div_ceil(capacity) as u32;
             let reached_end = index + pages == position.checkpoint_pages;
-            if pages == 0 || reached_end != making.is_done() {
+            if pages == 0 || pages > position.checkpoint_pages - index || reached_end != making.is_done() {
                 // They are not those that were counted: no last page may make this a checkpoint.
                 return Err(CopyFailed { error: Error::CheckpointFailed, reached_end: false });
             }

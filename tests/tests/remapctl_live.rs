@@ -364,7 +364,7 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
     let options = json!({ "storm_limit": 400 });
     let mut scene = Scene::of(
         Stack { base_mib: 1024, options, ..Stack::default() },
-        &[fault_every(3, 0, 900, "write", "write_fault"), fault(3000, 300, "write", "write_fault")],
+        &[fault_every(3, 0, 900, "write", "write_fault"), fault(3000, 450, "write", "write_fault")],
     );
     let terminal = Terminal::open(scene.target.dir());
     let watch =
@@ -401,8 +401,8 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
     terminal.key("x");
     terminal.wait("(-2)");
 
-    // 300 more are too many for the brake.
-    for lba in (3000..3300).step_by(30) {
+    // 450 more are too many for the brake, however long ago the others were.
+    for lba in (3000..3450).step_by(30) {
         host.write(lba, &stamped(lba, 30, 1)).expect("an answer");
     }
     terminal

@@ -190,6 +190,9 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
     assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains(&summary), "no {summary}");
     assert_eq!(page.matches("script-src 'sha256-").count(), 2, "in the header and in the document");
     assert!(serve.get("/").1.contains(&format!("map/{}", status["uuid"].as_str().unwrap())));
+    // The only one that is online needs no name.
+    let (code, map) = serve.get("/map");
+    assert!(code.ends_with(" 200 OK") && map.contains(&summary), "{code}: no {summary}");
     assert!(serve.get("/map/00000000-0000-0000-0000-000000000000").0.contains(" 404 "));
 
     let known: BTreeSet<_> =
@@ -215,6 +218,7 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
     assert_eq!(number(&metrics, "bdev_remap_up", ""), 0.0);
     assert!(!metrics.contains("set="), "{metrics}");
     promtool(&["check", "metrics"], &metrics);
+    assert!(serve.get("/map").0.contains(" 502 "));
     let (status, page) = serve.get("/");
     assert!(status.ends_with(" 200 OK") && page.contains("no SPDK target listens there"), "{page}");
     scene.start_again(&[]);

@@ -29,8 +29,8 @@ const MAX_REST: u64 = 64 << 10;
 
 /// What is sent along with everything: nothing is kept.
 const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff";
-/// What a browser may do with an answer, unless that has a policy of its own: load nothing from anywhere, and run nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+/// What a browser may do with an answer, unless that has a policy of its own: load nothing from anywhere (the icon of a page is within it), and run nothing.
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
 /// An answer.
 pub(super) struct Reply {

@@ -4,13 +4,13 @@
 //! from their answers. Requests are parsed by httparse.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use httparse::{EMPTY_HEADER, Error as ParseError, Status};
+use httparse::{EMPTY_HEADER, Error as ParseError, Header, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::timed::Timed;
@@ -29,8 +29,12 @@ const MAX_REST: u64 = 64 << 10;
 
 /// What is sent along with everything: nothing is kept.
 const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff";
-/// What a browser may do with an answer, unless that has a policy of its own: load nothing from anywhere (the icon of a page is within it), and run nothing.
+/// What a browser may do with an answer, unless that has a policy of its own: load nothing from anywhere (the icon of a page is within
+/// the page), and run nothing.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+/// For who asks for another machine than this one.
+const ELSEWHERE: &str = "this is answered only to who asks for localhost or an address like 127.0.0.1, so that no page from elsewhere \
+                         can read it; for other names start it with --insecure-listen";
 
 /// An answer.
 pub(super) struct Reply {
@@ -57,8 +61,9 @@ impl Reply {
     }
 }
 
-/// Answers whoever connects, with what `answer` has for the path, until it is interrupted.
-pub(super) fn serve<A>(listener: &TcpListener, interrupted: &AtomicBool, answer: A)
+/// Answers whoever connects, with what `answer` has for the path, until it is interrupted. Where it is `local`, only who asks for this
+/// machine by a name that no other machine can have.
+pub(super) fn serve<A>(listener: &TcpListener, interrupted: &AtomicBool, local: bool, answer: A)
 where
     A: Fn(&str) -> Reply + Clone + Send + 'static,
 {
@@ -76,7 +81,7 @@ where
             let (answer, ticket) = (answer.clone(), Arc::clone(&ticket));
             // Who goes away in the middle needs no answer.
             let talk = move || {
-                let _ = talk(stream, &answer);
+                let _ = talk(stream, local, &answer);
                 drop(ticket);
             };
             thread::Builder::new().spawn(talk)
@@ -88,7 +93,7 @@ where
     }
 }
 
-fn talk(stream: TcpStream, answer: &impl Fn(&str) -> Reply) -> io::Result<()> {
+fn talk(stream: TcpStream, local: bool, answer: &impl Fn(&str) -> Reply) -> io::Result<()> {
     let mut stream = Timed::new(stream, PATIENCE);
     let mut head = Vec::new();
     let (reply, with_body) = loop {
@@ -98,7 +103,7 @@ fn talk(stream: TcpStream, answer: &impl Fn(&str) -> Reply) -> io::Result<()> {
             return Ok(());
         }
         head.extend_from_slice(&chunk[..n]);
-        if let Some(replied) = reply(&head, answer) {
+        if let Some(replied) = reply(&head, local, answer) {
             break replied;
         }
     };
@@ -119,13 +124,16 @@ fn talk(stream: TcpStream, answer: &impl Fn(&str) -> Reply) -> io::Result<()> {
 }
 
 /// The answer to the request that begins with these bytes, and whether its body is wanted; none as long as the request is not whole.
-fn reply(head: &[u8], answer: &impl Fn(&str) -> Reply) -> Option<(Reply, bool)> {
+fn reply(head: &[u8], local: bool, answer: &impl Fn(&str) -> Reply) -> Option<(Reply, bool)> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let refused =
         |status| Some((Reply::text(status, "this is no request that can be answered here: GET / or /metrics"), true));
     match request.parse(head) {
         Ok(Status::Complete(_)) => match (request.method, request.path) {
+            (Some("GET" | "HEAD"), Some(_)) if local && !asks_for_this_machine(request.headers) => {
+                Some((Reply::text("421 Misdirected Request", ELSEWHERE), true))
+            }
             (Some("GET"), Some(path)) => Some((answer(path), true)),
             (Some("HEAD"), Some(path)) => Some((answer(path), false)),
             _ => refused("405 Method Not Allowed"),
@@ -133,5 +141,43 @@ fn reply(head: &[u8], answer: &impl Fn(&str) -> Reply) -> Option<(Reply, bool)> 
         Ok(Status::Partial) if head.len() < MAX_HEAD => None,
         Ok(Status::Partial) | Err(ParseError::TooManyHeaders) => refused("431 Request Header Fields Too Large"),
         Err(_) => refused("400 Bad Request"),
+    }
+}
+
+/// Whether a request is for this machine by its own name or address, as far as it says. A page from elsewhere can have its name lead
+/// here, and its browser would let it read the answer; but it cannot be called like this.
+fn asks_for_this_machine(headers: &[Header]) -> bool {
+    let hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    hosts.map(|header| header.value).all(|host| str::from_utf8(host).is_ok_and(is_this_machine))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_others_can_have_is_not_this_machine() {
+        for host in ["localhost", "LOCALHOST:9556", "127.0.0.1", "127.0.0.1:9556", "127.1.2.3", "[::1]", "[::1]:9556"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in
+            ["", "example.com", "localhost.example.com:9556", "127.0.0.1.example.com", "10.0.0.1:9556", "[::2]:1"]
+        {
+            assert!(!is_this_machine(host), "{host}");
+        }
+        let (host, other) = (("hOST", "localhost"), ("Host", "example.com"));
+        let header = |(name, value): (&'static str, &'static str)| Header { name, value: value.as_bytes() };
+        assert!(asks_for_this_machine(&[]));
+        assert!(asks_for_this_machine(&[host].map(header)));
+        assert!(!asks_for_this_machine(&[host, other].map(header)));
     }
 }

@@ -43,7 +43,7 @@ pub fn run(args: &ServeArgs, out: &mut impl Write, interrupted: &AtomicBool) -> 
     writeln!(out, "http://{address}: the sets of the target at {}", args.target.socket.display())?;
     out.flush()?;
     let client = Client::new(&args.target.socket, PATIENCE);
-    http::serve(&listener, interrupted, move |url: &str| reply(&client, url));
+    http::serve(&listener, interrupted, !args.insecure_listen, move |url: &str| reply(&client, url));
     Ok(Verdict::Sound)
 }
 

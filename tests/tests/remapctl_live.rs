@@ -239,7 +239,8 @@ fn serve_only_looks_and_ends_when_it_is_told_to() {
     }
     assert!(serve.get("/nonsense").0.contains(" 404 "));
     assert!(serve.get("/metrics?x=1").0.contains(" 200 "));
-    assert!(serve.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").contains(" 405 "));
+    let refused = serve.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    assert!(refused.contains(" 405 ") && refused.contains("\r\nAllow: GET, HEAD\r\n"), "{refused}");
     // Not for a page from elsewhere whose name leads here.
     for (host, code) in [("evil.example:9556", " 421 "), ("127.0.0.1:9556", " 200 "), ("[::1]", " 200 ")] {
         let answer = serve.raw(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());

@@ -8,17 +8,19 @@ use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Error as ParseError, Header, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::timed::Timed;
+use crate::timed::{Connection, Timed};
 
 /// Between two looks at whether it is to end.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-/// How long a client may take to ask, and to read the answer.
+/// How long a client may take to ask, and to read each part of the answer of this size, and all of it.
 const PATIENCE: Duration = Duration::from_secs(5);
+const CHUNK: usize = 64 << 10;
+const SENDING: Duration = Duration::from_secs(60);
 /// Connections at the same time; others wait until one of them has ended.
 const AT_ONCE: usize = 64;
 /// Bytes and lines of the head of a request at most.
@@ -32,6 +34,8 @@ const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content
 /// What a browser may do with an answer, unless that has a policy of its own: load nothing from anywhere (the icon of a page is within
 /// the page), and run nothing.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+/// For other requests than GET and HEAD.
+const NOT_ALLOWED: &str = "405 Method Not Allowed";
 /// For who asks for another machine than this one.
 const ELSEWHERE: &str = "this is answered only to who asks for localhost or an address like 127.0.0.1, so that no page from elsewhere \
                          can read it; for other names start it with --insecure-listen";
@@ -109,18 +113,32 @@ fn talk(stream: TcpStream, local: bool, answer: &impl Fn(&str) -> Reply) -> io::
     };
     // To make the answer took its own time.
     stream.extend(PATIENCE);
-    let Reply { status, kind, body, policy, alone: _alone } = reply;
+    let Reply { status, kind, body, policy, alone } = reply;
+    let allow = if status == NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
     let policy = policy.as_deref().unwrap_or(POLICY);
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{HEADERS}\r\nContent-Security-Policy: {policy}\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}{HEADERS}\r\nContent-Security-Policy: {policy}\r\n\r\n"
     )?;
     if with_body {
-        stream.write_all(body.as_bytes())?;
+        send(&mut stream, body.as_bytes(), (PATIENCE, SENDING))?;
     }
+    // Another answer can have its memory.
+    drop(body);
+    drop(alone);
+    stream.extend(PATIENCE);
     stream.get_ref().shutdown(Shutdown::Write)?;
     io::copy(&mut stream.take(MAX_REST), &mut io::sink()).map(drop)
+}
+
+/// Sends an answer, however large, as long as the client takes some of it within `patience`, and all within `limit`.
+fn send<C: Connection>(stream: &mut Timed<C>, body: &[u8], (patience, limit): (Duration, Duration)) -> io::Result<()> {
+    let began = Instant::now();
+    body.chunks(CHUNK).try_for_each(|chunk| {
+        stream.extend(patience.min(limit.saturating_sub(began.elapsed())));
+        stream.write_all(chunk)
+    })
 }
 
 /// The answer to the request that begins with these bytes, and whether its body is wanted; none as long as the request is not whole.
@@ -136,7 +154,7 @@ fn reply(head: &[u8], local: bool, answer: &impl Fn(&str) -> Reply) -> Option<(R
             }
             (Some("GET"), Some(path)) => Some((answer(path), true)),
             (Some("HEAD"), Some(path)) => Some((answer(path), false)),
-            _ => refused("405 Method Not Allowed"),
+            _ => refused(NOT_ALLOWED),
         },
         Ok(Status::Partial) if head.len() < MAX_HEAD => None,
         Ok(Status::Partial) | Err(ParseError::TooManyHeaders) => refused("431 Request Header Fields Too Large"),
@@ -161,8 +179,43 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    /// What comes of sending this much to somebody who takes a part of it now and then, and how much of it he gets.
+    fn sent(size: usize, pause: Duration, limits: (Duration, Duration)) -> (io::Result<()>, usize) {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let reader = thread::spawn(move || {
+            let (mut part, mut all) = (vec![0; CHUNK], 0);
+            loop {
+                match there.read(&mut part).unwrap() {
+                    0 => return all,
+                    read => all += read,
+                }
+                thread::sleep(pause);
+            }
+        });
+        let mut stream = Timed::new(here, limits.0);
+        let sent = send(&mut stream, &vec![b'x'; size], limits);
+        drop(stream);
+        (sent, reader.join().unwrap())
+    }
+
+    #[test]
+    fn a_slow_client_gets_all_of_a_large_answer_but_not_for_ever() {
+        let (second, minute, pause) = (Duration::from_secs(1), Duration::from_secs(60), Duration::from_millis(100));
+        let began = Instant::now();
+        let (result, taken) = sent(2 << 20, pause, (second, minute));
+        assert!(result.is_ok() && taken == 2 << 20, "{result:?}, {taken} bytes");
+        assert!(began.elapsed() > second, "else this shows nothing");
+        let (result, taken) = sent(2 << 20, pause, (minute, second));
+        let kind = result.unwrap_err().kind();
+        assert!(matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{kind}");
+        assert!(taken < 2 << 20, "{taken} bytes");
+    }
 
     #[test]
     fn a_name_that_others_can_have_is_not_this_machine() {

@@ -282,7 +282,7 @@ pub struct IoStat {
 }
 
 /// Something that happened, as `notify_get_notifications` tells it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Notification {
     /// What, for example `bdev_remap_remapped`.
     #[serde(rename = "type")]

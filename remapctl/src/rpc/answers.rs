@@ -167,6 +167,13 @@ impl Metadata {
             ("log_b", whole(&self.log_b)),
         ]
     }
+
+    /// The names of those that are not whole, if there are any.
+    #[must_use]
+    pub fn bad(&self) -> Option<String> {
+        let bad: Vec<_> = self.copies().into_iter().filter(|(_, whole)| !whole).map(|(name, _)| name).collect();
+        (!bad.is_empty()).then(|| bad.join(", "))
+    }
 }
 
 /// What happened since the set was opened; each is explained in docs/rpc.md.

@@ -105,11 +105,8 @@ fn about(seen: &Seen) -> Markup {
 fn about_online(seen: &Seen, set: &Online) -> Markup {
     let (remapped, pending, lost) = (Amount(set.remapped), Amount(set.pending), Amount(set.lost));
     let (free, total, bad) = (Amount(set.spare.free), Amount(set.spare.total), Amount(set.spare.bad));
-    let bad_copies: Vec<_> = set.metadata.copies().into_iter().filter(|(_, ok)| !ok).map(|(copy, _)| copy).collect();
-    let metadata = match bad_copies.is_empty() {
-        true => "every copy is whole".to_owned(),
-        false => format!("bad: {}", bad_copies.join(", ")),
-    };
+    let bad_copies = set.metadata.bad().map(|bad| format!("bad: {bad}"));
+    let metadata = bad_copies.unwrap_or_else(|| "every copy is whole".to_owned());
     let counters = &set.counters;
     let (rescued, blocks) = (Amount(counters.rescued_writes), Amount(counters.rescued_blocks));
     let (reads, writes) = (Amount(counters.failed_reads), Amount(counters.failed_writes));

@@ -20,7 +20,7 @@ use crate::rpc::answers::{Online, Set};
 use crate::rpc::{Client, Failure};
 use http::Reply;
 
-/// How long the target may take for an answer: less than Prometheus waits for ours.
+/// How long the target may take for each answer. One that hangs does so from the first on, and Prometheus waits longer for ours.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 const HTML: &str = "text/html; charset=utf-8";

@@ -80,6 +80,7 @@ fn what_is_no_answer_is_an_error_that_says_so() {
     assert!(answered(&nested).contains("recursion limit"));
     assert!(answered(br#"{"jsonrpc":"2.0","id":1,"result":[{"na"#).contains("closed the connection"));
     assert!(answered(b"").contains("closed the connection"));
+    assert!(answered(&b" ".repeat(33 << 20)).contains("the answer has more than 32 MiB"));
     let unknown = answered(br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#);
     assert!(unknown.contains("load bdev_remap into it"), "{unknown}");
     let refused = answered(br#"{"jsonrpc":"2.0","id":1,"error":{"code":-19,"message":"name: there is no such set"}}"#);
@@ -132,6 +133,7 @@ fn pages_of_a_list_are_joined_and_none_leads_in_circles() {
 
     for page in [
         r#"{"extents":[],"next":0}"#,
+        r#"{"extents":[],"next":7}"#,
         r#"{"extents":[{"lba":5,"num_blocks":2,"spare_lba":null,"state":"pending"}],"next":6}"#,
         r#"{"extents":[{"lba":5,"num_blocks":0,"spare_lba":null,"state":"pending"}]}"#,
         r#"{"extents":[{"lba":18446744073709551615,"num_blocks":2,"spare_lba":null,"state":"pending"}]}"#,

@@ -190,6 +190,9 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
     assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains(&summary), "no {summary}");
     assert_eq!(page.matches("script-src 'sha256-").count(), 2, "in the header and in the document");
     assert!(serve.get("/").1.contains(&format!("map/{}", status["uuid"].as_str().unwrap())));
+    // The only one that is online needs no name.
+    let (code, map) = serve.get("/map");
+    assert!(code.ends_with(" 200 OK") && map.contains(&summary), "{code}: no {summary}");
     assert!(serve.get("/map/00000000-0000-0000-0000-000000000000").0.contains(" 404 "));
 
     let known: BTreeSet<_> =
@@ -215,6 +218,7 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
     assert_eq!(number(&metrics, "bdev_remap_up", ""), 0.0);
     assert!(!metrics.contains("set="), "{metrics}");
     promtool(&["check", "metrics"], &metrics);
+    assert!(serve.get("/map").0.contains(" 502 "));
     let (status, page) = serve.get("/");
     assert!(status.ends_with(" 200 OK") && page.contains("no SPDK target listens there"), "{page}");
     scene.start_again(&[]);
@@ -235,7 +239,13 @@ fn serve_only_looks_and_ends_when_it_is_told_to() {
     }
     assert!(serve.get("/nonsense").0.contains(" 404 "));
     assert!(serve.get("/metrics?x=1").0.contains(" 200 "));
-    assert!(serve.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").contains(" 405 "));
+    let refused = serve.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    assert!(refused.contains(" 405 ") && refused.contains("\r\nAllow: GET, HEAD\r\n"), "{refused}");
+    // Not for a page from elsewhere whose name leads here.
+    for (host, code) in [("evil.example:9556", " 421 "), ("127.0.0.1:9556", " 200 "), ("[::1]", " 200 ")] {
+        let answer = serve.raw(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        assert!(answer.contains(code) && answer.contains("Remap0") == (code == " 200 "), "{host}: {answer}");
+    }
     assert!(serve.raw(b"HEAD / HTTP/1.0\r\n\r\n").ends_with("\r\n\r\n"));
 
     // What is no request, what is too much, and who goes away in the middle.
@@ -364,7 +374,7 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
     let options = json!({ "storm_limit": 400 });
     let mut scene = Scene::of(
         Stack { base_mib: 1024, options, ..Stack::default() },
-        &[fault_every(3, 0, 900, "write", "write_fault"), fault(3000, 300, "write", "write_fault")],
+        &[fault_every(3, 0, 900, "write", "write_fault"), fault(3000, 450, "write", "write_fault")],
     );
     let terminal = Terminal::open(scene.target.dir());
     let watch =
@@ -401,8 +411,8 @@ fn watch_shows_what_happens_does_what_keys_say_and_gives_the_terminal_back() {
     terminal.key("x");
     terminal.wait("(-2)");
 
-    // 300 more are too many for the brake.
-    for lba in (3000..3300).step_by(30) {
+    // 450 more are too many for the brake, however long ago the others were.
+    for lba in (3000..3450).step_by(30) {
         host.write(lba, &stamped(lba, 30, 1)).expect("an answer");
     }
     terminal

@@ -24,10 +24,9 @@ pub fn picture(client: &Client, set: &Online) -> Result<Picture, Error> {
 }
 
 fn about(client: &Client, set: &Online, bdev: &Bdev, spare: Option<&Bdev>) -> About {
-    let bad: Vec<_> = set.metadata.copies().into_iter().filter(|(_, whole)| !whole).map(|(name, _)| name).collect();
-    let (verdict, sentence) = match bad.is_empty() {
-        true => (Verdict::Sound, "every copy is whole".to_owned()),
-        false => (Verdict::Degraded, format!("the target repairs it; bad: {}", bad.join(", ").replace('_', " "))),
+    let (verdict, sentence) = match set.metadata.bad() {
+        None => (Verdict::Sound, "every copy is whole".to_owned()),
+        Some(bad) => (Verdict::Degraded, format!("the target repairs it; bad: {}", bad.replace('_', " "))),
     };
     let jobs = set.jobs.iter().filter(|job| job.runs());
     let mut notes: Vec<_> = jobs

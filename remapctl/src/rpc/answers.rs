@@ -167,6 +167,13 @@ impl Metadata {
             ("log_b", whole(&self.log_b)),
         ]
     }
+
+    /// The names of those that are not whole, if there are any.
+    #[must_use]
+    pub fn bad(&self) -> Option<String> {
+        let bad: Vec<_> = self.copies().into_iter().filter(|(_, whole)| !whole).map(|(name, _)| name).collect();
+        (!bad.is_empty()).then(|| bad.join(", "))
+    }
 }
 
 /// What happened since the set was opened; each is explained in docs/rpc.md.
@@ -282,7 +289,7 @@ pub struct IoStat {
 }
 
 /// Something that happened, as `notify_get_notifications` tells it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Notification {
     /// What, for example `bdev_remap_remapped`.
     #[serde(rename = "type")]

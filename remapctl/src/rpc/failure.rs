@@ -59,6 +59,19 @@ pub enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// More than an answer may have.
+    #[error(
+        "{method} at {}: the answer has more than {mib} MiB, which no SPDK target sends; check that this is the socket of one",
+        socket.display()
+    )]
+    TooLarge {
+        /// What was called.
+        method: String,
+        /// The socket.
+        socket: PathBuf,
+        /// How much it may have.
+        mib: u64,
+    },
     /// It does not know the method.
     #[error(
         "{method} at {}: the target does not know this method; load bdev_remap into it (scripts/spdk does), or the \

@@ -169,6 +169,9 @@ impl Pages<'_> {
             let here = (extent.lba >= end && extent.num_blocks > 0).then(|| extent.lba.checked_add(extent.num_blocks));
             end = here.flatten().ok_or_else(|| self.client.malformed(METHOD, "its extents are not ascending"))?;
         }
+        if next.is_some() && extents.is_empty() {
+            return Err(self.client.malformed(METHOD, "it goes on, and has nothing"));
+        }
         if next.is_some_and(|next| next < end || next <= lba) {
             return Err(self.client.malformed(METHOD, "it goes on before its end"));
         }

@@ -80,9 +80,9 @@ impl Client {
         let sent = serde_json::to_vec(&request).map_err(io::Error::from).and_then(|text| stream.write_all(&text));
         sent.map_err(|source| self.unanswered(method, source))?;
 
-        let reader = BufReader::with_capacity(1 << 16, stream.take(MAX_ANSWER));
+        let mut reader = BufReader::with_capacity(1 << 16, stream.take(MAX_ANSWER));
         // Ends behind the answer, and does not wait for more.
-        let answer = Answer::<T>::deserialize(&mut serde_json::Deserializer::from_reader(reader));
+        let answer = Answer::<T>::deserialize(&mut serde_json::Deserializer::from_reader(&mut reader));
         match answer {
             Ok(Answer { error: Some(Refusal { code, message }), .. }) => {
                 Err(Failure::refused(&self.socket, method, code, message))
@@ -90,6 +90,9 @@ impl Client {
             Ok(Answer { result: Some(result), .. }) => Ok(result),
             Ok(_) => Err(self.malformed(method, "it has neither a result nor an error")),
             Err(error) if error.is_io() => Err(self.unanswered(method, error.into())),
+            Err(error) if error.is_eof() && reader.get_ref().limit() == 0 => {
+                Err(Failure::TooLarge { method: method.to_owned(), socket: self.socket.clone(), mib: MAX_ANSWER >> 20 })
+            }
             Err(error) if error.is_eof() => Err(self.unanswered(method, io::ErrorKind::UnexpectedEof.into())),
             Err(error) => Err(self.malformed(method, error)),
         }

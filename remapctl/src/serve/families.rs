@@ -63,9 +63,16 @@ fn each<const N: usize>(put: Put, counts: [(&str, u64); N]) {
     counts.into_iter().for_each(|(value, count)| put(value, number(count)));
 }
 
-/// Puts a number of each job.
+/// The last job of each kind: the one that runs, which the target tells before the last one that has ended.
+fn last_jobs(set: &Online) -> impl Iterator<Item = &Job> {
+    let before = |at: usize| set.jobs.iter().take(at);
+    let first = move |(at, job): &(usize, &Job)| before(*at).all(|earlier| earlier.kind != job.kind);
+    set.jobs.iter().enumerate().filter(first).map(|(_, job)| job)
+}
+
+/// Puts a number of the last job of each kind.
 fn jobs(put: Put, set: &Online, of: fn(&Job) -> Option<u64>) {
-    set.jobs.iter().filter_map(|job| Some((job, of(job)?))).for_each(|(job, count)| put(&job.kind, number(count)));
+    last_jobs(set).filter_map(|job| Some((job, of(job)?))).for_each(|(job, count)| put(&job.kind, number(count)));
 }
 
 /// All of them.
@@ -173,7 +180,7 @@ pub(super) const FAMILIES: &[Family] = &[
     })
     .by("job"),
     gauge("scrub_found", "What the last scrub has found: blocks, and pages of metadata.", |_, set, put| {
-        for scrub in set.jobs.iter().filter_map(|job| job.scrub) {
+        for scrub in last_jobs(set).filter_map(|job| job.scrub) {
             let (unreadable, rescued) = (("unreadable_blocks", scrub.unreadable), ("rescued_blocks", scrub.rescued));
             let spare = ("spare_unreadable_blocks", scrub.spare_unreadable);
             each(put, [unreadable, rescued, spare, ("metadata_bad_pages", scrub.metadata_bad)]);
@@ -181,3 +188,46 @@ pub(super) const FAMILIES: &[Family] = &[
     })
     .by("what"),
 ];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_job_that_runs_is_the_one_that_counts() {
+        let job = |kind: &str, state: &str, done: u64, ended: Option<u64>| {
+            json!({
+                "kind": kind, "state": state, "blocks_done": done, "blocks_total": 100, "blocks_per_second": 1,
+                "ended_at": ended, "scrub": (kind == "scrub").then(|| json!({ "unreadable": done }))
+            })
+        };
+        let ended = job("scrub", "failed", 100, Some(7));
+        let jobs = [job("scrub", "running", 3, None), job("import", "done", 9, Some(5)), ended];
+        let set = serde_json::from_value(json!({
+            "name": "Remap0", "uuid": "00000000-0000-0000-0000-000000000001", "state": "online", "base_bdev": "Base0",
+            "storm_limit": 1, "spare": { "total": 1, "used": 0, "free": 1, "bad": 0 }, "remapped": 0, "pending": 0,
+            "lost": 0, "epoch": 1, "sequence": 1, "jobs": jobs,
+            "metadata": { "superblock_a": "ok", "superblock_b": "ok", "log_a": "ok", "log_b": "ok" }
+        }));
+        let seen = Seen { set: set.unwrap(), bdev: None, io: None };
+        let numbers = |name: &str| {
+            let family = FAMILIES.iter().find(|family| family.name == name).unwrap();
+            let mut numbers = HashMap::new();
+            (family.of)(&seen, seen.set.online().unwrap(), &mut |label, number| {
+                assert!(numbers.insert(label.to_owned(), number).is_none(), "{name}: {label} twice");
+            });
+            numbers
+        };
+        let of = |kind: &str, number: f64| (kind.to_owned(), number);
+        assert_eq!(numbers("job_running"), HashMap::from([of("scrub", 1.0), of("import", 0.0)]));
+        assert_eq!(numbers("job_failed"), HashMap::from([of("scrub", 0.0), of("import", 0.0)]));
+        assert_eq!(numbers("job_done_blocks"), HashMap::from([of("scrub", 3.0), of("import", 9.0)]));
+        assert_eq!(numbers("job_end_timestamp_seconds"), HashMap::from([of("import", 5.0)]));
+        assert_eq!(numbers("scrub_found")["unreadable_blocks"], 3.0);
+    }
+}

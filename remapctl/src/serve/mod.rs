@@ -16,11 +16,11 @@ use uuid::Uuid;
 use crate::cli::ServeArgs;
 use crate::error::{Error, Verdict};
 use crate::map;
-use crate::rpc::Client;
-use crate::rpc::answers::Set;
+use crate::rpc::answers::{Online, Set};
+use crate::rpc::{Client, Failure};
 use http::Reply;
 
-/// How long the target may take for an answer: less than Prometheus waits for ours.
+/// How long the target may take for each answer. One that hangs does so from the first on, and Prometheus waits longer for ours.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -43,7 +43,7 @@ pub fn run(args: &ServeArgs, out: &mut impl Write, interrupted: &AtomicBool) -> 
     writeln!(out, "http://{address}: the sets of the target at {}", args.target.socket.display())?;
     out.flush()?;
     let client = Client::new(&args.target.socket, PATIENCE);
-    http::serve(&listener, interrupted, move |url: &str| reply(&client, url));
+    http::serve(&listener, interrupted, !args.insecure_listen, move |url: &str| reply(&client, url));
     Ok(Verdict::Sound)
 }
 
@@ -56,34 +56,51 @@ fn reply(client: &Client, url: &str) -> Reply {
             Ok(body) => Reply::of("200 OK", prometheus::TEXT_FORMAT, body),
             Err(why) => Reply::text("500 Internal Server Error", format!("the metrics cannot be written: {why}")),
         },
-        _ => match path.strip_prefix("/map/").map(str::parse) {
-            Some(Ok(uuid)) => picture(client, uuid),
-            _ => Reply::text("404 Not Found", "there is nothing here: see / and /metrics, and /map/UUID of a set"),
+        "/map" => online(client).map_or_else(not_told, |sets| match sets.as_slice() {
+            [set] => picture(client, set),
+            sets => Reply::of("200 OK", HTML, page::maps(client, sets)),
+        }),
+        _ => match path.strip_prefix("/map/").map(str::parse::<Uuid>) {
+            Some(Ok(uuid)) => {
+                online(client).map_or_else(not_told, |sets| match sets.iter().find(|set| set.uuid == uuid) {
+                    Some(set) => picture(client, set),
+                    None => Reply::text("404 Not Found", "the target has no set of this UUID that is online: see /"),
+                })
+            }
+            _ => {
+                Reply::text("404 Not Found", "there is nothing here: see / and /metrics, /map, and /map/UUID of a set")
+            }
         },
     }
 }
 
+/// The sets that are online.
+fn online(client: &Client) -> Result<Vec<Online>, Failure> {
+    Ok(client.sets()?.into_iter().filter_map(Set::into_online).collect())
+}
+
+/// That the target does not say what it was asked.
+fn not_told(why: impl ToString) -> Reply {
+    Reply::text("502 Bad Gateway", why.to_string())
+}
+
 /// The map of a set that is online, as `remapctl map` makes it.
-fn picture(client: &Client, uuid: Uuid) -> Reply {
+fn picture(client: &Client, set: &Online) -> Reply {
     // A picture can have tens of MiB.
     let Ok(alone) = ONE_PICTURE.try_lock() else {
         return Reply::text("503 Service Unavailable", "a map is being made for somebody else: ask again in a moment");
     };
     let draw = || {
-        let Some(set) = client.sets()?.into_iter().filter_map(Set::into_online).find(|set| set.uuid == uuid) else {
-            return Ok(None);
-        };
         let mut html = Vec::new();
-        map::html::write(&map::live::picture(client, &set)?, &mut html)?;
-        Ok(Some(html))
+        map::html::write(&map::live::picture(client, set)?, &mut html)?;
+        Ok(html)
     };
     let drawn: Result<_, Error> = draw();
-    match drawn.map(|html| html.map(String::from_utf8)) {
-        Ok(Some(Ok(body))) => {
+    match drawn.map(String::from_utf8) {
+        Ok(Ok(body)) => {
             Reply { policy: Some(map::html::policy()), alone: Some(alone), ..Reply::of("200 OK", HTML, body) }
         }
-        Ok(None) => Reply::text("404 Not Found", "the target has no set of this UUID that is online: see /"),
-        Ok(Some(Err(why))) => Reply::text("500 Internal Server Error", why.to_string()),
-        Err(why) => Reply::text("502 Bad Gateway", why.to_string()),
+        Ok(Err(why)) => Reply::text("500 Internal Server Error", why.to_string()),
+        Err(why) => not_told(why),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use uuid::Uuid;
 
 use crate::rpc::Client;
 use crate::rpc::answers::{Job, Online};
@@ -17,6 +18,31 @@ const STYLE: &str = include_str!("page.css");
 /// The page.
 pub(super) fn page(client: &Client) -> String {
     let sets = client.look();
+    document(html! {
+        p { "The target at " code { (client.socket().display()) } ", every " (EVERY) " s. " a href="metrics" { "Metrics" } }
+        @match sets {
+            Err(failure) => p .bad { (failure) },
+            Ok(sets) if sets.is_empty() => p { "The target has no set." },
+            Ok(sets) => @for seen in &sets { (about(seen)) },
+        }
+    })
+}
+
+/// The page from which one goes to the maps of these sets.
+pub(super) fn maps(client: &Client, sets: &[Online]) -> String {
+    document(html! {
+        p { "The target at " code { (client.socket().display()) } ", every " (EVERY) " s. " a href="/" { "Sets" } }
+        @if sets.is_empty() {
+            p { "No set is online: there is no map to draw." }
+        }
+        @for set in sets {
+            h2 { (set.name) " " span class=(class(&set.state)) { (set.state) } }
+            code { (set.uuid) } " " (link_to_map(set.uuid))
+        }
+    })
+}
+
+fn document(content: Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -31,16 +57,15 @@ pub(super) fn page(client: &Client) -> String {
             }
             body {
                 h1 { "bdev_remap" }
-                p { "The target at " code { (client.socket().display()) } ", every " (EVERY) " s. " a href="metrics" { "Metrics" } }
-                @match sets {
-                    Err(failure) => p .bad { (failure) },
-                    Ok(sets) if sets.is_empty() => p { "The target has no set." },
-                    Ok(sets) => @for seen in &sets { (about(seen)) },
-                }
+                (content)
             }
         }
     };
     page.into_string()
+}
+
+fn link_to_map(set: Uuid) -> Markup {
+    html! { a href={ "map/" (set) } { "Map" } }
 }
 
 /// How a state looks.
@@ -63,7 +88,7 @@ fn about(seen: &Seen) -> Markup {
         h2 { (set.name()) " " span class=(class(state)) { (state) } }
         code { (set.uuid()) }
         @if set.online().is_some() {
-            " " a href={ "map/" (set.uuid()) } { "Map" }
+            " " (link_to_map(set.uuid()))
         }
         table {
             (row("base", base.unwrap_or("not there")))
@@ -80,11 +105,8 @@ fn about(seen: &Seen) -> Markup {
 fn about_online(seen: &Seen, set: &Online) -> Markup {
     let (remapped, pending, lost) = (Amount(set.remapped), Amount(set.pending), Amount(set.lost));
     let (free, total, bad) = (Amount(set.spare.free), Amount(set.spare.total), Amount(set.spare.bad));
-    let bad_copies: Vec<_> = set.metadata.copies().into_iter().filter(|(_, ok)| !ok).map(|(copy, _)| copy).collect();
-    let metadata = match bad_copies.is_empty() {
-        true => "every copy is whole".to_owned(),
-        false => format!("bad: {}", bad_copies.join(", ")),
-    };
+    let bad_copies = set.metadata.bad().map(|bad| format!("bad: {bad}"));
+    let metadata = bad_copies.unwrap_or_else(|| "every copy is whole".to_owned());
     let counters = &set.counters;
     let (rescued, blocks) = (Amount(counters.rescued_writes), Amount(counters.rescued_blocks));
     let (reads, writes) = (Amount(counters.failed_reads), Amount(counters.failed_writes));

@@ -44,7 +44,7 @@ pub(super) enum Told {
 /// Those of beginning a thread.
 pub(super) fn begin(socket: &Path, interval: Duration) -> io::Result<(Sender<Order>, Receiver<Told>)> {
     let ((orders, to_do), (tell, told)) = (channel::<Order>(), channel());
-    let mut asking = Asking { client: Client::new(socket, PATIENCE), next_event: None };
+    let mut asking = Asking { client: Client::new(socket, PATIENCE), asked: false, last_event: None };
     thread::Builder::new().name("asking".to_owned()).spawn(move || {
         while tell.send(asking.look()).is_ok() {
             match to_do.recv_timeout(interval) {
@@ -59,30 +59,45 @@ pub(super) fn begin(socket: &Path, interval: Duration) -> io::Result<(Sender<Ord
 
 struct Asking {
     client: Client,
-    /// The number of the first event that is not known yet, once the target has been asked.
-    next_event: Option<u64>,
+    /// Whether this target has been asked before.
+    asked: bool,
+    /// The last event that it has told.
+    last_event: Option<Notification>,
 }
 
 impl Asking {
     fn look(&mut self) -> Told {
         let at = Instant::now();
-        let first = self.next_event.is_none();
-        let looked =
-            self.client.look().and_then(|sets| Ok((sets, self.client.notifications(self.next_event.unwrap_or(0))?)));
+        let looked = self.client.look().and_then(|sets| Ok((sets, self.events()?)));
         match looked {
-            Ok((sets, mut events)) => {
-                let next = events.last().map(|event| event.id.saturating_add(1));
-                self.next_event = Some(next.or(self.next_event).unwrap_or(0));
+            Ok((sets, (mut events, first))) => {
+                self.asked = true;
                 events.retain(|event| event.what.starts_with(OURS));
                 events.iter_mut().for_each(|event| _ = event.what.drain(..OURS.len()));
                 Told::Sets { at, sets, events, first }
             }
             Err(failure) => {
                 // Another one may come in its place, which counts anew.
-                self.next_event = None;
+                (self.asked, self.last_event) = (false, None);
                 Told::Failed(failure)
             }
         }
+    }
+
+    /// What has happened since the last look, and whether that is all that the target remembers, as it was never asked before.
+    fn events(&mut self) -> Result<(Vec<Notification>, bool), Failure> {
+        let news = match &self.last_event {
+            Some(last) => news(last, self.client.notifications(last.id)?),
+            None => None,
+        };
+        let (events, first) = match news {
+            Some(events) => (events, false),
+            None => (self.client.notifications(0)?, !self.asked || self.last_event.is_some()),
+        };
+        if let Some(last) = events.last() {
+            self.last_event = Some(last.clone());
+        }
+        Ok((events, first))
     }
 
     fn carry_out(&self, Order { name, action }: &Order) -> Result<String, Failure> {
@@ -101,5 +116,34 @@ impl Asking {
                 format!("{name}: the scrub ends")
             }
         })
+    }
+}
+
+/// What comes behind the `last` event in those from its number on. None if that is not known: a target that was started again in the
+/// meantime counts anew, and has no such event, or another one of this number.
+fn news(last: &Notification, mut events: Vec<Notification>) -> Option<Vec<Notification>> {
+    let first = events.first()?;
+    if first == last {
+        events.remove(0);
+        return Some(events);
+    }
+    // So many came that it does not remember the last one any more.
+    (first.id > last.id).then_some(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_was_started_again_is_noticed() {
+        let event =
+            |id, facts: &str| Notification { what: "bdev_remap_remapped".to_owned(), facts: facts.to_owned(), id };
+        let last = event(7, "a");
+        assert_eq!(news(&last, vec![event(7, "a")]), Some(Vec::new()));
+        assert_eq!(news(&last, vec![event(7, "a"), event(8, "b")]), Some(vec![event(8, "b")]));
+        assert_eq!(news(&last, vec![event(900, "b"), event(901, "c")]), Some(vec![event(900, "b"), event(901, "c")]));
+        assert_eq!(news(&last, Vec::new()), None, "it has fewer");
+        assert_eq!(news(&last, vec![event(7, "x"), event(8, "b")]), None, "it has others");
     }
 }

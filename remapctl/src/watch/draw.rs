@@ -135,10 +135,9 @@ fn about(seen: &Seen) -> Paragraph<'_> {
 }
 
 fn details(set: &Online) -> Vec<Line<'static>> {
-    let bad: Vec<_> = set.metadata.copies().into_iter().filter(|(_, ok)| !ok).map(|(copy, _)| copy).collect();
-    let metadata = match bad.is_empty() {
-        true => "every copy is whole".green(),
-        false => format!("bad: {}", bad.join(", ")).red(),
+    let metadata = match set.metadata.bad() {
+        None => "every copy is whole".green(),
+        Some(bad) => format!("bad: {bad}").red(),
     };
     let other = set.other_spare_bdev.as_ref().map_or_else(String::new, |other| format!("   other spare {other}"));
     let counters = &set.counters;

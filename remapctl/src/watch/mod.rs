@@ -87,6 +87,8 @@ fn press(key: KeyEvent, view: &mut View, orders: &Sender<Order>) -> bool {
     };
     match key.code {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+        // Those are for the terminal, or for nothing.
+        _ if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {}
         KeyCode::Char('q') | KeyCode::Esc => return true,
         KeyCode::Up | KeyCode::Char('k') => view.select_previous(),
         KeyCode::Down | KeyCode::Char('j') => view.select_next(),
@@ -106,5 +108,42 @@ fn action_name(action: Action) -> &'static str {
         Action::Rearm => "re-arming the storm brake",
         Action::Scrub => "starting a scrub",
         Action::CancelScrub => "cancelling the scrub",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::rpc::look::Seen;
+
+    #[test]
+    fn only_plain_keys_act_but_for_ctrl_c() {
+        let set = json!({
+            "name": "Remap0", "uuid": "00000000-0000-0000-0000-000000000001", "state": "online", "base_bdev": "Base0",
+            "storm_limit": 1, "spare": { "total": 1, "used": 0, "free": 1, "bad": 0 }, "remapped": 0, "pending": 0,
+            "lost": 0, "epoch": 1, "sequence": 1,
+            "metadata": { "superblock_a": "ok", "superblock_b": "ok", "log_a": "ok", "log_b": "ok" }
+        });
+        let sets = vec![Seen { set: serde_json::from_value(set).unwrap(), bdev: None, io: None }];
+        let mut view = View::new(Path::new("/socket"));
+        view.take(Told::Sets { at: Instant::now(), sets, events: Vec::new(), first: true });
+        let (orders, to_do) = channel();
+        let mut press = |key, modifiers| press(KeyEvent::new(KeyCode::Char(key), modifiers), &mut view, &orders);
+        for key in "srbxqkj".chars() {
+            assert!(!press(key, KeyModifiers::CONTROL) && !press(key, KeyModifiers::ALT), "{key}");
+        }
+        assert!(to_do.try_recv().is_err(), "nothing is ordered");
+        for key in "srbx".chars() {
+            assert!(!press(key, KeyModifiers::NONE), "{key}");
+            assert_eq!(to_do.try_recv().unwrap().name, "Remap0");
+        }
+        assert!(press('q', KeyModifiers::NONE) && press('c', KeyModifiers::CONTROL));
     }
 }

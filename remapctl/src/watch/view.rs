@@ -135,9 +135,12 @@ impl View {
                 for seen in &sets {
                     self.paces.entry(seen.set.uuid()).or_default().advance(at, Counted::of(seen));
                 }
+                // The target tells first what is online: a set can have another place than before.
+                let selected = self.selected().map(|seen| seen.set.uuid());
                 self.sets = sets;
-                let last = self.sets.len().checked_sub(1);
-                self.table.select(last.map(|last| self.table.selected().unwrap_or(0).min(last)));
+                let place = self.sets.iter().position(|seen| Some(seen.set.uuid()) == selected);
+                let place = place.or(self.table.selected()).unwrap_or(0);
+                self.table.select(self.sets.len().checked_sub(1).map(|last| place.min(last)));
             }
         }
     }
@@ -177,4 +180,32 @@ impl View {
 fn now() -> String {
     let text = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     text.split_once('T').map_or_else(String::new, |(_, time)| time.trim_end_matches('Z').to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_selection_stays_with_its_set() {
+        let mut view = View::new(Path::new("/socket"));
+        let take = |view: &mut View, names: &[u128]| {
+            let waiting =
+                |name: &u128| json!({ "name": name.to_string(), "uuid": Uuid::from_u128(*name), "state": "waiting" });
+            let seen = |set| Seen { set: serde_json::from_value(set).unwrap(), bdev: None, io: None };
+            let sets = names.iter().map(waiting).map(seen).collect();
+            view.take(Told::Sets { at: Instant::now(), sets, events: Vec::new(), first: false });
+            view.selected().map(|seen| seen.set.name().to_owned())
+        };
+        assert_eq!(take(&mut view, &[1, 2, 3]).as_deref(), Some("1"));
+        view.select_next();
+        assert_eq!(take(&mut view, &[2, 3, 1]).as_deref(), Some("2"));
+        assert_eq!(take(&mut view, &[1, 3, 2]).as_deref(), Some("2"));
+        assert_eq!(take(&mut view, &[1, 3]).as_deref(), Some("3"), "the one that is in its place");
+        assert_eq!(take(&mut view, &[]), None);
+        assert_eq!(take(&mut view, &[1]).as_deref(), Some("1"));
+    }
 }

@@ -290,6 +290,18 @@ pub enum Error {
         /// What was there.
         undo: PathBuf,
     },
+    /// A spare that was written to while its repair was planned.
+    #[error("{}: it has changed meanwhile; nothing was written; make sure that nobody uses it, and give the same command again", path.display())]
+    ChangedMeanwhile {
+        /// The spare.
+        path: PathBuf,
+    },
+    /// A signal, before the first write of a repair.
+    #[error("{}: interrupted; nothing was written; give the same command again", path.display())]
+    NotBegun {
+        /// The spare.
+        path: PathBuf,
+    },
     /// A signal, in a repair.
     #[error(
         "{}: interrupted; the set is loaded as before; give the same command with another --undo to go on, or --undo-from {} to go back",
@@ -385,7 +397,10 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Error::Refused { .. } | Error::Empty { .. } => Verdict::Refused.code(),
-            Error::Interrupted | Error::RepairInterrupted { .. } | Error::UndoInterrupted { .. } => 130,
+            Error::Interrupted
+            | Error::NotBegun { .. }
+            | Error::RepairInterrupted { .. }
+            | Error::UndoInterrupted { .. } => 130,
             Error::NotLoopback { .. } | Error::NoSpare { .. } | Error::NoTerminal => USAGE,
             _ => 8,
         }

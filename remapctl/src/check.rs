@@ -18,6 +18,9 @@ use crate::in_use;
 use crate::spare::{Base, Spare};
 use crate::style::{WARN, styled, verdict};
 
+/// What a set is that says that it is in use.
+pub(crate) const NOT_CLOSED: &str = "the set was not closed: it is in use, or its process died";
+
 /// What the command tells.
 #[derive(Serialize)]
 struct Report {
@@ -159,7 +162,7 @@ pub(crate) fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
     let mut notes = Vec::new();
     let found = spare.superblock.as_ref();
     if found.is_some_and(|found| found.in_use) {
-        notes.push("the set was not closed: it is in use, or its process died".to_owned());
+        notes.push(NOT_CLOSED.to_owned());
     }
     if counts.lost > 0 {
         notes.push(format!("{} blocks are lost: reads of them fail until they are written", counts.lost));

@@ -212,12 +212,14 @@ pub enum Error {
     },
     /// Nobody knows whether a spare that is to be written to is in use.
     #[error(
-        "{}: some process may have it open that cannot be looked at from here; nothing was written; give the same command as root",
+        "{}: some process may have it open that cannot be looked at from here; nothing was written; give the same command {advice}",
         path.display()
     )]
     Unseen {
         /// The spare.
         path: PathBuf,
+        /// Where everybody can be seen.
+        advice: &'static str,
     },
     /// The undo file is there already.
     #[error(

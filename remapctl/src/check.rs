@@ -15,6 +15,7 @@ use crate::cli::CheckArgs;
 use crate::disk::Disk;
 use crate::error::{Error, Verdict};
 use crate::in_use;
+use crate::map::words::shown;
 use crate::spare::{Base, Spare};
 use crate::style::{WARN, styled, verdict};
 
@@ -200,7 +201,14 @@ impl Set {
 
 fn text(report: &Report, out: &mut impl Write) -> Result<(), Error> {
     if let Some(set) = &report.set {
-        writeln!(out, "set     \"{}\", {}: epoch {}, sequence {}", set.name, set.uuid, set.epoch, set.sequence)?;
+        writeln!(
+            out,
+            "set     \"{}\", {}: epoch {}, sequence {}",
+            shown(&set.name),
+            set.uuid,
+            set.epoch,
+            set.sequence
+        )?;
         writeln!(out, "blocks  {} remapped, {} pending, {} lost", set.remapped, set.pending, set.lost)?;
         writeln!(out, "spare   {} blocks free, {} bad", set.free_spare_blocks, set.bad_spare_blocks)?;
     }

@@ -41,7 +41,11 @@ fn aio(used: u64, max: u64) -> Finding {
     let free = max.saturating_sub(used);
     let sentence = format!("{free} of {max} requests are free, for AIO bdevs");
     if free < AIO_REQUESTS {
-        Finding::warning("kernel AIO", sentence, format!("as root: sysctl fs.aio-max-nr={}", max.saturating_mul(16)))
+        Finding::warning(
+            "kernel AIO",
+            sentence,
+            format!("as root: sysctl fs.aio-max-nr={}", max.saturating_mul(16).max(65_536)),
+        )
     } else {
         Finding::ok("kernel AIO", sentence)
     }

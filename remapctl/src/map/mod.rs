@@ -11,7 +11,7 @@ pub mod packed;
 pub mod palette;
 pub mod picture;
 pub mod svg;
-mod words;
+pub(crate) mod words;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::check::NOT_CLOSED;
 use crate::error::Error;
+use crate::map::words::shown;
 use crate::spare::Spare;
 use crate::style::{BOLD, GOOD, WARN, styled};
 
@@ -79,7 +80,8 @@ impl Report {
 
     pub(super) fn text(&self, out: &mut impl Write) -> Result<(), Error> {
         let (spare, undo) = (self.spare.display(), self.undo.display());
-        let Report { name, set_uuid, epoch, sequence, .. } = self;
+        let Report { set_uuid, epoch, sequence, .. } = self;
+        let name = shown(&self.name);
         writeln!(out, "set     \"{name}\", {set_uuid}: epoch {epoch}, sequence {sequence}")?;
         if self.pages.is_empty() {
             return Ok(writeln!(out, "{spare}: {}: every copy is whole", styled(GOOD, "nothing to repair"))?);

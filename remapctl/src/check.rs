@@ -15,6 +15,7 @@ use crate::cli::CheckArgs;
 use crate::disk::Disk;
 use crate::error::{Error, Verdict};
 use crate::in_use;
+use crate::json;
 use crate::map::words::shown;
 use crate::spare::{Base, Spare};
 use crate::style::{WARN, styled, verdict};
@@ -73,8 +74,7 @@ pub fn run(args: &CheckArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let facts = Base { blocks: base.as_ref().map(|base| base.blocks), uuid: args.base_uuid };
     let report = report(&spare, base, facts)?;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
-        writeln!(out)?;
+        json::write(&report, out)?;
     } else {
         text(&report, out)?;
     }

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod error;
 pub mod in_use;
 pub mod inspect;
+pub mod json;
 pub mod list;
 pub mod map;
 pub mod pages;

@@ -19,6 +19,7 @@ use self::report::Report;
 use self::target::Target;
 use crate::cli::RepairArgs;
 use crate::error::{Error, Verdict};
+use crate::json;
 use crate::spare::Spare;
 
 /// Runs the command.
@@ -37,7 +38,10 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
         Ok(Some(plan)) => plan,
         Ok(None) => return Err(Error::Empty { path: spare.path() }),
         Err(why) => {
-            choices::write(&spare, out)?;
+            // Programs have `inspect --json`, which lists the states.
+            if !args.json {
+                choices::write(&spare, out)?;
+            }
             return Err(Error::of_spare(spare.path(), why));
         }
     };
@@ -48,7 +52,7 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
     }
     let report = Report::new(&spare, &plan, target.is_some(), &undo);
     if args.json {
-        report.json(out)?
+        json::write(&report, out)?
     } else {
         report.text(out)?
     }

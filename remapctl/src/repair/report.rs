@@ -73,11 +73,6 @@ impl Report {
         self.written || self.pages.is_empty()
     }
 
-    pub(super) fn json(&self, out: &mut impl Write) -> Result<(), Error> {
-        serde_json::to_writer_pretty(&mut *out, self).map_err(io::Error::from)?;
-        Ok(writeln!(out)?)
-    }
-
     pub(super) fn text(&self, out: &mut impl Write) -> Result<(), Error> {
         let (spare, undo) = (self.spare.display(), self.undo.display());
         let Report { set_uuid, epoch, sequence, .. } = self;

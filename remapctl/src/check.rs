@@ -15,8 +15,13 @@ use crate::cli::CheckArgs;
 use crate::disk::Disk;
 use crate::error::{Error, Verdict};
 use crate::in_use;
+use crate::json;
+use crate::map::words::shown;
 use crate::spare::{Base, Spare};
 use crate::style::{WARN, styled, verdict};
+
+/// What a set is that says that it is in use.
+pub(crate) const NOT_CLOSED: &str = "the set was not closed: it is in use, or its process died";
 
 /// What the command tells.
 #[derive(Serialize)]
@@ -69,8 +74,7 @@ pub fn run(args: &CheckArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let facts = Base { blocks: base.as_ref().map(|base| base.blocks), uuid: args.base_uuid };
     let report = report(&spare, base, facts)?;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
-        writeln!(out)?;
+        json::write(&report, out)?;
     } else {
         text(&report, out)?;
     }
@@ -159,7 +163,7 @@ pub(crate) fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
     let mut notes = Vec::new();
     let found = spare.superblock.as_ref();
     if found.is_some_and(|found| found.in_use) {
-        notes.push("the set was not closed: it is in use, or its process died".to_owned());
+        notes.push(NOT_CLOSED.to_owned());
     }
     if counts.lost > 0 {
         notes.push(format!("{} blocks are lost: reads of them fail until they are written", counts.lost));
@@ -197,7 +201,14 @@ impl Set {
 
 fn text(report: &Report, out: &mut impl Write) -> Result<(), Error> {
     if let Some(set) = &report.set {
-        writeln!(out, "set     \"{}\", {}: epoch {}, sequence {}", set.name, set.uuid, set.epoch, set.sequence)?;
+        writeln!(
+            out,
+            "set     \"{}\", {}: epoch {}, sequence {}",
+            shown(&set.name),
+            set.uuid,
+            set.epoch,
+            set.sequence
+        )?;
         writeln!(out, "blocks  {} remapped, {} pending, {} lost", set.remapped, set.pending, set.lost)?;
         writeln!(out, "spare   {} blocks free, {} bad", set.free_spare_blocks, set.bad_spare_blocks)?;
     }

@@ -19,7 +19,7 @@ const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 it can be used, but somet
 ///
 /// A spare and a base are files or block devices, and are only read, other than by `repair --yes`. A set that is in use can be looked at,
 /// with a warning.
-/// `list NAME`, `serve` and `watch` ask a running target by its RPC socket.
+/// `list NAME`, `map NAME`, `doctor`, `serve` and `watch` ask a running target by its RPC socket.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Options {

@@ -212,12 +212,14 @@ pub enum Error {
     },
     /// Nobody knows whether a spare that is to be written to is in use.
     #[error(
-        "{}: some process may have it open that cannot be looked at from here; nothing was written; give the same command as root",
+        "{}: some process may have it open that cannot be looked at from here; nothing was written; give the same command {advice}",
         path.display()
     )]
     Unseen {
         /// The spare.
         path: PathBuf,
+        /// Where everybody can be seen.
+        advice: &'static str,
     },
     /// The undo file is there already.
     #[error(
@@ -289,6 +291,18 @@ pub enum Error {
         path: PathBuf,
         /// What was there.
         undo: PathBuf,
+    },
+    /// A spare that was written to while its repair was planned.
+    #[error("{}: it has changed meanwhile; nothing was written; make sure that nobody uses it, and give the same command again", path.display())]
+    ChangedMeanwhile {
+        /// The spare.
+        path: PathBuf,
+    },
+    /// A signal, before the first write of a repair.
+    #[error("{}: interrupted; nothing was written; give the same command again", path.display())]
+    NotBegun {
+        /// The spare.
+        path: PathBuf,
     },
     /// A signal, in a repair.
     #[error(
@@ -385,7 +399,10 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Error::Refused { .. } | Error::Empty { .. } => Verdict::Refused.code(),
-            Error::Interrupted | Error::RepairInterrupted { .. } | Error::UndoInterrupted { .. } => 130,
+            Error::Interrupted
+            | Error::NotBegun { .. }
+            | Error::RepairInterrupted { .. }
+            | Error::UndoInterrupted { .. } => 130,
             Error::NotLoopback { .. } | Error::NoSpare { .. } | Error::NoTerminal => USAGE,
             _ => 8,
         }

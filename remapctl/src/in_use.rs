@@ -1,4 +1,6 @@
 //! Who else has a file or device open, as far as this process may know: what is read meanwhile may change.
+//!
+//! Only processes of this machine are seen, and those of a container only see each other.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -10,6 +12,8 @@ use crate::error::Error;
 
 /// Processes that are named.
 const NAMED: usize = 3;
+/// What the kernel calls the namespace of processes from which all of them are seen: `PROC_PID_INIT_INO`.
+const ALL_PROCESSES: &str = "pid:[4026531836]";
 
 /// Says on stderr if somebody else has `disk` open.
 pub fn warn(disk: &Disk) {
@@ -26,18 +30,33 @@ pub fn warn(disk: &Disk) {
 /// # Errors
 /// [`Error::InUse`]; [`Error::Unseen`] if that cannot be known.
 pub fn refuse(disk: &Disk) -> Result<(), Error> {
-    let found = processes_with(disk.identity());
+    let sys = Path::new("/sys");
+    if let Some(who) = attached(disk.identity(), sys) {
+        return Err(Error::InUse { path: disk.path().to_owned(), who });
+    }
+    let found = processes_with(&same_bytes(disk.identity(), sys));
     match words(&found) {
         Some(who) => Err(Error::InUse { path: disk.path().to_owned(), who }),
-        None if !found.all_seen => Err(Error::Unseen { path: disk.path().to_owned() }),
+        None if !all_are_seen() => Err(Error::Unseen {
+            path: disk.path().to_owned(),
+            advice: "on the machine itself, outside of any container",
+        }),
+        None if !found.all_seen => Err(Error::Unseen { path: disk.path().to_owned(), advice: "as root" }),
         None => Ok(()),
     }
 }
 
+/// Whether this process is in no container, from which processes outside of it cannot be seen.
+pub(crate) fn all_are_seen() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace == Path::new(ALL_PROCESSES))
+}
+
 /// Who has it open, in words.
 fn who_has(disk: &Disk) -> Option<String> {
-    if let Some(who) = words(&processes_with(disk.identity())) {
-        return Some(who);
+    let sys = Path::new("/sys");
+    let who = attached(disk.identity(), sys).or_else(|| words(&processes_with(&same_bytes(disk.identity(), sys))));
+    if who.is_some() {
+        return who;
     }
     (disk.is_block_device() && kernel_has(disk.path()))
         .then(|| "the kernel has it in use (it is mounted, or a part of another device)".to_owned())
@@ -47,6 +66,46 @@ fn who_has(disk: &Disk) -> Option<String> {
 fn kernel_has(path: &Path) -> bool {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(path);
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// The loop device that a file is attached to.
+fn attached(identity: Identity, sys: &Path) -> Option<String> {
+    let devices = fs::read_dir(sys.join("block")).ok()?.flatten();
+    let backs = |device: &fs::DirEntry| backing_file(&device.path()) == Some(identity);
+    let device = devices.filter(|_| matches!(identity, Identity::File(..))).find(backs)?;
+    Some(format!("it is attached to the loop device {}", device.file_name().display()))
+}
+
+/// What a loop device is attached to.
+fn backing_file(device: &Path) -> Option<Identity> {
+    let path = fs::read_to_string(device.join("loop/backing_file")).ok()?;
+    fs::metadata(path.trim_end_matches('\n')).ok().and_then(|metadata| Identity::of(&metadata))
+}
+
+/// Itself, and what has bytes of it under another name: the disk of a partition, the partitions of a disk, the file of a loop device.
+fn same_bytes(identity: Identity, sys: &Path) -> Vec<Identity> {
+    let mut all = vec![identity];
+    let Identity::Device(number) = identity else { return all };
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let device = sys.join(format!("dev/block/{major}:{minor}"));
+    if is_partition(&device) {
+        all.extend(number_of(&device.join("..")));
+        all.extend(backing_file(&device.join("..")));
+    }
+    let parts = fs::read_dir(&device).into_iter().flatten().flatten().map(|part| part.path());
+    all.extend(parts.filter(|part| is_partition(part)).filter_map(|part| number_of(&part)));
+    all.extend(backing_file(&device));
+    all
+}
+
+fn is_partition(device: &Path) -> bool {
+    device.join("partition").exists()
+}
+
+fn number_of(device: &Path) -> Option<Identity> {
+    let text = fs::read_to_string(device.join("dev")).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some(Identity::Device(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?)))
 }
 
 /// Processes that have something open.
@@ -62,8 +121,8 @@ fn words(processes: &Processes) -> Option<String> {
     (!found.is_empty()).then(|| format!("it is open in {}{more}", found[..found.len().min(NAMED)].join(", ")))
 }
 
-/// The other processes that have it open.
-fn processes_with(identity: Identity) -> Processes {
+/// The other processes that have one of these open.
+fn processes_with(identities: &[Identity]) -> Processes {
     let own = std::process::id();
     let mut processes = Processes { found: Vec::new(), all_seen: true };
     let Ok(all) = fs::read_dir("/proc") else { return Processes { all_seen: false, ..processes } };
@@ -81,10 +140,50 @@ fn processes_with(identity: Identity) -> Processes {
             }
         };
         let has = |file: fs::DirEntry| fs::metadata(file.path()).ok().and_then(|metadata| Identity::of(&metadata));
-        if files.map(has).any(|found| found == Some(identity)) {
+        if files.filter_map(has).any(|found| identities.contains(&found)) {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             processes.found.push(format!("process {id} ({})", name.trim()));
         }
     }
     processes
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn other_names_of_the_same_bytes_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let sys = folder.path();
+        let put = |path: &str, text: &str| {
+            let path = sys.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("devices/sda/dev", "8:0\n");
+        put("devices/sda/sda1/dev", "8:1\n");
+        put("devices/sda/sda1/partition", "1\n");
+        put("devices/sda/queue/dev", "no partition\n");
+        let image = sys.join("an image");
+        fs::write(&image, "").unwrap();
+        put("block/loop3/loop/backing_file", &format!("{}\n", image.display()));
+        fs::create_dir_all(sys.join("dev/block")).unwrap();
+        symlink("../../devices/sda", sys.join("dev/block/8:0")).unwrap();
+        symlink("../../devices/sda/sda1", sys.join("dev/block/8:1")).unwrap();
+        symlink("../../block/loop3", sys.join("dev/block/7:3")).unwrap();
+
+        let device = |major, minor| Identity::Device(rustix::fs::makedev(major, minor));
+        let file = Identity::of(&fs::metadata(&image).unwrap()).unwrap();
+        assert_eq!(same_bytes(device(8, 0), sys), [device(8, 0), device(8, 1)]);
+        assert_eq!(same_bytes(device(8, 1), sys), [device(8, 1), device(8, 0)]);
+        assert_eq!(same_bytes(device(7, 3), sys), [device(7, 3), file]);
+        assert_eq!(same_bytes(device(9, 9), sys), [device(9, 9)]);
+        assert_eq!(same_bytes(file, sys), [file]);
+        assert_eq!(attached(file, sys).as_deref(), Some("it is attached to the loop device loop3"));
+        assert_eq!(attached(device(7, 3), sys), None);
+    }
 }

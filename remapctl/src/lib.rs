@@ -1,7 +1,7 @@
 //! remapctl: what an operator reaches for at night. It looks at the spare of a Remap bdev, checks it, and gets the data out, without
 //! SPDK, by the format and recovery code of remap-core.
 //!
-//! `list`, `serve` and `watch` also ask a running target, by its RPC socket ([`rpc`]).
+//! `list`, `map`, `doctor`, `serve` and `watch` also ask a running target, by its RPC socket ([`rpc`]).
 //!
 //! Each command is a function of its arguments that writes to some output, and ends with a [`Verdict`] or an [`Error`]. Bases and
 //! spares are opened read-only ([`disk`]); only [`repair`] can write to a spare.
@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod error;
 pub mod in_use;
 pub mod inspect;
+pub mod json;
 pub mod list;
 pub mod map;
 pub mod pages;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::cli::{Format, ListArgs, State};
 use crate::ddrescue;
 use crate::error::{Error, Verdict};
+use crate::map::words::shown;
 use crate::rpc::answers::{Online, Set};
 use crate::rpc::{Client, Failure, PATIENCE};
 use crate::spare::{Base, Spare};
@@ -206,6 +207,6 @@ fn json(about: &About, extents: impl Extents, out: &mut impl Write) -> Result<()
 
 fn map(about: &About, extents: impl Extents, out: &mut impl Write) -> Result<(), Error> {
     let bad = extents.map(|extent| extent.map(|extent| extent.lba.0..extent.lba.plus(extent.num_blocks).0));
-    let (end, of) = (about.base_blocks, format!("{} ({}): what is bad on the base", about.name, about.uuid));
+    let (end, of) = (about.base_blocks, format!("{} ({}): what is bad on the base", shown(&about.name), about.uuid));
     ddrescue::write(out, &[&of], about.block_size, bad, end, end)
 }

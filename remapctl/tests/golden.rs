@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 
+use common::spare::{Wanted, write_spare};
 use common::{Done, Folder, golden, golden_names, known, remapctl, run};
 use serde_json::{Value, json};
 
@@ -196,4 +197,27 @@ fn the_document_shows_what_is_printed() {
         seen += 1;
     }
     assert!(seen >= 8, "{seen} examples");
+}
+
+#[test]
+fn a_name_that_would_write_lines_of_its_own_cannot() {
+    let folder = Folder::new();
+    let image = folder.path("hostile.img");
+    let wanted = Wanted {
+        name: "a\n0x0 0x1 -\u{1b}[2J\u{ffff}",
+        block_size: 4096,
+        spare_blocks: 400,
+        base_blocks: 1000,
+        written_at: 0,
+    };
+    write_spare(&image, &wanted, std::iter::empty());
+    let map = run("list", &image, &["--format", "ddrescue"]);
+    assert_eq!(map.code, 0, "{}", map.err);
+    for line in map.out.lines().filter(|line| line.contains("0x0 0x1")) {
+        assert!(line.starts_with("# a\u{fffd}0x0 0x1 -\u{fffd}[2J\u{fffd} ("), "{line}");
+    }
+    for command in ["check", "inspect", "repair"] {
+        let text = run(command, &image, &[]).out;
+        assert!(text.contains("\"a\u{fffd}0x0 0x1 -\u{fffd}[2J\u{fffd}\""), "{command}: {text}");
+    }
 }

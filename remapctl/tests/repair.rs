@@ -300,6 +300,8 @@ fn what_is_ambiguous_is_refused_with_what_each_choice_would_lose() {
         "{}",
         done.out
     );
+    let json = run("repair", &image.path, &["--json"]);
+    assert!(json.code == 2 && json.out.is_empty() && !json.err.is_empty(), "{}", json.out);
     assert!(image.bytes() == golden("damaged") && !Path::new(&image.undo()).exists());
 
     // Two superblocks with one number that differ.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Finding;
+use crate::in_use;
 
 /// Requests that a target with a few AIO bdevs needs.
 const AIO_REQUESTS: u64 = 1024;
@@ -18,7 +19,13 @@ pub(super) fn look() -> Vec<Finding> {
     findings.push(uring(number("/proc/sys/kernel/io_uring_disabled")));
     let groups = fs::read_dir("/sys/kernel/iommu_groups").map_or(0, Iterator::count);
     findings.push(iommu(Path::new("/dev/vfio/vfio").exists(), groups));
-    findings.push(if rustix::process::geteuid().is_root() {
+    findings.push(if !in_use::all_are_seen() {
+        Finding::warning(
+            "rights",
+            "this is a container: who uses a spare outside of it cannot be seen, and repair refuses",
+            "run remapctl on the machine itself",
+        )
+    } else if rustix::process::geteuid().is_root() {
         Finding::ok("rights", "you are root: who uses a spare can be seen")
     } else {
         Finding::warning(
@@ -34,7 +41,11 @@ fn aio(used: u64, max: u64) -> Finding {
     let free = max.saturating_sub(used);
     let sentence = format!("{free} of {max} requests are free, for AIO bdevs");
     if free < AIO_REQUESTS {
-        Finding::warning("kernel AIO", sentence, format!("as root: sysctl fs.aio-max-nr={}", max.saturating_mul(16)))
+        Finding::warning(
+            "kernel AIO",
+            sentence,
+            format!("as root: sysctl fs.aio-max-nr={}", max.saturating_mul(16).max(65_536)),
+        )
     } else {
         Finding::ok("kernel AIO", sentence)
     }

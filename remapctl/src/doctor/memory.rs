@@ -10,8 +10,6 @@ use super::Finding;
 const ABOUT: &str = "hugepages";
 /// MiB that scripts/run.sh asks for.
 const USUAL_MIB: u64 = 1024;
-const RESERVE: &str =
-    "as root: echo 512 > /proc/sys/vm/nr_hugepages; or run targets with --no-huge, as scripts/run.sh does by itself";
 
 pub(super) fn look() -> Vec<Finding> {
     vec![
@@ -37,12 +35,18 @@ fn pages(meminfo: &str) -> Finding {
     };
     let of = format!("of {kib} KiB");
     let free_mib = free.saturating_mul(kib) >> 10;
+    // Those that are there stay, as somebody uses them.
+    let missing_kib = (USUAL_MIB << 10).saturating_sub(free.saturating_mul(kib));
+    let wanted = total.saturating_add(missing_kib.div_ceil(kib.max(1)));
+    let reserve = format!(
+        "as root: echo {wanted} > /proc/sys/vm/nr_hugepages; or run targets with --no-huge, as scripts/run.sh does by itself"
+    );
     if total == 0 {
-        Finding::warning(ABOUT, format!("none are reserved ({of})"), RESERVE)
+        Finding::warning(ABOUT, format!("none are reserved ({of})"), reserve)
     } else if free_mib < USUAL_MIB {
         let sentence =
             format!("{free} of {total} are free ({of}): {free_mib} MiB, scripts/run.sh asks for {USUAL_MIB}");
-        Finding::warning(ABOUT, sentence, RESERVE)
+        Finding::warning(ABOUT, sentence, reserve)
     } else {
         Finding::ok(ABOUT, format!("{free} of {total} are free ({of}): {free_mib} MiB"))
     }
@@ -90,6 +94,15 @@ mod tests {
         assert_eq!(found(3072, 600).level, Level::Ok);
         assert_eq!(found(3072, 600).sentence, "600 of 3072 are free (of 2048 KiB): 1200 MiB");
         assert_eq!(found(3072, 100).level, Level::Warning);
+        let advised = |meminfo: &str, pages_wanted: &str| {
+            assert!(
+                pages(meminfo).advice.unwrap().starts_with(&format!("as root: echo {pages_wanted} > ")),
+                "{meminfo}"
+            );
+        };
+        advised(&meminfo(0, 0), "512");
+        advised(&meminfo(3072, 100), "3484");
+        advised("HugePages_Total: 0\nHugePages_Free: 0\nHugepagesize: 1048576 kB\n", "1");
         assert!(found(0, 0).sentence.contains("none are reserved"));
         assert_eq!(pages("MemTotal: 1 kB\n").sentence, "the kernel knows none");
         assert!(pages("HugePages_Total: many\n").advice.is_some());

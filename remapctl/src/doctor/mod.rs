@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Verdict};
+use crate::json;
 use crate::style::{BAD, GOOD, WARN, styled};
 
 /// How something is.
@@ -71,8 +72,7 @@ pub fn run(args: &DoctorArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let level = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     let report = Report { level, findings };
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
-        writeln!(out)?;
+        json::write(&report, out)?;
     } else {
         report.findings.iter().try_for_each(|finding| line(finding, out))?;
     }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::Finding;
+use crate::map::words::shown;
 use crate::rpc::answers::{Online, Set};
 use crate::rpc::{Client, DEFAULT_SOCKET, Failure, PATIENCE};
 
@@ -52,7 +54,11 @@ fn target(socket: &Path) -> Vec<Finding> {
             [Finding::ok(ABOUT, format!("{shown}: it answers, and has {count}"))].into_iter().chain(sets).collect()
         }
         Err(Failure::NoTarget { source, .. }) => {
-            let advice = format!("remove it if no target is to be there: rm {shown}");
+            let socket = fs::symlink_metadata(socket).is_ok_and(|there| there.file_type().is_socket());
+            let advice = match socket {
+                true => format!("remove it if no target is to be there: rm {shown}"),
+                false => "check the path, or start the target".to_owned(),
+            };
             vec![Finding::warning(ABOUT, format!("{shown}: nobody listens ({source})"), advice)]
         }
         Err(Failure::Unknown { .. }) => {
@@ -69,7 +75,7 @@ fn set(socket: &Path, set: &Set) -> Finding {
         Set::Online(set) => online(socket, set),
         Set::Offline(set) => {
             let waits = set.waits_for.as_ref().map_or_else(String::new, |what| format!(": {what}"));
-            let sentence = format!("\"{}\", {}, is {}{waits}", set.name, set.uuid, set.state);
+            let sentence = format!("\"{}\", {}, is {}{waits}", shown(&set.name), set.uuid, set.state);
             Finding::warning(ABOUT, sentence, format!("see scripts/rpc -s {} bdev_remap_status", socket.display()))
         }
     }
@@ -81,19 +87,25 @@ fn online(socket: &Path, set: &Online) -> Finding {
     let counts = format!("{} blocks remapped, {} pending, {} lost", set.remapped, set.pending, set.lost);
     let is = format!(
         "\"{}\" is {}: {counts}; {} of {} spare blocks free",
-        set.name, set.state, set.spare.free, set.spare.total
+        shown(&set.name),
+        set.state,
+        set.spare.free,
+        set.spare.total
     );
     let rpc = format!("scripts/rpc -s {}", socket.display());
     if set.state == "tripped" {
         let sentence = format!("{is}; the storm brake has tripped");
-        let advice = format!("look at the base, then: {rpc} bdev_remap_set_options -n {} --rearm", set.name);
+        let advice = format!("look at the base, then: {rpc} bdev_remap_set_options {} --rearm", quoted(&set.name));
         return Finding::bad(ABOUT, sentence, advice);
     }
+    if set.spare_bdev.is_none() {
+        let advice = "attach the spare again, or give it another one by bdev_remap_migrate";
+        return Finding::warning(ABOUT, format!("{is}; its spare is gone"), advice);
+    }
     if !bad.is_empty() || set.state == "degraded" {
-        let sentence = format!(
-            "{is}; bad copies of the metadata: {}",
-            if bad.is_empty() { "none".to_owned() } else { bad.join(", ") }
-        );
+        let copies =
+            if bad.is_empty() { String::new() } else { format!("; bad copies of the metadata: {}", bad.join(", ")) };
+        let sentence = format!("{is}{copies}");
         return Finding::warning(
             ABOUT,
             sentence,
@@ -113,9 +125,36 @@ fn online(socket: &Path, set: &Online) -> Finding {
     Finding::ok(ABOUT, is)
 }
 
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    format!("'{}'", shown(word).replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn what_to_do_about_a_set_can_be_done() {
+        let set = |name: &str, state: &str, spare: Option<&str>| -> Online {
+            serde_json::from_value(serde_json::json!({
+                "name": name, "uuid": uuid::Uuid::nil(), "state": state, "base_bdev": "base", "spare_bdev": spare,
+                "storm_limit": 1, "spare": { "total": 9, "free": 9, "bad": 0, "used": 0 },
+                "remapped": 0, "pending": 0, "lost": 0, "epoch": 1, "sequence": 1,
+                "metadata": { "superblock_a": "ok", "superblock_b": "ok", "log_a": "ok", "log_b": "ok" },
+            }))
+            .unwrap()
+        };
+        let found = |set: &Online| online(Path::new("/s.sock"), set);
+        let tripped = found(&set("it's\nbad: all", "tripped", Some("spare")));
+        assert!(!tripped.sentence.contains('\n'), "{}", tripped.sentence);
+        let advice = tripped.advice.unwrap();
+        assert!(advice.ends_with("-s /s.sock bdev_remap_set_options 'it'\\''s\u{fffd}bad: all' --rearm"), "{advice}");
+        let gone = found(&set("Remap0", "degraded", None));
+        assert!(gone.sentence.ends_with("; its spare is gone"), "{}", gone.sentence);
+        assert!(gone.advice.unwrap().starts_with("attach the spare again"));
+    }
 
     #[test]
     fn sockets_that_somebody_listens_at_are_found() {

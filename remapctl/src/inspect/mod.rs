@@ -9,6 +9,7 @@ use self::report::Report;
 pub(crate) use self::text::date;
 use crate::cli::InspectArgs;
 use crate::error::{Error, Verdict};
+use crate::json;
 use crate::spare::Spare;
 
 /// Runs the command.
@@ -20,8 +21,7 @@ pub fn run(args: &InspectArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let inspection = spare.inspect().map_err(|why| Error::of_spare(spare.path(), why))?;
     let report = Report::new(&spare, inspection);
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
-        writeln!(out)?;
+        json::write(&report, out)?;
     } else {
         text::write(&report, out)?;
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use indicatif::BinaryBytes;
 
 use super::report::{AreaReport, Damage, PageReport, Report, SetReport, SuperblockReport, SuperblockSays};
+use crate::map::words::shown;
 use crate::style::{BOLD, GOOD, WARN, styled, verdict};
 
 /// Runs of pages, and lines of damage, that are shown; JSON has all of them.
@@ -64,7 +65,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
 fn set_lines(set: &SetReport, out: &mut impl Write) -> io::Result<()> {
     let mut line = |name: &str, value: String| writeln!(out, "  {name:<12} {value}");
-    line("set", format!("\"{}\", {}, generation {}", set.name, set.set_uuid, set.generation))?;
+    line("set", format!("\"{}\", {}, generation {}", shown(&set.name), set.set_uuid, set.generation))?;
     let md = if set.md_size == 0 { String::new() } else { format!(", with {} bytes of metadata each", set.md_size) };
     line("base", format!("{}, {} blocks{md}", set.base_uuid, set.base_blocks))?;
     line("spare", format!("{}, slot {}, {}", set.spare_id, set.slot, set.state))?;

@@ -11,11 +11,11 @@ pub mod packed;
 pub mod palette;
 pub mod picture;
 pub mod svg;
-mod words;
+pub(crate) mod words;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -104,5 +104,9 @@ fn into_file(
     })?;
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
     let kept = if force { file.persist(path) } else { file.persist_noclobber(path) };
-    kept.map(|_| ()).map_err(|error| failed(error.error))
+    kept.map(|_| ()).map_err(|error| match error.error.kind() {
+        // As a symbolic link to nothing.
+        ErrorKind::AlreadyExists => Error::There { path: path.to_owned() },
+        _ => failed(error.error),
+    })
 }

@@ -27,6 +27,7 @@
 			let value = 0;
 			for (let factor = 1; ; factor *= 128) {
 				const byte = bytes[at++];
+				if (byte === undefined) throw new Error("this page is not whole");
 				if (byte < 128) return value + byte * factor;
 				value += (byte - 128) * factor;
 			}

@@ -39,9 +39,10 @@ pub fn blocks(range: &Range<u64>) -> String {
     }
 }
 
-/// Text that was read from a device, without what cannot be shown.
+/// Text that was read from a device, in a line and without what cannot be shown, or not be in a document (the last two).
 pub fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let cannot_be = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}');
+    text.chars().map(|c| if cannot_be(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// When everything was read.

@@ -26,6 +26,7 @@ use crate::cli::RecoverArgs;
 use crate::disk::Disk;
 use crate::error::{Error, Verdict};
 use crate::in_use;
+use crate::map::words::shown;
 use crate::progress::Progress;
 use crate::spare::{Base, Spare};
 
@@ -162,7 +163,7 @@ impl Recovery<'_> {
 fn report(set: &SetPreview, done: &Recovery<'_>, args: &RecoverArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let bad: u64 = done.journal.bad().iter().map(|extent| extent.end - extent.start).sum();
     let moved = set.mappings.count(|mapping| matches!(mapping, Mapping::Spare(_)));
-    let (name, size) = (&set.superblock.name, u64::from(done.content.block_size()));
+    let (name, size) = (shown(&set.superblock.name), u64::from(done.content.block_size()));
     writeln!(
         out,
         "{}: {} of \"{name}\", as of epoch {}, sequence {}; {moved} blocks of it are from the spare",

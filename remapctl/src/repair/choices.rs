@@ -7,6 +7,7 @@ use remap_core::format::{Copy, Superblock};
 use remap_core::{Candidate, Mapping, Sequence, StatedEnd};
 
 use crate::error::Error;
+use crate::map::words::shown;
 use crate::spare::{Base, Spare};
 use crate::style::{BOLD, styled};
 
@@ -32,7 +33,8 @@ fn superblocks(inspection: &Inspection, out: &mut impl Write) -> Result<(), Erro
     let [Some(a), Some(b)] = &inspection.decoded.0 else { return Ok(()) };
     writeln!(out, "{}", styled(BOLD, "the superblocks contradict each other; either may be the right one"))?;
     for (copy, says, other) in [(Copy::A, a, b), (Copy::B, b, a)] {
-        let Superblock { name, set_uuid, spare_id, sequence, epoch, committed, .. } = says;
+        let name = shown(&says.name);
+        let Superblock { set_uuid, spare_id, sequence, epoch, committed, .. } = says;
         let copy = copy.name();
         writeln!(
             out,

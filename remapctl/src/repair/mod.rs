@@ -8,6 +8,7 @@ mod report;
 mod target;
 mod undo;
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use self::report::Report;
 use self::target::Target;
 use crate::cli::RepairArgs;
 use crate::error::{Error, Verdict};
+use crate::json;
 use crate::spare::Spare;
 
 /// Runs the command.
@@ -36,7 +38,10 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
         Ok(Some(plan)) => plan,
         Ok(None) => return Err(Error::Empty { path: spare.path() }),
         Err(why) => {
-            choices::write(&spare, out)?;
+            // Programs have `inspect --json`, which lists the states.
+            if !args.json {
+                choices::write(&spare, out)?;
+            }
             return Err(Error::of_spare(spare.path(), why));
         }
     };
@@ -47,7 +52,7 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
     }
     let report = Report::new(&spare, &plan, target.is_some(), &undo);
     if args.json {
-        report.json(out)?
+        json::write(&report, out)?
     } else {
         report.text(out)?
     }
@@ -72,8 +77,11 @@ fn carry_out(
     // What is good has to stay before anything is written over: it may be in a cache only.
     target.sync()?;
     undo::keep(spare, plan, undo)?;
-    target.alone()?;
     let failed = |why| Error::of_spare(spare.path(), why);
+    as_planned(spare, plan, target, interrupted).inspect_err(|_| {
+        // Nothing was written: it is of no use, and in the way of the next attempt.
+        let _ = fs::remove_file(undo);
+    })?;
     for step in plan.steps() {
         for repair in step {
             if interrupted.load(Ordering::Relaxed) {
@@ -87,5 +95,57 @@ fn carry_out(
     match spare.repair_plan().map_err(failed)? {
         Some(left) if left.repairs.is_empty() => Ok(()),
         _ => Err(Error::NotWhole { path: spare.path(), undo: undo.to_owned() }),
+    }
+}
+
+/// Makes sure, just before the first write, that all is as it was planned: whoever had the spare open meanwhile may have changed it.
+fn as_planned(spare: &Spare, plan: &RepairPlan, target: &Target, interrupted: &AtomicBool) -> Result<(), Error> {
+    target.alone()?;
+    let again = spare.repair_plan().map_err(|why| Error::of_spare(spare.path(), why))?;
+    if again.as_ref() != Some(plan) {
+        return Err(Error::ChangedMeanwhile { path: spare.path() });
+    }
+    target.alone()?;
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(Error::NotBegun { path: spare.path() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn what_has_changed_since_it_was_planned_is_not_written_over() {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../remap-core/tests/golden/damaged-copy.img.gz");
+        let mut image = Vec::new();
+        GzDecoder::new(File::open(golden).unwrap()).read_to_end(&mut image).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (path, undo) = (folder.path().join("spare.img"), folder.path().join("undo"));
+        fs::write(&path, &image).unwrap();
+        let spare = Spare::open(&path, None).unwrap();
+        let plan = spare.repair_plan().unwrap().unwrap();
+        let target = Target::open(spare.disk()).unwrap();
+        // A page of the log that was good.
+        image[67 * 4096 + 300] ^= 1;
+        fs::write(&path, &image).unwrap();
+        let refused = carry_out(&spare, &plan, &target, &undo, &AtomicBool::new(false));
+        assert!(matches!(refused, Err(Error::ChangedMeanwhile { .. })), "{refused:?}");
+        assert!(fs::read(&path).unwrap() == image && !undo.exists());
+
+        // The same again, as it is now.
+        let plan = spare.repair_plan().unwrap().unwrap();
+        let stopped = carry_out(&spare, &plan, &target, &undo, &AtomicBool::new(true));
+        assert!(matches!(stopped, Err(Error::NotBegun { .. })), "{stopped:?}");
+        assert!(fs::read(&path).unwrap() == image && !undo.exists());
+        carry_out(&spare, &plan, &target, &undo, &AtomicBool::new(false)).unwrap();
+        assert!(fs::read(&path).unwrap() != image && undo.exists());
     }
 }

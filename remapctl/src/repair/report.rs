@@ -5,11 +5,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use remap_core::engine::{MetadataPage, Repair, RepairPlan};
+use remap_core::format::Superblock;
 use remap_core::{Epoch, Sequence};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::check::NOT_CLOSED;
 use crate::error::Error;
+use crate::map::words::shown;
 use crate::spare::Spare;
 use crate::style::{BOLD, GOOD, WARN, styled};
 
@@ -24,6 +27,8 @@ pub(super) struct Report {
     set_uuid: Uuid,
     epoch: Epoch,
     sequence: Sequence,
+    /// What speaks for somebody who has it open, perhaps where he cannot be seen.
+    notes: Vec<String>,
     /// In the order in which they are written.
     pages: Vec<PageReport>,
     written: bool,
@@ -56,6 +61,7 @@ impl Report {
             set_uuid: plan.superblock.set_uuid,
             epoch: plan.in_force.state.epoch,
             sequence: plan.in_force.state.sequence,
+            notes: notes(&plan.superblock),
             pages: plan.repairs.iter().map(PageReport::of).collect(),
             written,
             undo: undo.to_owned(),
@@ -67,17 +73,16 @@ impl Report {
         self.written || self.pages.is_empty()
     }
 
-    pub(super) fn json(&self, out: &mut impl Write) -> Result<(), Error> {
-        serde_json::to_writer_pretty(&mut *out, self).map_err(io::Error::from)?;
-        Ok(writeln!(out)?)
-    }
-
     pub(super) fn text(&self, out: &mut impl Write) -> Result<(), Error> {
         let (spare, undo) = (self.spare.display(), self.undo.display());
-        let Report { name, set_uuid, epoch, sequence, .. } = self;
+        let Report { set_uuid, epoch, sequence, .. } = self;
+        let name = shown(&self.name);
         writeln!(out, "set     \"{name}\", {set_uuid}: epoch {epoch}, sequence {sequence}")?;
         if self.pages.is_empty() {
             return Ok(writeln!(out, "{spare}: {}: every copy is whole", styled(GOOD, "nothing to repair"))?);
+        }
+        for note in self.notes.iter().filter(|_| !self.written) {
+            writeln!(out, "{}    {note}", styled(WARN, "note"))?;
         }
         writeln!(
             out,
@@ -129,6 +134,17 @@ impl PageReport {
         let same = |page: &PageReport| (page.of, page.copy, page.area, page.what, page.from);
         same(self) == same(next) && self.page.map(|page| page + 1) == next.page
     }
+}
+
+fn notes(superblock: &Superblock) -> Vec<String> {
+    let mut notes = Vec::new();
+    if superblock.in_use {
+        notes.push(NOT_CLOSED.to_owned());
+    }
+    if !superblock.host_id.is_nil() {
+        notes.push(format!("the set is of host {}: make sure that it is not open there", superblock.host_id));
+    }
+    notes
 }
 
 fn line(run: &[PageReport], out: &mut impl Write) -> io::Result<()> {

@@ -83,7 +83,7 @@ fn set(socket: &Path, set: &Set) -> Finding {
 
 fn online(socket: &Path, set: &Online) -> Finding {
     const ABOUT: &str = "set";
-    let bad: Vec<_> = set.metadata.copies().iter().filter(|(_, whole)| !whole).map(|(name, _)| *name).collect();
+    let bad = set.metadata.bad();
     let counts = format!("{} blocks remapped, {} pending, {} lost", set.remapped, set.pending, set.lost);
     let is = format!(
         "\"{}\" is {}: {counts}; {} of {} spare blocks free",
@@ -102,9 +102,8 @@ fn online(socket: &Path, set: &Online) -> Finding {
         let advice = "attach the spare again, or give it another one by bdev_remap_migrate";
         return Finding::warning(ABOUT, format!("{is}; its spare is gone"), advice);
     }
-    if !bad.is_empty() || set.state == "degraded" {
-        let copies =
-            if bad.is_empty() { String::new() } else { format!("; bad copies of the metadata: {}", bad.join(", ")) };
+    if bad.is_some() || set.state == "degraded" {
+        let copies = bad.map_or_else(String::new, |bad| format!("; bad copies of the metadata: {bad}"));
         let sentence = format!("{is}{copies}");
         return Finding::warning(
             ABOUT,

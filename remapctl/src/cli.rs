@@ -112,10 +112,9 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// The arguments of `list`.
-#[derive(Args, Debug)]
-#[command(after_help = EXIT_CODES)]
-pub struct ListArgs {
+/// A spare, or a Remap bdev of a running target.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
     /// The spare: a block device, or a file. If there is none of this name, a Remap bdev of the target that runs
     #[arg(value_name = "SPARE or NAME")]
     pub spare: PathBuf,
@@ -125,15 +124,24 @@ pub struct ListArgs {
     /// The target.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Which state of the log.
+    #[command(flatten)]
+    pub at: AtArgs,
+}
+
+/// The arguments of `list`.
+#[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct ListArgs {
+    /// What is looked at.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// How: for people, for programs, or as other tools write and read it
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
     /// Only blocks in these states
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
     pub states: Vec<State>,
-    /// Which state of the log.
-    #[command(flatten)]
-    pub at: AtArgs,
 }
 
 /// A state of the log that is not in force.
@@ -194,15 +202,9 @@ impl State {
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]
 pub struct MapArgs {
-    /// The spare: a block device, or a file. If there is none of this name, a Remap bdev of the target that runs
-    #[arg(value_name = "SPARE or NAME")]
-    pub spare: PathBuf,
-    /// Its block size.
+    /// What is looked at.
     #[command(flatten)]
-    pub size: SizeArgs,
-    /// The target.
-    #[command(flatten)]
-    pub target: TargetArgs,
+    pub source: SourceArgs,
     /// Where the picture goes: a new file [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -212,9 +214,6 @@ pub struct MapArgs {
     /// Replace the output if it is there
     #[arg(long)]
     pub force: bool,
-    /// Which state of the log.
-    #[command(flatten)]
-    pub at: AtArgs,
 }
 
 /// How a picture is drawn.

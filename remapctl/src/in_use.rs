@@ -135,7 +135,8 @@ fn processes_with(identities: &[Identity]) -> Processes {
             Ok(files) => files.flatten(),
             Err(error) => {
                 // It may have ended meanwhile.
-                processes.all_seen &= error.kind() != io::ErrorKind::PermissionDenied;
+                let ended = error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
+                processes.all_seen &= ended;
                 continue;
             }
         };

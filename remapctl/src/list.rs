@@ -11,7 +11,7 @@ use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::cli::{Format, ListArgs, State};
+use crate::cli::{Format, ListArgs, SourceArgs, State};
 use crate::ddrescue;
 use crate::error::{Error, Verdict};
 use crate::map::words::shown;
@@ -36,12 +36,12 @@ struct About {
 /// # Errors
 /// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`].
 pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    if may_be_name(&args.spare) {
-        let client = Client::new(&args.target.socket, PATIENCE);
-        live(args, &client, out)?;
+    let source = &args.source;
+    if let Some((client, set)) = online(source)? {
+        live(args, &client, &set, out)?;
     } else {
-        let spare = Spare::open(&args.spare, args.size.block_size)?;
-        let set = spare.set(Base::default(), args.at.at)?;
+        let spare = Spare::open(&source.spare, source.size.block_size)?;
+        let set = spare.set(Base::default(), source.at.at)?;
         let extents = extents(&set).map(Ok);
         listed(args, &About::of(&set), extents, out)?;
     }
@@ -50,25 +50,30 @@ pub fn run(args: &ListArgs, out: &mut impl Write) -> Result<Verdict, Error> {
 }
 
 /// Whether there is no file that is meant. An absolute path is never the name of a bdev.
-pub(crate) fn may_be_name(spare: &Path) -> bool {
+fn may_be_name(spare: &Path) -> bool {
     !spare.is_absolute() && fs::symlink_metadata(spare).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-/// The set of this name, of which nothing may be asked that only a spare can answer.
-pub(crate) fn online(client: &Client, name: &Path, asks_a_spare: bool) -> Result<Online, Error> {
+/// The set that is meant, and its target, unless a spare is. Nothing may be asked of it that only a spare can answer.
+pub(crate) fn online(source: &SourceArgs) -> Result<Option<(Client, Online)>, Error> {
+    let name = &source.spare;
+    if !may_be_name(name) {
+        return Ok(None);
+    }
     let neither = |why: Failure| Error::NeitherSpareNorSet { path: name.to_owned(), why };
-    if asks_a_spare {
+    if source.at.at.is_some() || source.size.block_size.is_some() {
         return Err(Error::NoSpare { path: name.to_owned() });
     }
+    let client = Client::new(&source.target.socket, PATIENCE);
     // A name of SPDK is text.
     let text = name.to_string_lossy();
     let set = client.sets_named(&text).map_err(neither)?.into_iter().find_map(Set::into_online);
-    set.ok_or_else(|| Error::Offline { name: text.into_owned() })
+    let set = set.ok_or_else(|| Error::Offline { name: text.into_owned() })?;
+    Ok(Some((client, set)))
 }
 
 /// Lists the blocks of a Remap bdev of a running target, page by page.
-fn live(args: &ListArgs, client: &Client, out: &mut impl Write) -> Result<(), Error> {
-    let set = online(client, &args.spare, args.at.at.is_some() || args.size.block_size.is_some())?;
+fn live(args: &ListArgs, client: &Client, set: &Online, out: &mut impl Write) -> Result<(), Error> {
     let (bdev, base) = (client.bdev(&set.name)?, client.bdev(&set.base_bdev)?);
     let about = About {
         name: set.name.clone(),

@@ -197,7 +197,7 @@ pub struct RestoreReport {
 }
 
 /// The state of listed blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListedState {
     /// They live on the spare.
@@ -209,7 +209,7 @@ pub enum ListedState {
 }
 
 /// A run of blocks that are remapped, pending or lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedExtent {
     /// First block on the base.
     pub lba: BaseLba,

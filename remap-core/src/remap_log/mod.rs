@@ -353,11 +353,6 @@ impl<D: Device, E: Env> Log<D, E> {
         AppendError::InDoubt
     }
 
-    async fn write_durably(&self, lba: SpareLba, buffer: D::Buffer) -> Result<(), Error> {
-        self.spare.write(lba, buffer).await.1?;
-        self.spare.flush().await
-    }
-
     fn copy_failed(&mut self, copy: Copy, error: &Error) {
         self.counters.log_copy_errors.add(1);
         self.dirty[self.position.area] = true;

@@ -106,6 +106,7 @@ impl<D: Device, E: Env> Log<D, E> {
         if active(Mutation::SuperblocksTogether) && copy == Copy::A {
             return self.spare.write(at, page).await.1;
         }
-        self.write_durably(at, page).await
+        self.spare.write(at, page).await.1?;
+        self.spare.flush().await
     }
 }

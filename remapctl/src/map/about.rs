@@ -144,12 +144,12 @@ pub(super) fn metadata(
     superblock: impl Fn(String, Copy, u64, u64) -> Part,
     log: impl Fn(String, Copy, Area, u64, u64) -> Part,
 ) -> Vec<Part> {
-    let superblock = |copy| {
-        let name = format!("superblock {}", name(copy));
+    let superblock = |copy: Copy| {
+        let name = format!("superblock {}", copy.name());
         superblock(name, copy, layout.superblock(copy).0, layout.page_blocks())
     };
-    let log = |copy, area: Area| {
-        let name = format!("log {} {}", area.index(), name(copy));
+    let log = |copy: Copy, area: Area| {
+        let name = format!("log {} {}", area.index(), copy.name());
         log(name, copy, area, layout.log_page(copy, area, 0).0, layout.area_blocks())
     };
     let logs = Copy::BOTH.into_iter().flat_map(|copy| Area::BOTH.map(|area| log(copy, area)));
@@ -160,7 +160,7 @@ fn history(set: &SetPreview, found: &Inspection) -> Vec<Moment> {
     let superblocks = Copy::BOTH.map(|copy| {
         let says = found.decoded[copy].as_ref();
         Moment {
-            what: format!("superblock {}", name(copy)),
+            what: format!("superblock {}", copy.name()),
             when: says.map(|says| date(says.written_at)),
             epoch: says.map(|says| says.epoch),
             sequence: says.map(|says| says.sequence),
@@ -203,11 +203,4 @@ fn history(set: &SetPreview, found: &Inspection) -> Vec<Moment> {
         says: "the state that is drawn".to_owned(),
     };
     superblocks.into_iter().chain(logs).chain([drawn]).collect()
-}
-
-fn name(copy: Copy) -> &'static str {
-    match copy {
-        Copy::A => "A",
-        Copy::B => "B",
-    }
 }

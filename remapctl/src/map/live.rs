@@ -73,8 +73,7 @@ fn spare_about(set: &Online, block_size: u32, spare: Option<&Bdev>) -> SpareAbou
     let layout = Layout::for_spare(block_size, blocks).ok().filter(|layout| u64::from(layout.data_blocks) == room);
     let whole = |name: &str| set.metadata.copies().iter().any(|(copy, whole)| *copy == name && *whole);
     let says = |name: &str, copy: Copy| {
-        let copy = if copy == Copy::A { "a" } else { "b" };
-        if whole(&format!("{name}_{copy}")) { "ok" } else { "bad" }.to_owned()
+        if whole(&format!("{name}_{}", copy.name().to_ascii_lowercase())) { "ok" } else { "bad" }.to_owned()
     };
     let part =
         |name, copy, first, blocks, what: &str| Part { name, first, blocks, says: says(what, copy), in_force: false };

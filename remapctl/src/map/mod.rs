@@ -19,13 +19,14 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use remap_core::StatedEnd;
+
 use self::about::About;
 use self::picture::Picture;
 use crate::cli::{MapArgs, MapFormat};
 use crate::disk::Identity;
 use crate::error::{Error, Verdict};
 use crate::list;
-use crate::rpc::{Client, PATIENCE};
 use crate::spare::{Base, Spare};
 
 /// Who may read a picture: as far as the umask lets them, everybody.
@@ -37,13 +38,12 @@ const MODE: u32 = 0o666;
 /// Those of opening the spare and its set, or of asking the target; [`Error::NeitherSpareNorSet`]; [`Error::Stdout`], [`Error::There`],
 /// [`Error::Folder`], [`Error::Input`].
 pub fn run(args: &MapArgs, out: &mut impl Write) -> Result<Verdict, Error> {
-    let (picture, spare) = if list::may_be_name(&args.spare) {
-        let client = Client::new(&args.target.socket, PATIENCE);
-        let set = list::online(&client, &args.spare, args.at.at.is_some() || args.size.block_size.is_some())?;
+    let source = &args.source;
+    let (picture, spare) = if let Some((client, set)) = list::online(source)? {
         (live::picture(&client, &set)?, None)
     } else {
-        let spare = Spare::open(&args.spare, args.size.block_size)?;
-        (picture(&spare, args)?, Some(spare.disk().identity()))
+        let spare = Spare::open(&source.spare, source.size.block_size)?;
+        (picture(&spare, source.at.at)?, Some(spare.disk().identity()))
     };
     let format = args.format.unwrap_or_else(|| format_of(args.output.as_deref()));
     match &args.output {
@@ -54,9 +54,9 @@ pub fn run(args: &MapArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     Ok(Verdict::Sound)
 }
 
-fn picture(spare: &Spare, args: &MapArgs) -> Result<Picture, Error> {
+fn picture(spare: &Spare, at: Option<StatedEnd>) -> Result<Picture, Error> {
     let found = spare.inspect().map_err(|why| Error::of_spare(spare.path(), why))?;
-    let set = spare.set(Base::default(), args.at.at)?;
+    let set = spare.set(Base::default(), at)?;
     let mut picture = Picture::new(About::of(spare, &set, &found));
     list::extents(&set).try_for_each(|extent| picture.add(&extent))?;
     set.bad.iter().for_each(|block| picture.add_bad(set.superblock.layout.data(*block)));

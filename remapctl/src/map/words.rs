@@ -3,21 +3,21 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
-use indicatif::{BinaryBytes, HumanCount};
 use remap_core::ListedExtent;
 
 use super::palette::steps;
 use super::picture::{Picture, spare};
 use crate::inspect::date;
+use crate::units::{Amount, bytes};
 
 /// 1234567 as 1,234,567.
 pub fn count(number: u64) -> String {
-    HumanCount(number).to_string()
+    Amount(number).to_string()
 }
 
 /// So many blocks, in bytes, as MiB and the like.
 pub fn size(blocks: u64, block_size: u32) -> String {
-    BinaryBytes(blocks.saturating_mul(block_size.into())).to_string().replace(".00 ", " ")
+    bytes(blocks.saturating_mul(block_size.into())).replace(".00 ", " ")
 }
 
 /// What the four shades of remapped cells mean, and of none of them if all cells are single blocks.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use remap_core::SpareLba;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::disk::{Disk, Identity};
 use crate::error::Error;
@@ -34,8 +35,10 @@ impl Target {
         };
         let flags = if disk.is_block_device() { libc::O_EXCL } else { 0 } | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(disk.path()).map_err(failed)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| in_use(disk, "somebody else has locked it"))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => in_use(disk, "somebody else has locked it"),
+            error => failed(error.into()),
+        })?;
         let metadata = file.metadata().map_err(failed)?;
         if Identity::of(&metadata) != Some(disk.identity()) {
             return Err(in_use(disk, "its name was given to something else meanwhile"));

@@ -1,6 +1,6 @@
 //! The calls that the commands make.
 
-use remap_core::{BaseLba, ListedExtent, ListedState, SpareLba};
+use remap_core::ListedExtent;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,36 +16,8 @@ const NONE: Option<()> = None;
 /// A page of a list of extents.
 #[derive(Deserialize)]
 struct Page {
-    extents: Vec<Extent>,
+    extents: Vec<ListedExtent>,
     next: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Extent {
-    lba: u64,
-    num_blocks: u64,
-    spare_lba: Option<u64>,
-    state: State,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Remapped,
-    Pending,
-    Lost,
-}
-
-impl From<Extent> for ListedExtent {
-    fn from(extent: Extent) -> ListedExtent {
-        let state = match extent.state {
-            State::Remapped => ListedState::Remapped,
-            State::Pending => ListedState::Pending,
-            State::Lost => ListedState::Lost,
-        };
-        let (lba, spare_lba) = (BaseLba(extent.lba), extent.spare_lba.map(SpareLba));
-        ListedExtent { lba, num_blocks: extent.num_blocks, spare_lba, state }
-    }
 }
 
 #[derive(Deserialize)]
@@ -166,7 +138,8 @@ impl Pages<'_> {
         let mut end = lba;
         for extent in &extents {
             // A list that goes backwards might never end.
-            let here = (extent.lba >= end && extent.num_blocks > 0).then(|| extent.lba.checked_add(extent.num_blocks));
+            let here =
+                (extent.lba.0 >= end && extent.num_blocks > 0).then(|| extent.lba.0.checked_add(extent.num_blocks));
             end = here.flatten().ok_or_else(|| self.client.malformed(METHOD, "its extents are not ascending"))?;
         }
         if next.is_some() && extents.is_empty() {
@@ -176,7 +149,7 @@ impl Pages<'_> {
             return Err(self.client.malformed(METHOD, "it goes on before its end"));
         }
         self.next = next;
-        self.page = extents.into_iter().map(ListedExtent::from).collect::<Vec<_>>().into_iter();
+        self.page = extents.into_iter();
         Ok(())
     }
 }

@@ -1,22 +1,25 @@
 //! What the remap table takes of memory, with the directory and with what the allocator adds.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
 use remap_core::{BaseLba, Change, Mapping, Slot, SpareBlock, TableWriter};
 
 /// What glibc keeps beside each allocation.
-const HEADER: usize = size_of::<usize>();
+const HEADER: isize = size_of::<usize>() as isize;
 
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// What this thread has taken and not given back, below zero if others took it; that of the thread that waits for the test is its own.
+    static TAKEN: Cell<isize> = const { Cell::new(0) };
+}
 
 struct Counting;
 
 /// # Safety
 /// `start` is an allocation of the system's.
-unsafe fn taken_by(start: *mut u8) -> usize {
+unsafe fn taken_by(start: *mut u8) -> isize {
     // SAFETY: by contract.
-    unsafe { libc::malloc_usable_size(start.cast()) + HEADER }
+    unsafe { libc::malloc_usable_size(start.cast()) as isize + HEADER }
 }
 
 // SAFETY: what is asked for is passed on, and what comes back as well.
@@ -26,7 +29,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe {
             let start = System.alloc(layout);
             if !start.is_null() {
-                TAKEN.fetch_add(taken_by(start), Ordering::Relaxed);
+                TAKEN.set(TAKEN.get() + taken_by(start));
             }
             start
         }
@@ -35,7 +38,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
         // SAFETY: as above.
         unsafe {
-            TAKEN.fetch_sub(taken_by(start), Ordering::Relaxed);
+            TAKEN.set(TAKEN.get() - taken_by(start));
             System.dealloc(start, layout);
         }
     }
@@ -51,7 +54,7 @@ type Lba = fn(u64) -> u64;
 fn bytes_a_remap(lba: Lba) -> f64 {
     const REMAPS: u32 = 1_000_000;
     const BASE_BLOCKS: u64 = 1 << 32;
-    let before = TAKEN.load(Ordering::Relaxed);
+    let before = TAKEN.get();
     let mut writer = TableWriter::new(BASE_BLOCKS);
     let changes: Vec<Change> = (0..REMAPS)
         .map(|index| Change {
@@ -66,9 +69,9 @@ fn bytes_a_remap(lba: Lba) -> f64 {
     }
     drop(changes);
     assert_eq!(writer.counts().remapped, REMAPS.into());
-    let bytes = TAKEN.load(Ordering::Relaxed) - before;
+    let bytes = TAKEN.get() - before;
     drop(writer);
-    assert_eq!(TAKEN.load(Ordering::Relaxed), before, "all of it is given back");
+    assert_eq!(TAKEN.get(), before, "all of it is given back");
     bytes as f64 / f64::from(REMAPS)
 }
 

@@ -2,9 +2,12 @@
 //! what is found fastest where many blocks are remapped.
 //!
 //! ```text
-//! | words: [u64; 8] | before: [u16; 8] | values: [u32] |        4 bytes a block, and 80
+//! | words: [u64; 8] | before: [u16; 8] | row | values: [u32] |        4 bytes a block, and 88; of a row 88 in all
 //! ```
 //! A bit for each block; `before` counts those that are set in earlier words. Who finds a bit that is not set has looked at one word.
+//!
+//! Where each block has the value after that of the one before, the values are a *row*: the first says them all. So it is with blocks
+//! that were remapped in order, as an import does it, or a host that writes over a bad stretch: their table stays in the near caches.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -20,6 +23,8 @@ const WORDS: usize = (BITS / WORD) as usize;
 pub(super) struct Bits {
     words: [u64; WORDS],
     before: [u16; WORDS],
+    /// The value of the first block, if the values are a row: then none are kept.
+    row: Option<u32>,
 }
 
 /// A bitmap that can be looked at for `'a`.
@@ -29,7 +34,7 @@ pub(super) struct BitsRef<'a> {
     _lives: PhantomData<&'a Bits>,
 }
 
-/// Where the values start, and the layout of the whole.
+/// Where the values start, and the layout of the whole, if so many values are kept.
 fn layout(len: usize) -> Option<(usize, Layout)> {
     let (whole, values) = Layout::new::<Bits>().extend(Layout::array::<u32>(len).ok()?).ok()?;
     Some((values, whole))
@@ -41,12 +46,19 @@ fn place_of(key: u16) -> (usize, u32) {
     (usize::from(key / WORD) & (WORDS - 1), u32::from(key % WORD))
 }
 
+/// The first value, if the others follow it one by one.
+fn row_of(entries: &[(u16, u32)]) -> Option<u32> {
+    let (_, first) = *entries.first()?;
+    (0..).zip(entries).all(|(at, (_, value))| first.checked_add(at) == Some(*value)).then_some(first)
+}
+
 impl Bits {
     /// A new bitmap that holds `entries`, whose keys ascend and are below [`BITS`]. Aborts without memory.
     pub(super) fn make(entries: &[(u16, u32)]) -> Option<NonNull<Bits>> {
         debug_assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0));
         debug_assert!(entries.iter().all(|(key, _)| *key < BITS));
-        let mut bits = Bits { words: [0; WORDS], before: [0; WORDS] };
+        let row = row_of(entries);
+        let mut bits = Bits { words: [0; WORDS], before: [0; WORDS], row };
         for (key, _) in entries {
             let (word, bit) = place_of(*key);
             bits.words[word] |= 1 << bit;
@@ -57,7 +69,8 @@ impl Bits {
             // At most 64, eight times.
             before += word.count_ones() as u16;
         }
-        let (values, layout) = layout(entries.len())?;
+        let kept = if row.is_some() { &[] } else { entries };
+        let (values, layout) = layout(kept.len())?;
         // SAFETY: the layout is not empty, it holds at least the header.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         // SAFETY: `start` is a fresh allocation of `layout`, which has room for the header, then the values at `values`, each
@@ -65,7 +78,7 @@ impl Bits {
         unsafe {
             start.cast::<Bits>().write(bits);
             let values = start.add(values).cast::<u32>();
-            for (i, (_, value)) in entries.iter().enumerate() {
+            for (i, (_, value)) in kept.iter().enumerate() {
                 values.add(i).write(*value);
             }
         }
@@ -83,9 +96,10 @@ impl Bits {
     /// `bits` comes from [`Bits::make`], was not freed, and no [`BitsRef`] to it is left.
     pub(super) unsafe fn free(bits: NonNull<Bits>) {
         // SAFETY: by contract it is whole.
-        let len = unsafe { bits.as_ref() }.len();
-        if let Some((_, layout)) = layout(len) {
-            // SAFETY: allocated by `make` with this very layout, as `len` never changes.
+        let head = unsafe { bits.as_ref() };
+        let kept = if head.row.is_some() { 0 } else { head.len() };
+        if let Some((_, layout)) = layout(kept) {
+            // SAFETY: allocated by `make` with this very layout, as neither ever changes.
             unsafe { dealloc(bits.as_ptr().cast(), layout) }
         }
     }
@@ -127,9 +141,13 @@ impl<'a> BitsRef<'a> {
     /// It is set, and `below` are the set ones before it.
     #[inline]
     unsafe fn value(self, word: usize, below: u64) -> u32 {
-        let at = usize::from(self.head().before[word]) + below.count_ones() as usize;
-        // SAFETY: the values follow the header, one for each bit that is set, and by contract `at` of these are before this one.
-        unsafe { self.bits.add(1).cast::<u32>().add(at).read() }
+        let head = self.head();
+        let at = u32::from(head.before[word]) + below.count_ones();
+        match head.row {
+            Some(first) => first + at,
+            // SAFETY: the values follow the header, one for each bit that is set, and by contract `at` of these are before this one.
+            None => unsafe { self.bits.add(1).cast::<u32>().add(at as usize).read() },
+        }
     }
 
     /// The keys from `key` on, with their values.
@@ -158,24 +176,46 @@ impl<'a> BitsRef<'a> {
 mod tests {
     use super::*;
 
+    /// What the value of a block is, by its key and how many blocks are before it.
+    type ValueOf = fn(u16, u32) -> u32;
+
     #[test]
     fn it_gives_back_what_was_put_in() {
-        for step in [1_usize, 2, 3, 63, 64, 65, 511] {
-            let entries: Vec<(u16, u32)> =
-                (0..BITS).step_by(step).map(|key| (key, u32::from(key).wrapping_mul(7_777_777))).collect();
-            let bits = Bits::make(&entries).unwrap();
-            {
-                // SAFETY: just made, freed below, behind this scope.
-                let view = unsafe { BitsRef::new(bits, PhantomData) };
-                assert_eq!(view.len(), entries.len());
-                for key in 0..BITS {
-                    let expected: Vec<_> = entries.iter().copied().filter(|(k, _)| *k >= key).collect();
-                    assert_eq!(view.from(key).collect::<Vec<_>>(), expected);
-                    assert_eq!(view.get(key), expected.first().filter(|(k, _)| *k == key).map(|(_, value)| *value));
-                }
+        let any: ValueOf = |key, _| u32::from(key).wrapping_mul(7_777_777);
+        let row: ValueOf = |_, at| 1000 + at;
+        let last_row: ValueOf = |_, at| u32::MAX - 511 + at;
+        let all_alike: ValueOf = |_, _| u32::MAX;
+        let nearly_a_row: ValueOf = |key, at| at + u32::from(key == BITS - 1);
+        for value_of in [any, row, last_row, all_alike, nearly_a_row] {
+            for step in [1_usize, 2, 3, 63, 64, 65, 511] {
+                let keys = (0..BITS).step_by(step);
+                gives_back(&(0..).zip(keys).map(|(at, key)| (key, value_of(key, at))).collect::<Vec<_>>());
             }
-            // SAFETY: made above, and nothing looks at it any more.
-            unsafe { Bits::free(bits) }
         }
+    }
+
+    #[test]
+    fn of_a_row_no_values_are_kept() {
+        assert_eq!(row_of(&[(3, 7), (9, 8), (10, 9)]), Some(7));
+        assert_eq!(row_of(&[(3, 7), (9, 8), (10, 10)]), None);
+        assert_eq!(row_of(&[(3, u32::MAX), (9, u32::MAX)]), None);
+        assert_eq!(row_of(&[(3, u32::MAX), (9, 0)]), None);
+        assert_eq!(row_of(&[]), None);
+    }
+
+    fn gives_back(entries: &[(u16, u32)]) {
+        let bits = Bits::make(entries).unwrap();
+        {
+            // SAFETY: just made, freed below, behind this scope.
+            let view = unsafe { BitsRef::new(bits, PhantomData) };
+            assert_eq!(view.len(), entries.len());
+            for key in 0..BITS {
+                let expected: Vec<_> = entries.iter().copied().filter(|(k, _)| *k >= key).collect();
+                assert_eq!(view.from(key).collect::<Vec<_>>(), expected);
+                assert_eq!(view.get(key), expected.first().filter(|(k, _)| *k == key).map(|(_, value)| *value));
+            }
+        }
+        // SAFETY: made above, and nothing looks at it any more.
+        unsafe { Bits::free(bits) }
     }
 }

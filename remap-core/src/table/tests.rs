@@ -60,31 +60,40 @@ fn block() -> impl Strategy<Value = u64> {
 }
 
 /// Every `step`th block from `start` on, `blocks` of them, within the base: so many that regions come to have chunks, chunks come to have
-/// bitmaps, and all of that goes again.
+/// bitmaps, of rows and of others, and all of that goes again.
 #[derive(Clone, Debug)]
 struct Run {
     start: u64,
     step: u64,
     blocks: u64,
     to: Option<Mapping>,
+    /// Whether each goes to the spare block behind that of the one before.
+    in_a_row: bool,
 }
 
 impl Run {
     fn changes(&self) -> impl Iterator<Item = Change> {
         let lbas = (self.start..BLOCKS).step_by(usize::try_from(self.step).unwrap());
-        lbas.take(usize::try_from(self.blocks).unwrap()).map(|lba| change(lba, self.to))
+        let lbas = lbas.take(usize::try_from(self.blocks).unwrap());
+        (0..).zip(lbas).map(|(at, lba)| change(lba, self.to.map(|to| if self.in_a_row { behind(to, at) } else { to })))
+    }
+}
+
+/// `to`, `at` spare blocks on.
+fn behind(to: Mapping, at: u64) -> Mapping {
+    match to {
+        Mapping::Spare(block) => Mapping::Spare(block.plus(at).unwrap()),
+        Mapping::Lost(block) => Mapping::Lost(block.plus(at).unwrap()),
+        Mapping::Pending => Mapping::Pending,
     }
 }
 
 fn run() -> impl Strategy<Value = Run> {
     let step = prop::sample::select(vec![1, 2, 7, 31, 64, 130, 513]);
     let blocks = prop::sample::select(vec![1, 14, 17, 200, 260, 600, 2000]);
-    (prop_oneof![0..BLOCKS, block()], step, blocks, mapping()).prop_map(|(start, step, blocks, to)| Run {
-        start,
-        step,
-        blocks,
-        to,
-    })
+    let start = prop_oneof![0..BLOCKS, block()];
+    (start, step, blocks, mapping(), any::<bool>())
+        .prop_map(|(start, step, blocks, to, in_a_row)| Run { start, step, blocks, to, in_a_row })
 }
 
 proptest! {

@@ -166,14 +166,12 @@ fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64
 #[inline(never)]
 fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: &Route) {
     let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
-        let children = parts.iter().map(|part| {
-            let (to, lba) = channel.reach(part.at)?;
-            Some(Part { to, lba, offset: from + part.offset, blocks: part.blocks })
-        });
-        let Some(parts) = children.collect::<Option<SmallVec<[Part; 4]>>>() else {
-            return io.complete(Err(Status::Failed));
-        };
-        io.fan_out::<Back>(&parts, next);
+        let mut children: SmallVec<[Part; 4]> = SmallVec::new();
+        for part in parts {
+            let Some((to, lba)) = channel.reach(part.at) else { return io.complete(Err(Status::Failed)) };
+            children.push(Part { to, lba, offset: from + part.offset, blocks: part.blocks });
+        }
+        io.fan_out::<Back>(&children, next);
     };
     match route {
         Route::Whole(at) => {

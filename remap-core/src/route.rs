@@ -240,14 +240,10 @@ impl From<HostOp> for Request {
 /// Out of line, so that the way through an empty table stays short.
 #[inline(never)]
 fn look_up(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
-    let looked_up = if mutation::active(Mutation::LookUpFirstBlockOnly) { Extent::new(range.lba, 1) } else { range };
-    match table.first_in(looked_up) {
-        None => to_place(request, Place::Base(range.lba), abilities, false),
-        Some((lba, mapping)) if looked_up.blocks == 1 => {
-            to_place(request, Place::new(lba, mapping), abilities, table.is_mirrored())
-        }
-        Some(_) => by_segment(request, range, table, abilities),
+    if range.blocks != 1 && !mutation::active(Mutation::LookUpFirstBlockOnly) {
+        return by_segment(request, range, table, abilities);
     }
+    to_place(request, table.lookup(range.lba), abilities, table.is_mirrored())
 }
 
 /// Where blocks go that live in one run; `Done` means that they are left out. `mirrored`: what goes to the spare goes to another
@@ -283,8 +279,7 @@ fn to_place(request: Request, place: Place, abilities: &Abilities, mirrored: boo
     }
 }
 
-/// Some of several blocks are in the table.
-#[cold]
+/// Some of several blocks may be in the table.
 #[inline(never)]
 fn by_segment(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     let mut parts = Parts::new();

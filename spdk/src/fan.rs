@@ -66,44 +66,48 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     /// Sends blocks of the I/O to other bdevs: `parts`, a window of children, in ascending order; `next` is where the blocks
     /// begin that are not in this window. When there is no I/O structure for some part, it and those behind it are left out.
     pub fn fan_out<H: OnFan<B, K>>(self, parts: &[Part], next: u64) {
-        let mut iovecs = Iovecs::new();
-        let mut slices: SmallVec<[(&Endpoint, u64, Slice, usize); 4]> = SmallVec::new();
+        let fan = self.begin(next);
+        let mut slices: SmallVec<[(usize, Slice); 4]> = SmallVec::new();
         for part in parts {
+            // SAFETY: the fan is in the I/O, which is live, and nobody else knows it yet.
+            let iovecs = unsafe { &mut (*fan).iovecs };
             let first = iovecs.len();
-            let Some(memory) = self.cut(part.offset, part.blocks, &mut iovecs) else {
+            let Some(memory) = self.cut(part.offset, part.blocks, iovecs) else {
                 log::error!("{:?}: {} blocks at {} are no part of it", K::KIND, part.blocks, part.offset);
+                // SAFETY: as above; it is given up here.
+                unsafe { (&raw mut (*fan).iovecs).drop_in_place() };
                 return self.complete(Err(Status::Failed));
             };
             let iovcnt = i32::try_from(iovecs.len() - first).unwrap_or(0);
-            slices.push((&part.to, part.offset, Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }, first));
+            slices.push((first, Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }));
         }
-        self.send_all::<H>(slices.iter().copied(), next, iovecs);
+        let parts = parts.iter().map(|part| (&part.to, part.offset));
+        self.send_all::<H>(parts.zip(slices.iter().copied()));
     }
 
     /// Sends it to each of `targets`, with its block range over there (first block and number), instead of its own.
     pub fn broadcast<H: OnFan<B, K>>(self, targets: &[(&Endpoint, u64, u64)]) {
         const { assert!(!K::HAS_DATA, "data goes to one place") };
-        let next = self.blocks();
-        let slices = targets.iter().map(|(to, lba, blocks)| (*to, 0, Slice::bare(*lba, *blocks), 0));
-        self.send_all::<H>(slices, next, Iovecs::new());
+        self.begin(self.blocks());
+        self.send_all::<H>(targets.iter().map(|(to, lba, blocks)| ((*to, 0), (0, Slice::bare(*lba, *blocks)))));
     }
 
-    /// Sends slices: each with its bdev, the blocks before it, and where in `iovecs` its vectors begin.
-    fn send_all<'a, H: OnFan<B, K>>(
-        self,
-        slices: impl Iterator<Item = (&'a Endpoint, u64, Slice, usize)>,
-        next: u64,
-        iovecs: Iovecs,
-    ) {
-        // SAFETY: room for it in the driver context, aligned; written before any child can see it. The vectors are in there, or
-        // where they are until it is dropped.
-        let vectors = unsafe {
+    /// Makes the fan, which has no vectors yet.
+    fn begin(&self, next: u64) -> *mut Fan {
+        // SAFETY: room for it in the driver context, aligned, which nobody else uses now.
+        unsafe {
             let fan = &raw mut (*self.driver_ctx()).fan;
-            fan.write(Fan { pending: 1, outcome: Ok(()), next, sent: Sent::All, iovecs });
-            (*fan).iovecs.as_mut_ptr()
-        };
+            fan.write(Fan { pending: 1, outcome: Ok(()), next, sent: Sent::All, iovecs: Iovecs::new() });
+            fan
+        }
+    }
+
+    /// Sends slices: each to its bdev, with the blocks before it, and where in the fan's vectors, which are all there, its own begin.
+    fn send_all<'a, H: OnFan<B, K>>(self, slices: impl Iterator<Item = ((&'a Endpoint, u64), (usize, Slice))>) {
         let io = self.into_raw();
-        for (number, (to, offset, slice, first)) in slices.enumerate() {
+        // SAFETY: the I/O was given up just before, and is live; `begin` made its fan, whose vectors stay where they are until it ends.
+        let vectors = unsafe { (*fan_of::<B, K>(io)).iovecs.as_mut_ptr() };
+        for (number, ((to, offset), (first, slice))) in slices.enumerate() {
             // Inside the vectors, or just behind them for a part that has none.
             let slice = Slice { iovs: vectors.wrapping_add(first), ..slice };
             // SAFETY: the submitter's count keeps the parent live, and with it the fan, whose vectors the slices are of, and are not
@@ -155,19 +159,19 @@ unsafe extern "C" fn part_done<B: Bdev, K: Ranged, H: OnFan<B, K>>(
 /// # Safety
 /// `io` is the parent of a fan, and the caller holds one of its counts.
 unsafe fn release<B: Bdev, K: Ranged, H: OnFan<B, K>>(io: NonNull<sys::spdk_bdev_io>) {
-    // SAFETY: the caller's count keeps the parent and its fan live.
-    let fan = unsafe {
+    // SAFETY: the caller's count keeps the parent and its fan live. With the last one the fan ends here, as the driver context is not
+    // dropped.
+    let window = unsafe {
         let fan = fan_of::<B, K>(io);
         (*fan).pending -= 1;
         if (*fan).pending > 0 {
             return;
         }
-        // The last one: the fan is moved out, as the driver context is not dropped.
-        fan.read()
+        (&raw mut (*fan).iovecs).drop_in_place();
+        Window { outcome: (*fan).outcome, next: (*fan).next, sent: (*fan).sent }
     };
     // SAFETY: nobody else stands for the parent any more.
-    let io = unsafe { Io::<B, K>::from_raw(io) };
-    H::done(io, Window { outcome: fan.outcome, next: fan.next, sent: fan.sent });
+    H::done(unsafe { Io::<B, K>::from_raw(io) }, window);
 }
 
 /// # Safety

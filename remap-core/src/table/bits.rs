@@ -174,6 +174,8 @@ impl<'a> BitsRef<'a> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     /// What the value of a block is, by its key and how many blocks are before it.

@@ -92,8 +92,13 @@ fn run() -> impl Strategy<Value = Run> {
     let step = prop::sample::select(vec![1, 2, 7, 31, 64, 130, 513]);
     let blocks = prop::sample::select(vec![1, 14, 17, 200, 260, 600, 2000]);
     let start = prop_oneof![0..BLOCKS, block()];
-    (start, step, blocks, mapping(), any::<bool>())
-        .prop_map(|(start, step, blocks, to, in_a_row)| Run { start, step, blocks, to, in_a_row })
+    (start, step, blocks, mapping(), any::<bool>()).prop_map(|(start, step, blocks, to, in_a_row)| Run {
+        start,
+        step,
+        blocks,
+        to,
+        in_a_row,
+    })
 }
 
 proptest! {

@@ -50,7 +50,7 @@ pub use gate::{Gate, Passed, Side};
 pub use jobs::{Begun, Job, JobKind, JobOutcome, JobScope, JobState, JobStatus, ScrubCounts, Stopped};
 pub use owner::{Committed, Move, Owner, Refused, Target, Uncopied};
 pub use ranges::Ranges;
-pub use recovery::{Candidate, InForce, Mappings, StatedEnd};
+pub use recovery::{Candidate, GivenUp, InForce, Mappings, StatedEnd};
 pub use rescue::{HostIo, HostOp, Run, rescue};
 pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, route};
 pub use slot::{PerSlot, Slot, SpareBlock};

@@ -48,7 +48,7 @@ pub use self::inspect::{
 pub use self::migrate::{MigrateParams, NewSpare};
 pub use self::moves::RemoveReport;
 pub use self::relocate::AddReport;
-pub use self::repair::{MetadataPage, Repair, RepairPlan, plan_repair, repaired};
+pub use self::repair::{MetadataPage, Repair, RepairPlan, WrittenFrom, plan_repair, repaired};
 pub use self::report::{
     CopyHealth, Difference, DifferingExtent, FormatPolicy, ListedExtent, ListedState, MetadataHealth, OpenParams,
     RestoreReport, SaveReport, SetState, SpareUsage, Status,

@@ -4,6 +4,10 @@
 //! The set itself heals its copies by a checkpoint ([`super::upkeep`]). This changes no state: each page becomes what the other copy
 //! of it says, so that a copy that is good is never touched, and that a write that is torn leaves what was bad bad. Before a plan is
 //! given, it is rehearsed: the set is loaded as the spare would be after each step, and with each step torn.
+//!
+//! A set that is refused because of its log can be mended to a state that an operator has chosen ([`OpenParams::stated_end`]). What
+//! speaks against that state is made zeros then, and last the superblocks say that no more than it is known. Whatever of that is written,
+//! the set is refused, and the state can be chosen still; or it is loaded in that state.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -14,7 +18,7 @@ use super::superblocks::{Found, newest, read_superblocks};
 use crate::device::{Device, Env, Geometry};
 use crate::error::Error;
 use crate::format::{Copy, PageAt, PageContent, PageInfo, PerCopy, Superblock, decode_page, encode_page};
-use crate::recovery::{InForce, PageFault, Reader, find_faults, owner};
+use crate::recovery::{Candidate, GivenUp, InForce, PageFault, Reader, find_faults, given_up, owner};
 use crate::spare::Spare;
 use crate::status::IoStatus;
 use crate::table::Mapping;
@@ -47,21 +51,36 @@ pub struct Repair {
     pub page: MetadataPage,
     /// Where it is.
     pub at: SpareLba,
-    /// What is wrong with it: "bad", "missing", "older", or what is in the place of a superblock.
+    /// What is wrong with it: "bad", "missing", "older", "not chosen", "ahead" of what was chosen, or what is in the place of a superblock.
     pub what: &'static str,
-    /// Whether it is written from the other copy; zeros otherwise, as nothing is known to have been there.
-    pub from_other: bool,
+    /// What it is written from.
+    pub from: WrittenFrom,
     /// Of a page of the log, what the other copy says.
     says: Option<PageInfo>,
+    /// Those of one number may be written together.
+    step: usize,
+}
+
+/// What a page is written from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrittenFrom {
+    /// The other copy of it.
+    OtherCopy,
+    /// Zeros, as nothing is known to have been there, or it is not to count.
+    Zeros,
+    /// What an operator has chosen.
+    Choice,
 }
 
 /// All that is to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RepairPlan {
-    /// The superblock that counts, and stays.
+    /// The superblock that counts at the end: the one that counts now, but for what it must not know of a log of which less was chosen.
     pub superblock: Superblock,
-    /// The state of the log that counts, and stays.
+    /// The state of the log that counts at the end, as it does now, or as it was chosen.
     pub in_force: InForce,
+    /// What is given up, if the state was chosen.
+    pub gives_up: Option<GivenUp>,
     /// In this order, with a FLUSH where [`RepairPlan::steps`] ends one.
     pub repairs: Vec<Repair>,
 }
@@ -69,12 +88,12 @@ pub struct RepairPlan {
 impl RepairPlan {
     /// What may be written together: pages of the log of one copy, or a superblock.
     pub fn steps(&self) -> impl Iterator<Item = &[Repair]> {
-        let kind = |repair: &Repair| (matches!(repair.page, MetadataPage::Superblock(_)), repair.page.copy());
-        self.repairs.chunk_by(move |a, b| kind(a) == kind(b))
+        self.repairs.chunk_by(|a, b| a.step == b.step)
     }
 }
 
-/// What is to be done so that every copy of the metadata is whole; `None` if the spare is empty. Writes nothing.
+/// What is to be done so that every copy of the metadata is whole, and the set is loaded without [`OpenParams::stated_end`] in the state
+/// that this names, if it does; `None` if the spare is empty. Writes nothing.
 ///
 /// # Errors
 /// Those with which opening would refuse the set; [`Error::NotRepairable`].
@@ -85,19 +104,56 @@ pub async fn plan_repair<D: Device, E: Env>(
 ) -> Result<Option<RepairPlan>, Error> {
     let spare = Rc::new(Spare::new(spare, Rc::new(env)));
     let Preview::Set(set) = preview_of(&spare, params).await? else { return Ok(None) };
-    let (before, whole) = (Outcome::of(&set), set.superblock_ok.all() && set.log_ok.all());
-    drop(set);
+    let stated = params.stated_end;
+    let (before, whole) = (Outcome::of(&set, stated.is_some()), set.superblock_ok.all() && set.log_ok.all());
     let found = read_superblocks(&spare).await?;
-    let superblock = newest(&found)?.ok_or(Error::Empty)?;
-    let areas = Reader::new(&spare, &superblock).scan().await?;
-    let (in_force, faults) = find_faults(&areas, &superblock)?;
+    let counts = newest(&found)?.ok_or(Error::Empty)?;
+    let reader = Reader::new(&spare, &counts);
+    let areas = reader.scan().await?;
+    let (in_force, faults) = find_faults(&areas, &counts, stated)?;
+    let gives_up = match stated {
+        Some(_) => Some(given_up(&reader, &areas, &in_force, &set.mappings).await?),
+        None => None,
+    };
+    drop((set, areas, reader));
+    let superblock = if stated.is_some() { knowing_no_more(&counts, in_force.state) } else { counts.clone() };
     let mut repairs: Vec<_> = faults.into_iter().map(|fault| Repair::of_page(&superblock, fault)).collect();
-    repairs.extend(superblock_repairs(&found, &superblock)?);
-    let plan = Rc::new(RepairPlan { superblock, in_force, repairs });
-    if !(whole && plan.repairs.is_empty()) {
+    repairs.extend(superblock_repairs(&found, &counts, &superblock)?);
+    repairs.sort_by_key(|repair| repair.step);
+    let plan = Rc::new(RepairPlan { superblock, in_force, gives_up, repairs });
+    if stated.is_some() {
+        refuse_needless(&spare, params, &before).await?;
+    }
+    if stated.is_some() || !(whole && plan.repairs.is_empty()) {
         rehearse(&spare, &plan, params, &before).await?;
     }
     Ok(Some(Rc::unwrap_or_clone(plan)))
+}
+
+/// Only where no state is in force by itself another one may be.
+async fn refuse_needless<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    params: &OpenParams,
+    chosen: &Outcome,
+) -> Result<(), Error> {
+    match preview_of(spare, &OpenParams { stated_end: None, ..params.clone() }).await {
+        Ok(Preview::Set(set)) if Outcome::of(&set, true) != *chosen => {
+            Err(Error::NotRepairable { why: "the set is not refused, and another state than this one is in force" })
+        }
+        Err(error @ (Error::Io { .. } | Error::NoMemory { .. })) => Err(error),
+        // It is refused; or in the chosen state, as when most of such a repair was done.
+        _ => Ok(()),
+    }
+}
+
+/// The superblock, without what it knows of the log beyond this state.
+fn knowing_no_more(counts: &Superblock, state: Candidate) -> Superblock {
+    let Candidate { epoch, sequence, .. } = state;
+    if counts.epoch <= epoch && counts.committed <= sequence {
+        return counts.clone();
+    }
+    let noted_epoch = Epoch::ZERO;
+    Superblock { epoch, committed: sequence, noted_epoch, sequence: counts.sequence.plus(1), ..counts.clone() }
 }
 
 /// What is to be in the place of `repair`, made of the copy that is good.
@@ -115,25 +171,36 @@ pub async fn repaired<D: Device, E: Env>(
 
 impl Repair {
     fn of_page(superblock: &Superblock, fault: PageFault) -> Repair {
-        let PageFault { at, what, should_be: says } = fault;
+        let PageFault { at, what, should_be: says, first } = fault;
+        let step = at.copy.index() + if first { 0 } else { 2 };
         let first = superblock.layout.log_page(at.copy, at.area, u64::from(at.index));
-        Repair { page: MetadataPage::Log(at), at: first, what, from_other: says.is_some(), says }
+        let from = if says.is_some() { WrittenFrom::OtherCopy } else { WrittenFrom::Zeros };
+        Repair { page: MetadataPage::Log(at), at: first, what, from, says, step }
     }
 }
 
-/// The superblock that is not the one that counts.
-fn superblock_repairs(found: &PerCopy<Found>, counts: &Superblock) -> Result<Option<Repair>, Error> {
+/// The superblocks that are not as they are `to_be`; `counts` is what they say now.
+fn superblock_repairs(found: &PerCopy<Found>, counts: &Superblock, to_be: &Superblock) -> Result<Vec<Repair>, Error> {
     let ok = PerCopy::each(|copy| found[copy].valid() == Some(counts));
     if !ok.any() {
         // Only both together say what counts: that a spare was given up is not in force before both say so.
         return Err(Error::NotRepairable { why: "a change of the state of the spare has not ended" });
     }
-    let bad = Copy::BOTH.into_iter().find(|copy| !ok[*copy]);
-    Ok(bad.map(|copy| {
-        let what = if found[copy].valid().is_some() { "older" } else { found[copy].name() };
+    let mut copies = Copy::BOTH;
+    // While the one that does not count is torn, the other does.
+    copies.sort_by_key(|copy| ok[*copy]);
+    let bad = copies.into_iter().enumerate().filter(|(_, copy)| found[*copy].valid() != Some(to_be));
+    let repair = |(number, copy): (usize, Copy)| {
+        let what = match found[copy].valid() {
+            Some(_) if ok[copy] => "ahead",
+            Some(_) => "older",
+            None => found[copy].name(),
+        };
+        let from = if to_be == counts { WrittenFrom::OtherCopy } else { WrittenFrom::Choice };
         let at = counts.layout.superblock(copy);
-        Repair { page: MetadataPage::Superblock(copy), at, what, from_other: true, says: None }
-    }))
+        Repair { page: MetadataPage::Superblock(copy), at, what, from, says: None, step: 4 + number }
+    };
+    Ok(bad.map(repair).collect())
 }
 
 async fn content<D: Device, E: Env>(
@@ -176,7 +243,8 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn of(set: &SetPreview) -> Outcome {
+    /// What `set` is; of a state that was `stated`, without what the superblocks know of the log, which changes.
+    fn of(set: &SetPreview, stated: bool) -> Outcome {
         let number = |mapping: Mapping| match mapping {
             Mapping::Spare(spare) => (1_u8, spare.index()),
             Mapping::Pending => (2, 0),
@@ -189,7 +257,11 @@ impl Outcome {
         });
         let crc = set.bad.iter().fold(mapped, |crc, spare| add(crc, &spare.index().to_le_bytes()));
         // Where a copy cannot be read, numbers go on above all that it may hide.
-        let superblock = Superblock { sequence: Sequence::ZERO, ..set.superblock.clone() };
+        let mut superblock = Superblock { sequence: Sequence::ZERO, ..set.superblock.clone() };
+        if stated {
+            (superblock.epoch, superblock.committed, superblock.noted_epoch) =
+                (Epoch::ZERO, Sequence::ZERO, Epoch::ZERO);
+        }
         Outcome {
             superblock,
             state: (set.epoch, set.sequence),
@@ -200,6 +272,7 @@ impl Outcome {
 }
 
 /// Loads the set as it would be after each step, and with each step torn: it must always be the same, and at the end every copy whole.
+/// One that is mended to a state that was chosen may be refused before the end, as long as this state can be chosen again.
 async fn rehearse<D: Device, E: Env>(
     spare: &Rc<Spare<D, E>>,
     plan: &Rc<RepairPlan>,
@@ -207,6 +280,8 @@ async fn rehearse<D: Device, E: Env>(
     before: &Outcome,
 ) -> Result<(), Error> {
     let refused = |why| Error::NotRepairable { why };
+    let chosen = params.stated_end.is_some();
+    let by_itself = OpenParams { stated_end: None, ..params.clone() };
     let all = plan.repairs.len();
     let mut done = 0;
     let torn = plan.steps().map(|step| {
@@ -219,11 +294,18 @@ async fn rehearse<D: Device, E: Env>(
         let begun = (0..torn.end).filter_map(at).collect();
         let done = torn.start;
         let stage = Stage { spare: Rc::clone(spare), plan: Rc::clone(plan), begun, done };
-        let loaded = preview_of(&Spare::new(stage, Rc::clone(spare.env())), params).await;
-        let Ok(Preview::Set(set)) = loaded else {
-            return Err(refused("a crash meanwhile would leave a set that cannot be loaded"));
+        let stage = Spare::new(stage, Rc::clone(spare.env()));
+        let same = |set: &SetPreview| Outcome::of(set, chosen) == *before;
+        if chosen && !matches!(preview_of(&stage, params).await, Ok(Preview::Set(set)) if same(&set)) {
+            return Err(refused("a crash meanwhile would leave a set of which this state could not be chosen again"));
+        }
+        let set = match preview_of(&stage, &by_itself).await {
+            Ok(Preview::Set(set)) => set,
+            Err(error @ (Error::Io { .. } | Error::NoMemory { .. })) => return Err(error),
+            Err(_) if chosen && done < all => continue,
+            _ => return Err(refused("a crash meanwhile would leave a set that cannot be loaded")),
         };
-        if Outcome::of(&set) != *before {
+        if !same(&set) {
             return Err(refused("the set would be loaded in another state"));
         }
         if done == all && !(set.superblock_ok.all() && set.log_ok.all()) {

@@ -44,7 +44,7 @@ impl Copy {
 }
 
 /// One of the two areas of the log: one is in force, the other takes the next checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Area {
     /// The first.
     Zero,

@@ -36,7 +36,7 @@ impl Known {
 
     /// Whether a page is of an attempt at a checkpoint that was given up, which no superblock knows. Its first page has a higher
     /// sequence number than all that was committed before; so what was committed since, under an epoch that is known, is not in it.
-    fn gave_up(self, page: u32, info: &PageInfo) -> bool {
+    pub(super) fn gave_up(self, page: u32, info: &PageInfo) -> bool {
         let first = info.sequence.minus(u64::from(page));
         info.epoch > self.epoch
             && first.is_some_and(|first| first <= self.committed)

@@ -5,6 +5,7 @@
 
 mod choose;
 mod faults;
+mod given_up;
 mod mappings;
 mod replay;
 mod scan;
@@ -19,6 +20,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::faults::faults;
+pub use self::given_up::GivenUp;
 pub use self::mappings::Mappings;
 use self::replay::{Replay, pieces};
 use self::scan::{IN_FLIGHT, chunks};
@@ -34,6 +36,7 @@ use crate::spare::Spare;
 use crate::units::{Epoch, Sequence};
 
 pub(crate) use self::faults::PageFault;
+pub(crate) use self::given_up::given_up;
 pub(crate) use self::scan::{CHUNK_PAGES, PageState, Pages, Reader, owner};
 
 /// A state of the log that an operator accepts although something is lost with it.
@@ -92,13 +95,25 @@ pub(crate) fn judge(areas: &PerArea<Pages>, superblock: &Superblock) -> (Vec<Can
     (candidates(areas, known), choose(areas, known).map(|chosen| InForce::of(&chosen)))
 }
 
-/// What is in force, and which pages are not what they should be.
+/// What is in force, or was chosen by an operator, and which pages are not what they should be.
 ///
 /// # Errors
 /// As [`recover`], where that refuses what the pages say.
-pub(crate) fn find_faults(areas: &PerArea<Pages>, superblock: &Superblock) -> Result<(InForce, Vec<PageFault>), Error> {
-    let chosen = choose(areas, Known::of(superblock))?;
-    Ok((InForce::of(&chosen), faults(areas, &chosen)))
+pub(crate) fn find_faults(
+    areas: &PerArea<Pages>,
+    superblock: &Superblock,
+    stated: Option<StatedEnd>,
+) -> Result<(InForce, Vec<PageFault>), Error> {
+    let chosen = choose_for(areas, superblock, stated)?;
+    Ok((InForce::of(&chosen), faults(areas, &chosen, stated.is_some())))
+}
+
+fn choose_for(areas: &PerArea<Pages>, superblock: &Superblock, stated: Option<StatedEnd>) -> Result<Chosen, Error> {
+    let known = Known::of(superblock);
+    match stated {
+        None => choose(areas, known),
+        Some(stated) => choose_stated(areas, known, stated),
+    }
 }
 
 /// Reads the log of the set that `superblock` describes; as far as `stated`, if an operator has chosen so.
@@ -119,11 +134,7 @@ pub(crate) async fn recover<D: Device, E: Env>(
     }
     let reader = Reader::new(spare, superblock);
     let areas = reader.scan().await?;
-    let known = Known::of(superblock);
-    let chosen = match stated {
-        None => choose(&areas, known)?,
-        Some(stated) => choose_stated(&areas, known, stated)?,
-    };
+    let chosen = choose_for(&areas, superblock, stated)?;
     if !(chosen.top_epoch.has_room() && chosen.top_sequence.has_room() && superblock.has_room()) {
         return Err(damaged(&chosen, "numbers that cannot have been reached", chosen.end));
     }

@@ -1,9 +1,11 @@
 //! Repair, page by page, of what is damaged in one copy: whatever of it was written when a crash came, the set is loaded as before; and
-//! where it is all written, every copy is whole.
+//! where it is all written, every copy is whole. A set that is refused is mended to any state that an operator can choose: whatever of that
+//! was written, it is refused or in that state, and never in another.
 
 use super::golden::{folder, load};
 use super::*;
 use remap_core::format::Layout;
+use remap_core::{Candidate, GivenUp, StatedEnd};
 
 /// What the set on the medium is loaded as.
 #[derive(Debug, PartialEq)]
@@ -23,7 +25,11 @@ fn on<T: 'static>(medium: &Medium, look: impl AsyncFnOnce(Disk, Threads) -> T + 
 
 /// What is loaded, and whether every copy is whole.
 fn loaded(medium: &Medium) -> Result<(Seen, bool), Error> {
-    let previewed = on(medium, async |spare, threads| preview(spare, threads, &params()).await)?;
+    loaded_with(medium, params())
+}
+
+fn loaded_with(medium: &Medium, params: OpenParams) -> Result<(Seen, bool), Error> {
+    let previewed = on(medium, async move |spare, threads| preview(spare, threads, &params).await)?;
     let Preview::Set(set) = previewed else { return Err(Error::Empty) };
     let whole = set.superblock_ok.all() && set.log_ok.all();
     let (bad, state) = (set.bad.len(), (set.epoch, set.sequence));
@@ -31,7 +37,20 @@ fn loaded(medium: &Medium) -> Result<(Seen, bool), Error> {
 }
 
 fn plan(medium: &Medium) -> Result<RepairPlan, Error> {
-    on(medium, async |spare, threads| plan_repair(spare, threads, &params()).await).map(Option::unwrap)
+    plan_with(medium, params())
+}
+
+fn plan_with(medium: &Medium, params: OpenParams) -> Result<RepairPlan, Error> {
+    on(medium, async move |spare, threads| plan_repair(spare, threads, &params).await).map(Option::unwrap)
+}
+
+/// With the state that an operator has chosen.
+fn stated(Candidate { epoch, sequence, .. }: Candidate) -> OpenParams {
+    OpenParams { stated_end: Some(StatedEnd { epoch, sequence }), ..params() }
+}
+
+fn candidates(medium: &Medium) -> Vec<Candidate> {
+    on(medium, async |spare, threads| inspect(spare, threads).await).unwrap().candidates
 }
 
 fn bytes(medium: &Medium, plan: &RepairPlan, repair: Repair) -> Vec<u8> {
@@ -151,8 +170,8 @@ fn a_copy_that_cannot_be_read_is_written_from_the_other() {
     let (spare, threads) = (world.spare.clone(), Threads::in_order(&world.executor));
     let plan = world.executor.block_on(async move { plan_repair(spare, threads, &params()).await }).unwrap().unwrap();
     let plan = plan.unwrap();
-    let places: Vec<_> = plan.repairs.iter().map(|repair| (repair.at.0, repair.what, repair.from_other)).collect();
-    assert_eq!(places, [(bad, "bad", true), (0, "unreadable", true)]);
+    let places: Vec<_> = plan.repairs.iter().map(|repair| (repair.at.0, repair.what, repair.from)).collect();
+    assert_eq!(places, [(bad, "bad", WrittenFrom::OtherCopy), (0, "unreadable", WrittenFrom::OtherCopy)]);
     assert_eq!(plan.steps().count(), 2);
 }
 
@@ -171,4 +190,155 @@ fn a_change_of_state_that_has_not_ended_is_left_to_the_set() {
     changed.set_block(0, &block);
     assert!(loaded(&changed).is_ok());
     assert!(matches!(plan(&changed), Err(Error::NotRepairable { .. })));
+}
+
+/// Checks that the set is in the chosen state, or refused and can be brought to it still; whether it is in it.
+fn chosen_or_refused(medium: &Medium, chosen: &OpenParams, expected: &Seen, what: &str) -> bool {
+    assert_eq!(&loaded_with(medium, chosen.clone()).unwrap().0, expected, "{what}: it can be chosen no more");
+    match loaded(medium) {
+        Ok((seen, _)) => assert_eq!(&seen, expected, "{what}: in another state"),
+        Err(_) => return false,
+    }
+    true
+}
+
+/// Mends a set that is refused to this state, with all that a crash may leave of it: each page torn, any part of a step. What is given up.
+fn mend_in_steps(mut medium: Medium, candidate: Candidate, random: &mut Random, what: &str) -> GivenUp {
+    let chosen = stated(candidate);
+    let (expected, _) = loaded_with(&medium, chosen.clone()).unwrap();
+    let plan = plan_with(&medium, chosen.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut in_it = false;
+    for step in plan.steps() {
+        let pages: Vec<_> = step.iter().map(|repair| (repair.at.0, bytes(&medium, &plan, *repair))).collect();
+        for _ in 0..4 {
+            let mut part = medium.clone();
+            pages.iter().filter(|_| random.below(2) == 0).for_each(|(at, page)| put(&mut part, *at, page));
+            chosen_or_refused(&part, &chosen, &expected, &format!("{what}: a part of {step:?}"));
+        }
+        for (at, page) in pages {
+            // What is erased is torn between what was there and zeros, too.
+            let before: Vec<u8> =
+                (at..at + plan.superblock.layout.page_blocks()).flat_map(|at| medium.block(at)).collect();
+            let half = [&page[..512], &before[512..]].concat();
+            let torn = DAMAGES.map(|tear| {
+                let mut page = page.clone();
+                tear(&mut page);
+                page
+            });
+            for torn in torn.into_iter().chain([half]) {
+                let mut part = medium.clone();
+                put(&mut part, at, &torn);
+                chosen_or_refused(&part, &chosen, &expected, &format!("{what}: torn at {at}"));
+            }
+            put(&mut medium, at, &page);
+            in_it = chosen_or_refused(&medium, &chosen, &expected, &format!("{what}: after {at}"));
+        }
+    }
+    assert!(in_it, "{what}: it is refused at the end");
+    assert_eq!(loaded(&medium).unwrap(), (expected, true), "{what}");
+    assert_eq!(self::plan(&medium).unwrap().repairs, [], "{what}: nothing is left to be repaired");
+    let again = plan_with(&medium, chosen).unwrap();
+    assert_eq!((again.repairs, again.gives_up), (vec![], Some(GivenUp::default())), "{what}: nor to be given up");
+    // And the set goes on from there.
+    let world = World::with(medium, true);
+    let before: Vec<_> = mappings(&world.open().engine);
+    assert_eq!(mappings(&world.after_kill().open().engine), before, "{what}: in use");
+    plan.gives_up.unwrap()
+}
+
+#[test]
+fn a_set_that_is_refused_is_mended_to_each_state_that_can_be_chosen() {
+    let (mut mended, mut of_older, mut with_loss) = (0, 0, 0);
+    let mut random = Random::new(1);
+    for name in ["used", "closed", "full-area", "one-copy", "torn-page", "unfinished-checkpoint", "damaged"] {
+        let medium = load(name, BLOCK);
+        let SuperblockContent::Valid(superblock) = Superblock::decode(&medium.block(0)) else { panic!("valid") };
+        let layout = superblock.layout;
+        let last = layout.area_pages - 1;
+        for area in Area::BOTH {
+            for page in [0, 1, 2, 3, 6, 7, last] {
+                for kind in 0..2 * DAMAGES.len() {
+                    let mut spoiled = medium.clone();
+                    let place = |copy| layout.log_page(copy, area, page.into()).0;
+                    Copy::BOTH
+                        .iter()
+                        .for_each(|copy| damage(&mut spoiled, &layout, place(*copy), kind % DAMAGES.len()));
+                    if kind >= DAMAGES.len() {
+                        // A superblock, and a page of one copy as well.
+                        let copy = Copy::BOTH[kind % 2];
+                        damage(&mut spoiled, &layout, layout.superblock(copy).0, kind % DAMAGES.len());
+                        damage(&mut spoiled, &layout, layout.log_page(copy, area.other(), 1).0, 1);
+                    }
+                    if loaded(&spoiled).is_ok() {
+                        continue;
+                    }
+                    for candidate in candidates(&spoiled) {
+                        let what = format!("{name}, area {area:?}, page {page}, {kind}, to {candidate:?}");
+                        let gives_up = mend_in_steps(spoiled.clone(), candidate, &mut random, &what);
+                        mended += 1;
+                        of_older += u32::from(candidate.epoch < superblock.epoch);
+                        with_loss += u32::from(gives_up.pages + gives_up.unknown_pages > 0);
+                    }
+                }
+            }
+        }
+    }
+    assert!(mended > 100 && of_older > 30 && with_loss > 60, "{mended}, {of_older}, {with_loss}");
+}
+
+/// Both areas have a complete checkpoint of one epoch, which only a copy of an area by somebody else makes.
+#[test]
+fn one_of_two_states_of_one_epoch_is_chosen_by_its_sequence() {
+    let (world, host) = world();
+    world.write(&host, 11, filled(2)).unwrap();
+    world.quiet();
+    let layout = host.engine.layout();
+    let mut medium = world.spare.contents();
+    let SuperblockContent::Valid(superblock) = Superblock::decode(&medium.block(0)) else { panic!("valid") };
+    let owner = PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id };
+    for copy in Copy::BOTH {
+        let from = PageAt { copy, area: Area::Zero, index: 0 };
+        let page = medium.block(layout.log_page(copy, Area::Zero, 0).0);
+        let PageContent::Valid(info, records) = decode_page(&page, owner, from) else { panic!("valid") };
+        let mut other = vec![0; BLOCK as usize];
+        encode_page(&mut other, owner, PageAt { area: Area::One, ..from }, info, records);
+        medium.set_block(layout.log_page(copy, Area::One, 0).0, &other);
+    }
+    assert!(matches!(loaded(&medium), Err(Error::LogDamaged { .. })));
+    let all = candidates(&medium);
+    assert_eq!(all.len(), 2);
+    let mut random = Random::new(2);
+    for candidate in all {
+        mend_in_steps(medium.clone(), candidate, &mut random, &format!("{candidate:?}"));
+    }
+}
+
+#[test]
+fn what_a_choice_gives_up_is_counted() {
+    let (world, host) = world();
+    for at in 11..16 {
+        world.write(&host, at, filled(at)).unwrap();
+    }
+    world.quiet();
+    let layout = host.engine.layout();
+    let mut medium = world.spare.contents();
+    let of = |medium: &Medium| {
+        let [candidate] = candidates(medium)[..] else { panic!("one") };
+        let gives_up = plan_with(medium, stated(candidate)).unwrap().gives_up.unwrap();
+        (candidate.sequence, gives_up)
+    };
+    // Page 3 of six: two behind it are there, with a block each.
+    Copy::BOTH.iter().for_each(|copy| damage(&mut medium, &layout, layout.log_page(*copy, Area::Zero, 3).0, 1));
+    let expected = GivenUp { pages: 3, unknown_pages: 1, remapped: 3, ..GivenUp::default() };
+    assert_eq!(of(&medium), (sequence(3), expected));
+    // What is in force by itself is not given up for another state.
+    let (world, host) = self::world();
+    world.save(&host).unwrap();
+    world.write(&host, 11, filled(2)).unwrap();
+    world.quiet();
+    let medium = world.spare.contents();
+    let all = candidates(&medium);
+    let older = all.into_iter().min_by_key(|one| one.epoch).unwrap();
+    let refused = plan_with(&medium, stated(older));
+    assert!(matches!(refused, Err(Error::NotRepairable { .. })), "{refused:?}");
 }

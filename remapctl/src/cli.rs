@@ -41,7 +41,8 @@ pub enum Command {
     Map(MapArgs),
     /// Write the content of the Remap bdev into a file, without SPDK: the base, with the remapped blocks in their places
     Recover(RecoverArgs),
-    /// Write bad copies of the metadata anew from good ones, and back again; shows what would be written unless --yes is given
+    /// Write bad copies of the metadata anew from good ones, or mend a set that is refused to a state that is chosen by --at, and back again;
+    /// shows what would be written unless --yes is given
     Repair(RepairArgs),
     /// Look whether this machine can run a target with bdev_remap, and how those are that run; say what to do
     Doctor(DoctorArgs),
@@ -266,6 +267,9 @@ pub struct RepairArgs {
     /// The spare.
     #[command(flatten)]
     pub spare: SpareArgs,
+    /// Mend a set that is refused to this state of its log, one of those that are listed without it; what was committed after it is given up
+    #[arg(long, value_name = "EPOCH:SEQUENCE", value_parser = stated_end, conflicts_with = "undo_from")]
+    pub at: Option<StatedEnd>,
     /// Write it. Refused while any process has the spare open
     #[arg(long)]
     pub yes: bool,

@@ -259,7 +259,7 @@ pub enum Error {
     },
     /// A spare that cannot be written to.
     #[error(
-        "{}: cannot be written at block {lba} ({source}); what is good was not touched, and the set is loaded as before; check the device, or copy it to another one and repair that",
+        "{}: cannot be written at block {lba} ({source}); the set is as before, or as it was to be; what was there is in the undo file; check the device, or copy it to another one and repair that",
         path.display()
     )]
     Write {
@@ -272,7 +272,7 @@ pub enum Error {
     },
     /// What was written may not be durable.
     #[error(
-        "{}: what is written cannot be made durable ({source}); what is good was not touched, and the set is loaded as before; check the device, or copy it to another one and repair that",
+        "{}: what is written cannot be made durable ({source}); the set is as before, or as it was to be; what was there is in the undo file; check the device, or copy it to another one and repair that",
         path.display()
     )]
     Sync {
@@ -306,7 +306,7 @@ pub enum Error {
     },
     /// A signal, in a repair.
     #[error(
-        "{}: interrupted; the set is loaded as before; give the same command with another --undo to go on, or --undo-from {} to go back",
+        "{}: interrupted; the set is as before, or as it was to be; give the same command with another --undo to go on, or --undo-from {} to go back",
         path.display(), undo.display()
     )]
     RepairInterrupted {

@@ -108,12 +108,13 @@ impl Spare {
         previewed
     }
 
-    /// What has to be written so that every copy of the metadata is whole; nothing for an empty spare.
+    /// What has to be written so that every copy of the metadata is whole, and the set is loaded in the state that an operator has chosen, if
+    /// he has; nothing for an empty spare.
     ///
     /// # Errors
     /// As [`plan_repair`].
-    pub fn repair_plan(&self) -> Result<Option<RepairPlan>, remap_core::Error> {
-        let params = self.params(Base::default(), None);
+    pub fn repair_plan(&self, at: Option<StatedEnd>) -> Result<Option<RepairPlan>, remap_core::Error> {
+        let params = self.params(Base::default(), at);
         let planned = run(|env| plan_repair(self.blocks.clone(), env, &params));
         self.progress.end();
         planned

@@ -31,6 +31,7 @@ fn look(path: &Path, base: &Path, output: &Path) -> Vec<Result<Verdict, u8>> {
     let mut all: Vec<Vec<&str>> = commands.iter().map(|command| [command, &[path][..]].concat()).collect();
     let (base, output) = (base.to_str().unwrap(), output.to_str().unwrap());
     all.push(vec!["recover", "--base", base, "--spare", path, "--output", output]);
+    all.push(vec!["repair", path, "--at", "1:7"]);
     all.iter()
         .map(|args| {
             let options = Options::try_parse_from(["remapctl"].iter().chain(args)).unwrap();

@@ -300,6 +300,9 @@ fn what_is_ambiguous_is_refused_with_what_each_choice_would_lose() {
         "{}",
         done.out
     );
+    let of_what =
+        "2 pages of the log: 2 blocks remapped, 0 pending, 0 lost, 0 on the base again; and 1 page that cannot be read";
+    assert!(done.out.contains(of_what), "{}", done.out);
     let json = run("repair", &image.path, &["--json"]);
     assert!(json.code == 2 && json.out.is_empty() && !json.err.is_empty(), "{}", json.out);
     assert!(image.bytes() == golden("damaged") && !Path::new(&image.undo()).exists());
@@ -315,6 +318,61 @@ fn what_is_ambiguous_is_refused_with_what_each_choice_would_lose() {
     assert_eq!(done.code, 2);
     assert!(done.out.contains("superblock A: \"Remap0\"") && done.out.contains("superblock B: "), "{}", done.out);
     assert!(image.bytes() == bytes);
+}
+
+#[test]
+fn a_set_that_is_refused_is_mended_to_the_state_that_is_chosen_and_back_again_byte_for_byte() {
+    let before = golden("damaged");
+    let image = Image::new(&before);
+    let chosen = run("list", &image.path, &["--format", "json", "--at", "1:7"]).out;
+    let mend = |undo: &str| image.alone(&["--at", "1:7", "--yes", "--undo", undo]);
+    let plan = run("repair", &image.path, &["--at", "1:7", "--json"]);
+    assert_eq!((plan.code, &plan.json()["refused"]), (1, &Value::from(true)));
+    let plan = plan.json();
+    assert_eq!((&plan["gives_up"]["pages"], &plan["gives_up"]["remapped"]), (&2.into(), &2.into()), "{plan}");
+    assert_eq!(run("repair", &image.path, &["--at", "1:8"]).code, 2, "there is no such state");
+    assert_eq!(image.seen(), (2, String::new()));
+    assert!(image.bytes() == before && !Path::new(&image.undo()).exists(), "it was changed without being asked for");
+
+    let done = mend(&image.undo());
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(image.seen(), (0, chosen.clone()));
+    let after = image.bytes();
+    assert_eq!(run("repair", &image.path, &["--at", "1:7"]).code, 0, "there is nothing more");
+    let back = image.back();
+    assert!(back.code == 0 && image.bytes() == before, "{}", back.err);
+
+    // Whatever of it was written: it is refused, or as it was chosen; and the same command goes on, or the undo file goes back.
+    let page = Places::of(&image.path).page;
+    let mut half = before.clone();
+    for at in plan["pages"].as_array().unwrap().iter().map(|page| page["lba"].as_u64().unwrap() as usize * 4096) {
+        for torn in [512, page] {
+            half[at..at + torn].copy_from_slice(&after[at..at + torn]);
+            fs::write(&image.path, &half).unwrap();
+            let seen = image.seen();
+            assert!(seen == (2, String::new()) || seen.0 < 2 && seen.1 == chosen, "byte {at}, {torn}: {seen:?}");
+        }
+        let other = image.folder.path("other");
+        let done = mend(other.to_str().unwrap());
+        assert!(done.code == 0 && image.seen() == (0, chosen.clone()), "byte {at}: {}", done.err);
+        _ = fs::remove_file(other);
+        fs::write(&image.path, &half).unwrap();
+        assert_eq!(image.back().code, 0, "byte {at}");
+        assert!(image.bytes() == before, "byte {at}");
+    }
+    assert!(half == after);
+}
+
+#[test]
+fn a_set_that_is_not_refused_keeps_the_state_that_is_in_force() {
+    let image = Image::new(&golden("used"));
+    let states = run("inspect", &image.path, &["--json"]).json();
+    let in_force = &states["in_force"];
+    let other = states["candidates"].as_array().unwrap().iter().find(|one| one["epoch"] != in_force["epoch"]);
+    let at = other.map(|one| format!("{}:{}", one["epoch"], one["sequence"])).unwrap();
+    let done = image.alone(&["--at", &at, "--yes", "--undo", &image.undo()]);
+    assert!(done.code == 2 && done.err.contains("the set is not refused"), "{}: {}", done.code, done.err);
+    assert!(image.bytes() == golden("used") && !Path::new(&image.undo()).exists());
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Where nothing says which state is the right one: what there is to choose from, and what each choice would lose. Nothing is chosen here.
+//! Where nothing says which state is the right one: what there is to choose from, and what each choice would lose. Nothing is chosen here;
+//! an operator names one of the states by `--at`.
 
 use std::io::Write;
 
@@ -6,6 +7,7 @@ use remap_core::engine::{Inspection, Preview, SetPreview};
 use remap_core::format::{Copy, Superblock};
 use remap_core::{Candidate, Mapping, Sequence, StatedEnd};
 
+use super::loss;
 use crate::error::Error;
 use crate::map::words::shown;
 use crate::spare::{Base, Spare};
@@ -56,13 +58,15 @@ fn states(spare: &Spare, inspection: &Inspection, out: &mut impl Write) -> Resul
     if inspection.candidates.is_empty() {
         return Ok(writeln!(out, "no state of the log is there as a whole: there is nothing to choose from")?);
     }
-    writeln!(out, "{}", styled(BOLD, "these states of the log are there; `list` and `recover` take one by --at"))?;
+    let title = "these states of the log are there; --at brings the set to one of them, and shows it in `list`, `map` and `recover`";
+    writeln!(out, "{}", styled(BOLD, title))?;
     let committed = inspection.superblock.as_ref().map_or(Sequence::ZERO, |superblock| superblock.committed);
     let pages = inspection.areas.iter().flat_map(|areas| areas.iter()).filter_map(|area| area.last);
     let known = pages.map(|last| last.1).max().unwrap_or_default().max(committed);
     for Candidate { epoch, sequence, .. } in inspection.candidates.iter().copied() {
         write!(out, "  --at {epoch}:{sequence}: ")?;
-        match spare.preview(Base::default(), Some(StatedEnd { epoch, sequence })) {
+        let at = Some(StatedEnd { epoch, sequence });
+        match spare.preview(Base::default(), at) {
             Ok(Preview::Set(set)) => writeln!(out, "{}", counts(&set))?,
             Ok(Preview::Format) => writeln!(out, "nothing")?,
             Err(why) => {
@@ -77,6 +81,14 @@ fn states(spare: &Spare, inspection: &Inspection, out: &mut impl Write) -> Resul
             )?;
         } else {
             writeln!(out, "    it would lose nothing that the spare knows of")?;
+        }
+        match spare.repair_plan(at) {
+            Ok(plan) => {
+                if let Some(loss) = plan.and_then(|plan| loss::words(&plan.gives_up?)) {
+                    writeln!(out, "    that is {loss}")?;
+                }
+            }
+            Err(why) => writeln!(out, "    the set cannot be brought to it here: {why}")?,
         }
     }
     Ok(())

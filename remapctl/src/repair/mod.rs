@@ -1,9 +1,11 @@
-//! `repair`: bad copies of the metadata, written anew from good ones; and back again. The only command that writes to a spare.
+//! `repair`: bad copies of the metadata, written anew from good ones, or a set that is refused brought to a state that was chosen; and back
+//! again. The only command that writes to a spare.
 //!
 //! What is to be written, and in which order, is told by remap-core ([`RepairPlan`]): whatever of it a crash leaves, the set is loaded as
-//! before. Before the first write there is an undo file, durably ([`undo`]), and nobody else has the spare open ([`target`]).
+//! before, or refused as before until it is as it was chosen. Before the first write there is an undo file, durably ([`undo`]), and nobody else has the spare open ([`target`]).
 
 mod choices;
+mod loss;
 mod report;
 mod target;
 mod undo;
@@ -13,6 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use remap_core::StatedEnd;
 use remap_core::engine::RepairPlan;
 
 use self::report::Report;
@@ -20,7 +23,7 @@ use self::target::Target;
 use crate::cli::RepairArgs;
 use crate::error::{Error, Verdict};
 use crate::json;
-use crate::spare::Spare;
+use crate::spare::{Base, Spare};
 
 /// Runs the command.
 ///
@@ -34,12 +37,12 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
     }
     // What is planned has to be there still when it is carried out.
     let target = if args.yes { Some(Target::open(spare.disk())?) } else { None };
-    let plan = match spare.repair_plan() {
+    let plan = match spare.repair_plan(args.at) {
         Ok(Some(plan)) => plan,
         Ok(None) => return Err(Error::Empty { path: spare.path() }),
         Err(why) => {
-            // Programs have `inspect --json`, which lists the states.
-            if !args.json {
+            // Programs have `inspect --json`, which lists the states; who has named one, knows them.
+            if !args.json && args.at.is_none() {
                 choices::write(&spare, out)?;
             }
             return Err(Error::of_spare(spare.path(), why));
@@ -47,10 +50,11 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
     };
     let undo = args.undo.clone().unwrap_or_else(|| default_undo(&spare.path()));
     let target = target.filter(|_| !plan.repairs.is_empty());
+    let refused = args.at.is_some() && spare.preview(Base::default(), None).is_err();
     if let Some(target) = &target {
-        carry_out(&spare, &plan, target, &undo, interrupted)?;
+        carry_out(&spare, &plan, args.at, target, &undo, interrupted)?;
     }
-    let report = Report::new(&spare, &plan, target.is_some(), &undo);
+    let report = Report::new(&spare, &plan, refused, target.is_some(), &undo);
     if args.json {
         json::write(&report, out)?
     } else {
@@ -70,6 +74,7 @@ fn default_undo(spare: &Path) -> PathBuf {
 fn carry_out(
     spare: &Spare,
     plan: &RepairPlan,
+    at: Option<StatedEnd>,
     target: &Target,
     undo: &Path,
     interrupted: &AtomicBool,
@@ -78,7 +83,7 @@ fn carry_out(
     target.sync()?;
     undo::keep(spare, plan, undo)?;
     let failed = |why| Error::of_spare(spare.path(), why);
-    as_planned(spare, plan, target, interrupted).inspect_err(|_| {
+    as_planned(spare, plan, at, target, interrupted).inspect_err(|_| {
         // Nothing was written: it is of no use, and in the way of the next attempt.
         let _ = fs::remove_file(undo);
     })?;
@@ -92,16 +97,23 @@ fn carry_out(
         }
         target.sync()?;
     }
-    match spare.repair_plan().map_err(failed)? {
-        Some(left) if left.repairs.is_empty() => Ok(()),
+    // As it is by itself, whatever was chosen.
+    match spare.repair_plan(None).map_err(failed)? {
+        Some(left) if left.repairs.is_empty() && left.in_force.state == plan.in_force.state => Ok(()),
         _ => Err(Error::NotWhole { path: spare.path(), undo: undo.to_owned() }),
     }
 }
 
 /// Makes sure, just before the first write, that all is as it was planned: whoever had the spare open meanwhile may have changed it.
-fn as_planned(spare: &Spare, plan: &RepairPlan, target: &Target, interrupted: &AtomicBool) -> Result<(), Error> {
+fn as_planned(
+    spare: &Spare,
+    plan: &RepairPlan,
+    at: Option<StatedEnd>,
+    target: &Target,
+    interrupted: &AtomicBool,
+) -> Result<(), Error> {
     target.alone()?;
-    let again = spare.repair_plan().map_err(|why| Error::of_spare(spare.path(), why))?;
+    let again = spare.repair_plan(at).map_err(|why| Error::of_spare(spare.path(), why))?;
     if again.as_ref() != Some(plan) {
         return Err(Error::ChangedMeanwhile { path: spare.path() });
     }
@@ -131,21 +143,21 @@ mod tests {
         let (path, undo) = (folder.path().join("spare.img"), folder.path().join("undo"));
         fs::write(&path, &image).unwrap();
         let spare = Spare::open(&path, None).unwrap();
-        let plan = spare.repair_plan().unwrap().unwrap();
+        let plan = spare.repair_plan(None).unwrap().unwrap();
         let target = Target::open(spare.disk()).unwrap();
         // A page of the log that was good.
         image[67 * 4096 + 300] ^= 1;
         fs::write(&path, &image).unwrap();
-        let refused = carry_out(&spare, &plan, &target, &undo, &AtomicBool::new(false));
+        let refused = carry_out(&spare, &plan, None, &target, &undo, &AtomicBool::new(false));
         assert!(matches!(refused, Err(Error::ChangedMeanwhile { .. })), "{refused:?}");
         assert!(fs::read(&path).unwrap() == image && !undo.exists());
 
         // The same again, as it is now.
-        let plan = spare.repair_plan().unwrap().unwrap();
-        let stopped = carry_out(&spare, &plan, &target, &undo, &AtomicBool::new(true));
+        let plan = spare.repair_plan(None).unwrap().unwrap();
+        let stopped = carry_out(&spare, &plan, None, &target, &undo, &AtomicBool::new(true));
         assert!(matches!(stopped, Err(Error::NotBegun { .. })), "{stopped:?}");
         assert!(fs::read(&path).unwrap() == image && !undo.exists());
-        carry_out(&spare, &plan, &target, &undo, &AtomicBool::new(false)).unwrap();
+        carry_out(&spare, &plan, None, &target, &undo, &AtomicBool::new(false)).unwrap();
         assert!(fs::read(&path).unwrap() != image && undo.exists());
     }
 }

@@ -4,17 +4,18 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use remap_core::engine::{MetadataPage, Repair, RepairPlan};
-use remap_core::format::Superblock;
-use remap_core::{Epoch, Sequence};
+use remap_core::engine::{MetadataPage, Repair, RepairPlan, WrittenFrom};
+use remap_core::format::{Copy, Superblock};
+use remap_core::{Epoch, GivenUp, Sequence};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::loss;
 use crate::check::NOT_CLOSED;
 use crate::error::Error;
 use crate::map::words::shown;
 use crate::spare::Spare;
-use crate::style::{BOLD, GOOD, WARN, styled};
+use crate::style::{BAD, BOLD, GOOD, WARN, styled};
 
 /// Runs of pages that are shown; JSON has all of them.
 const SHOWN: usize = 24;
@@ -27,6 +28,11 @@ pub(super) struct Report {
     set_uuid: Uuid,
     epoch: Epoch,
     sequence: Sequence,
+    /// What is given up with it, if an operator has chosen this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gives_up: Option<GivenUp>,
+    /// Whether the set was refused before.
+    refused: bool,
     /// What speaks for somebody who has it open, perhaps where he cannot be seen.
     notes: Vec<String>,
     /// In the order in which they are written.
@@ -49,18 +55,20 @@ struct PageReport {
     lba: u64,
     /// What it is.
     what: &'static str,
-    /// What it is written from: "copy A", "copy B" or "zeros".
+    /// What it is written from: "copy A", "copy B", "zeros" or "the choice".
     from: &'static str,
 }
 
 impl Report {
-    pub(super) fn new(spare: &Spare, plan: &RepairPlan, written: bool, undo: &Path) -> Report {
+    pub(super) fn new(spare: &Spare, plan: &RepairPlan, refused: bool, written: bool, undo: &Path) -> Report {
         Report {
             spare: spare.path(),
             name: plan.superblock.name.clone(),
             set_uuid: plan.superblock.set_uuid,
             epoch: plan.in_force.state.epoch,
             sequence: plan.in_force.state.sequence,
+            gives_up: plan.gives_up,
+            refused,
             notes: notes(&plan.superblock),
             pages: plan.repairs.iter().map(PageReport::of).collect(),
             written,
@@ -78,6 +86,9 @@ impl Report {
         let Report { set_uuid, epoch, sequence, .. } = self;
         let name = shown(&self.name);
         writeln!(out, "set     \"{name}\", {set_uuid}: epoch {epoch}, sequence {sequence}")?;
+        if let Some(loss) = self.gives_up.as_ref().and_then(loss::words) {
+            writeln!(out, "{}   {loss}", styled(BAD, "loses"))?;
+        }
         if self.pages.is_empty() {
             return Ok(writeln!(out, "{spare}: {}: every copy is whole", styled(GOOD, "nothing to repair"))?);
         }
@@ -96,6 +107,10 @@ impl Report {
         }
         let count = self.pages.len();
         let (pages, them) = if count == 1 { ("1 page".to_owned(), "it") } else { (format!("{count} pages"), "them") };
+        let (verdict, why) = match self.refused {
+            true => (styled(BAD, "refused"), "to bring it to this state"),
+            false => (styled(WARN, "degraded"), "of a copy that is bad"),
+        };
         writeln!(out)?;
         if self.written {
             writeln!(out, "{spare}: {}: {pages} written, every copy is whole", styled(GOOD, "repaired"))?;
@@ -104,11 +119,7 @@ impl Report {
                 "what was there is in {undo}; back again: remapctl repair --undo-from {undo} {spare} --yes"
             )?)
         } else {
-            writeln!(
-                out,
-                "{spare}: {}: {pages} to write, of a copy that is bad; nothing was written",
-                styled(WARN, "degraded")
-            )?;
+            writeln!(out, "{spare}: {verdict}: {pages} to write, {why}; nothing was written")?;
             Ok(writeln!(out, "--yes writes {them}, and keeps what is there now in {undo}")?)
         }
     }
@@ -121,10 +132,11 @@ impl PageReport {
             MetadataPage::Log(at) => ("log", Some(at.area.index()), Some(at.index)),
         };
         let copy = repair.page.copy();
-        let from = match (repair.from_other, copy.other().name()) {
-            (false, _) => "zeros",
-            (true, 'A') => "copy A",
-            (true, _) => "copy B",
+        let from = match (repair.from, copy) {
+            (WrittenFrom::Zeros, _) => "zeros",
+            (WrittenFrom::Choice, _) => "the choice",
+            (WrittenFrom::OtherCopy, Copy::A) => "copy B",
+            (WrittenFrom::OtherCopy, Copy::B) => "copy A",
         };
         PageReport { of, copy: copy.name(), area, page, lba: repair.at.0, what: repair.what, from }
     }

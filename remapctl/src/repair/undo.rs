@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! | header, JSON, one line | page | page | … | CRC-32C of all before, 4 bytes |
-//! page: | LBA, 8 bytes | CRC-32C of what the repair writes, 4 bytes | state, 4 bytes: 0, or 1 if it could not be read | what was there |
+//! page: | LBA, 8 bytes | CRC-32C of what the repair writes, 4 bytes | flags, 4 bytes | what was there |
 //! ```
-//! Numbers are little-endian. The header has the identity of the spare, and a checksum of all the metadata that is not written over: so
+//! Numbers are little-endian. The pages are in the order in which they are written, and put back in the opposite one, step by step, so that
+//! whatever of that is done is what a crash of the repair might have left. The header has the identity of the spare, and a checksum of all the metadata that is not written over: so
 //! that a spare is known again that is as the repair found or left it, or left half done.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,10 +31,18 @@ use crate::style::{GOOD, WARN, styled};
 const VERSION: u32 = 1;
 /// Bytes of a header at most.
 const MAX_HEADER: u64 = 64 << 10;
+/// Bytes of what stands before each page.
+const PAGE_HEADER: u64 = 16;
 /// Pages that are read at once.
 const CHUNK_PAGES: u64 = 32;
 /// What a page that cannot be read counts as in a checksum.
 const UNREADABLE: &[u8] = b"unreadable";
+/// Flag of a page: it could not be read.
+const NOT_READ: u32 = 1;
+/// Flag of a page: those before it are durable before it is written.
+const BEGINS_STEP: u32 = 2;
+/// What a page is full of that could not be read, and is put back: it is bad again, and was zeros meanwhile.
+const BAD_AGAIN: u8 = 0xa5;
 
 /// The first line of the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,6 +67,8 @@ struct Kept {
     after: u32,
     /// What was there; nothing if it could not be read.
     before: Option<Vec<u8>>,
+    /// Whether it is the first of its step.
+    begins_step: bool,
 }
 
 /// Writes the file, and makes it durable.
@@ -88,11 +99,14 @@ pub(super) fn keep(spare: &Spare, plan: &RepairPlan, path: &Path) -> Result<(), 
         let mut out = Summed { inner: BufWriter::new(&file), crc: 0 };
         let line = serde_json::to_string(&header).map_err(io::Error::from).map_err(failed)?;
         writeln!(out, "{line}").map_err(failed)?;
-        for repair in &plan.repairs {
-            let page = spare.repaired(plan, repair).map_err(|why| Error::of_spare(spare.path(), why))?;
-            let after = crc32c::crc32c(page.as_ref());
-            let before = read(spare.disk(), layout, repair.at.0)?;
-            Kept { at: repair.at.0, after, before }.write(&header, &mut out).map_err(failed)?;
+        for step in plan.steps() {
+            for (number, repair) in step.iter().enumerate() {
+                let page = spare.repaired(plan, repair).map_err(|why| Error::of_spare(spare.path(), why))?;
+                let after = crc32c::crc32c(page.as_ref());
+                let before = read(spare.disk(), layout, repair.at.0)?;
+                let kept = Kept { at: repair.at.0, after, before, begins_step: number == 0 };
+                kept.write(&header, &mut out).map_err(failed)?;
+            }
         }
         let crc = out.crc;
         out.inner.write_all(&crc.to_le_bytes()).and_then(|()| out.inner.flush()).map_err(failed)?;
@@ -122,10 +136,14 @@ pub(super) fn run(
     let target = if yes { Some(Target::open(disk)?) } else { None };
     let layout = layout(spare, path)?;
     same_state(disk, path, &layout)?;
+    if let Some(target) = &target {
+        target.alone()?;
+    }
     let (mut pages, mut unread) = (0, 0);
-    for kept in Pages::open(path)? {
-        let kept = kept?;
-        let Some(before) = kept.before else {
+    let mut all = Pages::open(path)?;
+    for number in (0..all.header.pages).rev() {
+        let kept = all.kept(number)?;
+        let Some(before) = kept.to_put_back(&layout) else {
             unread += 1;
             continue;
         };
@@ -134,16 +152,16 @@ pub(super) fn run(
         if interrupted.load(Ordering::Relaxed) {
             return Err(Error::UndoInterrupted { path: spare.path(), undo: path.to_owned() });
         }
-        if pages == 1 {
-            target.alone()?;
-        }
         target.write(SpareLba(kept.at), layout.block_size, &before)?;
+        if kept.begins_step {
+            target.sync()?;
+        }
     }
     let spare = disk.path().display();
     if unread > 0 {
         writeln!(
             out,
-            "{}    {unread} pages could not be read before the repair, and stay as they are",
+            "{}    {unread} pages could not be read before the repair, and stay as they are, which is what the other copy says",
             styled(WARN, "note")
         )?;
     }
@@ -257,7 +275,9 @@ impl Kept {
     fn write(&self, header: &Header, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.at.to_le_bytes())?;
         out.write_all(&self.after.to_le_bytes())?;
-        out.write_all(&u32::from(self.before.is_none()).to_le_bytes())?;
+        let read = if self.before.is_none() { NOT_READ } else { 0 };
+        let begins = if self.begins_step { BEGINS_STEP } else { 0 };
+        out.write_all(&(read | begins).to_le_bytes())?;
         match &self.before {
             Some(before) => out.write_all(before),
             None => out.write_all(&vec![0; header.page_bytes as usize]),
@@ -265,14 +285,24 @@ impl Kept {
     }
 
     fn read(header: &Header, input: &mut impl Read) -> io::Result<Kept> {
-        let (mut at, mut after, mut state) = ([0; 8], [0; 4], [0; 4]);
+        let (mut at, mut after, mut flags) = ([0; 8], [0; 4], [0; 4]);
         input.read_exact(&mut at)?;
         input.read_exact(&mut after)?;
-        input.read_exact(&mut state)?;
+        input.read_exact(&mut flags)?;
         let mut page = vec![0; header.page_bytes as usize];
         input.read_exact(&mut page)?;
-        let before = (u32::from_le_bytes(state) == 0).then_some(page);
-        Ok(Kept { at: u64::from_le_bytes(at), after: u32::from_le_bytes(after), before })
+        let flags = u32::from_le_bytes(flags);
+        let before = (flags & NOT_READ == 0).then_some(page);
+        let (at, after) = (u64::from_le_bytes(at), u32::from_le_bytes(after));
+        Ok(Kept { at, after, before, begins_step: flags & BEGINS_STEP != 0 })
+    }
+
+    /// What is to be there again; nothing where what the repair has written is as good. Where that was zeros, the page must not look as if
+    /// it had never been written: it was bad, and says so again.
+    fn to_put_back(&self, layout: &Layout) -> Option<Vec<u8>> {
+        let page = layout.page_bytes as usize;
+        let is_erased = self.after == crc32c::crc32c(&vec![0; page]);
+        self.before.clone().or_else(|| is_erased.then(|| vec![BAD_AGAIN; page]))
     }
 }
 
@@ -282,6 +312,8 @@ struct Pages<'a> {
     header: Header,
     input: Summed<BufReader<File>>,
     left: u64,
+    /// Where the first one is in the file.
+    first: u64,
 }
 
 impl Pages<'_> {
@@ -298,7 +330,14 @@ impl Pages<'_> {
         input.crc = crc32c::crc32c(&line);
         let header: Option<Header> = serde_json::from_slice(&line).ok();
         let header = header.filter(|header| header.remapctl_undo == VERSION).ok_or_else(|| no_undo(path))?;
-        Ok(Pages { path, left: header.pages, header, input })
+        Ok(Pages { path, left: header.pages, header, input, first: line.len() as u64 })
+    }
+
+    /// The page with this number.
+    fn kept(&mut self, number: u64) -> Result<Kept, Error> {
+        let at = self.first + number * (PAGE_HEADER + u64::from(self.header.page_bytes));
+        let there = self.input.inner.seek(SeekFrom::Start(at));
+        there.and_then(|_| Kept::read(&self.header, &mut self.input)).map_err(|_| no_undo(self.path))
     }
 
     /// Checks that nothing is behind the pages but their checksum, and that no page is there twice.

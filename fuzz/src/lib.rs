@@ -1,5 +1,7 @@
 //! What the fuzz targets share.
 
+pub mod commands;
+
 use std::cell::OnceCell;
 use std::ops::{ControlFlow, Deref};
 

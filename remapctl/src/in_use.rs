@@ -12,6 +12,8 @@ use crate::error::Error;
 
 /// Processes that are named.
 const NAMED: usize = 3;
+/// Where the kernel tells of its devices.
+const SYS: &str = "/sys";
 /// What the kernel calls the namespace of processes from which all of them are seen: `PROC_PID_INIT_INO`.
 const ALL_PROCESSES: &str = "pid:[4026531836]";
 
@@ -30,11 +32,13 @@ pub fn warn(disk: &Disk) {
 /// # Errors
 /// [`Error::InUse`]; [`Error::Unseen`] if that cannot be known.
 pub fn refuse(disk: &Disk) -> Result<(), Error> {
-    let sys = Path::new("/sys");
-    if let Some(who) = attached(disk.identity(), sys) {
+    let sys = Path::new(SYS);
+    // Who cannot look there knows of no loop device, no partition and no disk: nobody would seem to use it.
+    let unseen = |_| Error::Unseen { path: disk.path().to_owned(), advice: "where all of /sys can be read" };
+    if let Some(who) = attached(disk.identity(), sys).map_err(unseen)? {
         return Err(Error::InUse { path: disk.path().to_owned(), who });
     }
-    let found = processes_with(&same_bytes(disk.identity(), sys));
+    let found = processes_with(&same_bytes(disk.identity(), sys).map_err(unseen)?);
     match words(&found) {
         Some(who) => Err(Error::InUse { path: disk.path().to_owned(), who }),
         None if !all_are_seen() => Err(Error::Unseen {
@@ -53,8 +57,10 @@ pub(crate) fn all_are_seen() -> bool {
 
 /// Who has it open, in words.
 fn who_has(disk: &Disk) -> Option<String> {
-    let sys = Path::new("/sys");
-    let who = attached(disk.identity(), sys).or_else(|| words(&processes_with(&same_bytes(disk.identity(), sys))));
+    let (sys, itself) = (Path::new(SYS), disk.identity());
+    // This is for a warning: what cannot be seen is no reason for one.
+    let same = || same_bytes(itself, sys).unwrap_or_else(|_| vec![itself]);
+    let who = attached(itself, sys).ok().flatten().or_else(|| words(&processes_with(&same())));
     if who.is_some() {
         return who;
     }
@@ -69,43 +75,64 @@ fn kernel_has(path: &Path) -> bool {
 }
 
 /// The loop device that a file is attached to.
-fn attached(identity: Identity, sys: &Path) -> Option<String> {
-    let devices = fs::read_dir(sys.join("block")).ok()?.flatten();
-    let backs = |device: &fs::DirEntry| backing_file(&device.path()) == Some(identity);
-    let device = devices.filter(|_| matches!(identity, Identity::File(..))).find(backs)?;
-    Some(format!("it is attached to the loop device {}", device.file_name().display()))
+fn attached(identity: Identity, sys: &Path) -> io::Result<Option<String>> {
+    if !matches!(identity, Identity::File(..)) {
+        return Ok(None);
+    }
+    for device in fs::read_dir(sys.join("block"))? {
+        let device = device?;
+        if backing_file(&device.path())? == Some(identity) {
+            return Ok(Some(format!("it is attached to the loop device {}", device.file_name().display())));
+        }
+    }
+    Ok(None)
 }
 
-/// What a loop device is attached to.
-fn backing_file(device: &Path) -> Option<Identity> {
-    let path = fs::read_to_string(device.join("loop/backing_file")).ok()?;
-    fs::metadata(path.trim_end_matches('\n')).ok().and_then(|metadata| Identity::of(&metadata))
+/// What a loop device is attached to; nothing for another device.
+fn backing_file(device: &Path) -> io::Result<Option<Identity>> {
+    let Some(path) = if_there(fs::read_to_string(device.join("loop/backing_file")))? else { return Ok(None) };
+    // A file that was removed has no name any more.
+    Ok(if_there(fs::metadata(path.trim_end_matches('\n')))?.and_then(|metadata| Identity::of(&metadata)))
+}
+
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// Itself, and what has bytes of it under another name: the disk of a partition, the partitions of a disk, the file of a loop device.
-fn same_bytes(identity: Identity, sys: &Path) -> Vec<Identity> {
+fn same_bytes(identity: Identity, sys: &Path) -> io::Result<Vec<Identity>> {
     let mut all = vec![identity];
-    let Identity::Device(number) = identity else { return all };
+    let Identity::Device(number) = identity else { return Ok(all) };
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
     let device = sys.join(format!("dev/block/{major}:{minor}"));
     if is_partition(&device) {
-        all.extend(number_of(&device.join("..")));
-        all.extend(backing_file(&device.join("..")));
+        all.push(number_of(&device.join(".."))?);
+        all.extend(backing_file(&device.join(".."))?);
     }
-    let parts = fs::read_dir(&device).into_iter().flatten().flatten().map(|part| part.path());
-    all.extend(parts.filter(|part| is_partition(part)).filter_map(|part| number_of(&part)));
-    all.extend(backing_file(&device));
-    all
+    for part in fs::read_dir(&device)? {
+        let part = part?.path();
+        if is_partition(&part) {
+            all.push(number_of(&part)?);
+        }
+    }
+    all.extend(backing_file(&device)?);
+    Ok(all)
 }
 
 fn is_partition(device: &Path) -> bool {
     device.join("partition").exists()
 }
 
-fn number_of(device: &Path) -> Option<Identity> {
-    let text = fs::read_to_string(device.join("dev")).ok()?;
-    let (major, minor) = text.trim().split_once(':')?;
-    Some(Identity::Device(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?)))
+fn number_of(device: &Path) -> io::Result<Identity> {
+    let text = fs::read_to_string(device.join("dev"))?;
+    let number = || {
+        let (major, minor) = text.trim().split_once(':')?;
+        Some(Identity::Device(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?)))
+    };
+    number().ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Processes that have something open.
@@ -179,12 +206,21 @@ mod tests {
 
         let device = |major, minor| Identity::Device(rustix::fs::makedev(major, minor));
         let file = Identity::of(&fs::metadata(&image).unwrap()).unwrap();
-        assert_eq!(same_bytes(device(8, 0), sys), [device(8, 0), device(8, 1)]);
-        assert_eq!(same_bytes(device(8, 1), sys), [device(8, 1), device(8, 0)]);
-        assert_eq!(same_bytes(device(7, 3), sys), [device(7, 3), file]);
-        assert_eq!(same_bytes(device(9, 9), sys), [device(9, 9)]);
-        assert_eq!(same_bytes(file, sys), [file]);
-        assert_eq!(attached(file, sys).as_deref(), Some("it is attached to the loop device loop3"));
-        assert_eq!(attached(device(7, 3), sys), None);
+        assert_eq!(same_bytes(device(8, 0), sys).unwrap(), [device(8, 0), device(8, 1)]);
+        assert_eq!(same_bytes(device(8, 1), sys).unwrap(), [device(8, 1), device(8, 0)]);
+        assert_eq!(same_bytes(device(7, 3), sys).unwrap(), [device(7, 3), file]);
+        assert_eq!(same_bytes(file, sys).unwrap(), [file]);
+        assert_eq!(attached(file, sys).unwrap().as_deref(), Some("it is attached to the loop device loop3"));
+        assert_eq!(attached(device(7, 3), sys).unwrap(), None);
+
+        // What cannot be looked at is not taken for what is not there.
+        assert!(same_bytes(device(9, 9), sys).is_err());
+        put("devices/sda/sda1/dev", "none\n");
+        assert!(same_bytes(device(8, 0), sys).is_err() && same_bytes(device(8, 1), sys).is_ok());
+        fs::remove_file(sys.join("block/loop3/loop/backing_file")).unwrap();
+        assert_eq!(attached(file, sys).unwrap(), None);
+        fs::create_dir(sys.join("block/loop3/loop/backing_file")).unwrap();
+        assert!(attached(file, sys).is_err() && same_bytes(device(7, 3), sys).is_err());
+        assert!(attached(file, &sys.join("nowhere")).is_err());
     }
 }

@@ -9,7 +9,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use common::browser::Browser;
 use common::spare::{Wanted, spare_block, write_spare};
 use common::{Folder, remapctl};
@@ -107,24 +106,6 @@ fn compare(said: &str, extents: &[(u64, u64, &str)]) {
     }
 }
 
-/// Whether a colour of the style is on the map.
-fn is_drawn(browser: &mut Browser, colour: &str) -> bool {
-    let script = format!(
-        "(() => {{
-            // The canvas of the page is left as it is: reading it would make it slower.
-            const {{ width, height }} = document.getElementById('cells');
-            const context = Object.assign(document.createElement('canvas'), {{ width, height }}).getContext('2d', {{ willReadFrequently: true }});
-            context.drawImage(document.getElementById('cells'), 0, 0);
-            const wanted = getComputedStyle(document.documentElement).getPropertyValue('--{colour}').match(/[0-9a-f]{{2}}/g);
-            const [r, g, b] = wanted.map((part) => parseInt(part, 16));
-            const {{ data }} = context.getImageData(0, 0, width, height);
-            for (let at = 0; at < data.length; at += 4) if (data[at] === r && data[at + 1] === g && data[at + 2] === b) return true;
-            return false;
-        }})()"
-    );
-    browser.evaluate(&script) == true
-}
-
 /// Where the map is on the screen: left, top, width, height.
 fn place(browser: &mut Browser) -> [f64; 4] {
     let script = "(() => { const { x, y, width, height } = document.getElementById('cells').getBoundingClientRect(); return [x, y, width, height]; })()";
@@ -135,16 +116,11 @@ fn place(browser: &mut Browser) -> [f64; 4] {
 fn assert_alone(browser: &Browser, page: &str) {
     let asked: Vec<_> = browser.said("Network.requestWillBeSent").map(|event| &event["request"]["url"]).collect();
     assert_eq!(asked, [&json!(page)]);
-    for complaint in ["Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"] {
-        assert_eq!(browser.said(complaint).next(), None);
-    }
+    browser.assert_content();
 }
 
 fn screenshot(browser: &mut Browser, name: &str) {
-    let answer = browser.ask("Page.captureScreenshot", json!({ "format": "png" }));
-    let png = BASE64_STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
-    // For people to look at.
-    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), png).unwrap();
+    browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
 }
 
 #[test]
@@ -166,7 +142,7 @@ fn the_page_shows_every_block_at_every_zoom_and_asks_nobody_for_anything() {
     let shown = browser.text("said");
     assert_eq!(["remapped", "pending", "lost"].map(|state| before(&shown, state)), counts, "{shown}");
     for colour in ["remapped-1", "pending", "lost"] {
-        assert!(is_drawn(&mut browser, colour), "{colour}");
+        assert!(browser.is_drawn(colour), "{colour}");
     }
 
     // What is pointed at is told as it is; and so it is wherever one zooms to, by wheel, down to single blocks.
@@ -186,7 +162,7 @@ fn the_page_shows_every_block_at_every_zoom_and_asks_nobody_for_anything() {
         compare(&browser.text("said"), &extents);
     }
     assert!(scales.len() > 10 && scales.last().unwrap().contains("is 1 block "), "{scales:?}");
-    assert!(!is_drawn(&mut browser, "lost"));
+    assert!(!browser.is_drawn("lost"));
 
     // Keys: the whole again, from one lost block to the next, what is asked for by number, a step beside it, out by one.
     browser.evaluate("document.getElementById('cells').focus()");
@@ -195,7 +171,7 @@ fn the_page_shows_every_block_at_every_zoom_and_asks_nobody_for_anything() {
     browser.evaluate("document.getElementById('kind').value = 'lost'");
     browser.key("n");
     browser.key("Enter");
-    assert!(is_drawn(&mut browser, "lost"));
+    assert!(browser.is_drawn("lost"));
     let said = browser.text("said");
     assert!(said.starts_with("LBA 20,200,000, byte 82,739,200,000\nlost"), "{said}");
     screenshot(&mut browser, "map-blocks.png");
@@ -229,7 +205,7 @@ fn the_page_shows_every_block_at_every_zoom_and_asks_nobody_for_anything() {
     browser.ask("Emulation.setEmulatedMedia", dark);
     assert_ne!(browser.evaluate(ground), light);
     browser.key("0");
-    assert!(is_drawn(&mut browser, "lost"));
+    assert!(browser.is_drawn("lost"));
     screenshot(&mut browser, "map-dark.png");
     assert_alone(&browser, &page);
 

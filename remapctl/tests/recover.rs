@@ -6,10 +6,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use common::{BLOCK, Done, Folder, golden, known, remapctl};
+use common::{BLOCK, Done, Folder, Loop, golden, known, remapctl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -238,23 +238,6 @@ fn holes_stay_holes() {
     let mut content = vec![0; BASE_BLOCKS as usize * BLOCK];
     std::io::Read::read_exact(&mut File::open(&files.output).unwrap(), &mut content).unwrap();
     assert!(content == expected);
-}
-
-/// A loop device on a file, for as long as it is needed.
-struct Loop(PathBuf);
-
-impl Loop {
-    /// None where this process may not make one.
-    fn on(file: &Path) -> Option<Loop> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
-        made.status.success().then(|| Loop(String::from_utf8(made.stdout).unwrap().trim().into()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
-    }
 }
 
 #[test]

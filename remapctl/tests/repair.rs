@@ -7,10 +7,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Done, Folder, golden, golden_names, known, remapctl, run};
+use common::{Done, Folder, Loop, golden, golden_names, known, remapctl, run};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
@@ -245,6 +245,42 @@ fn a_spare_that_is_in_use_or_without_an_undo_file_is_not_written_to() {
     let named = remapctl(["repair", "spare.img", "--yes"]).current_dir(&folder).output().unwrap();
     assert_eq!(Done::of(named).code, 0);
     assert!(image.folder.path("spare.img.undo").exists());
+}
+
+/// A file system at the start of a spare of which copy B is whole: the kernel has it, and no process.
+#[test]
+fn a_device_that_is_mounted_is_not_written_to() {
+    let image = Image::new(&golden("used"));
+    let Some(device) = Loop::on(&image.path) else {
+        println!("skipped: loop devices need root");
+        return;
+    };
+    let folder = image.folder.path("mounted");
+    fs::create_dir(&folder).unwrap();
+    let does = |command: &str, args: &[&str], path: &Path| {
+        let mut command = Command::new(command);
+        command.args(args).arg(&device.0).args(Some(path).filter(|path| !path.as_os_str().is_empty()));
+        command.status().is_ok_and(|status| status.success())
+    };
+    assert!(does("mkfs.ext2", &["-q", "-F", "-b", "1024"], Path::new("256")), "mkfs.ext2 of e2fsprogs");
+    let repair = || run("repair", &device.0, &["--yes", "--undo", &image.undo()]);
+    if !does("mount", &["-o", "ro"], &folder) {
+        println!("skipped: nothing can be mounted here");
+        return;
+    }
+    let before = image.bytes();
+    let (look, done) = (run("check", &device.0, &[]), repair());
+    assert!(Command::new("umount").arg(&folder).status().unwrap().success());
+    assert!(look.code == 1 && look.err.contains("it is mounted"), "{}: {}{}", look.code, look.out, look.err);
+    assert!(done.code == 8 && done.err.contains("it is mounted"), "{}: {}", done.code, done.err);
+    assert!(image.bytes() == before && !Path::new(&image.undo()).exists());
+    // And its file is attached, whoever asks.
+    let done = run("repair", &image.path, &["--yes", "--undo", &image.undo()]);
+    assert!(done.code == 8 && done.err.contains("attached to the loop device"), "{}: {}", done.code, done.err);
+    // When it is not mounted any more, it is repaired.
+    let done = (0..100).map(|_| repair()).find(|done| !done.err.contains(": it is open in process")).unwrap();
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(run("check", &device.0, &[]).code, 0);
 }
 
 #[test]

@@ -1,4 +1,8 @@
-//! remapctl on a running target: it lists what the spare has, serves metrics that Prometheus takes, and shows them on a terminal.
+//! remapctl on a running target: it lists what the spare has, serves metrics that Prometheus takes and pages that a browser shows, and
+//! shows it all on a terminal.
+
+#[path = "../../remapctl/tests/common/browser.rs"]
+mod browser;
 
 use std::{
     collections::BTreeSet,
@@ -10,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use browser::Browser;
 use e2e::{
     app::App,
     nvme_tcp::{Host, Status},
@@ -212,6 +217,21 @@ fn the_metrics_are_what_status_says_and_as_prometheus_wants_them() {
         assert!(unknown.is_empty(), "{file}: {unknown:?}");
     }
 
+    // Of two jobs of a kind, the last one is told.
+    let first = scene.job("scrub").unwrap();
+    scene.target.rpc("bdev_remap_scrub", json!({ "name": "Remap0", "lba": 6000, "num_blocks": 700, "max_mbps": 4000 }));
+    let second = scene.ended("scrub");
+    assert_eq!((&second["blocks_done"], second["state"].as_str()), (&json!(700), Some("done")), "after {first}");
+    let metrics = serve.metrics();
+    for (name, field) in [("done_blocks", "blocks_done"), ("planned_blocks", "blocks_total")] {
+        let name = format!("bdev_remap_job_{name}");
+        assert_ne!(first[field], second[field]);
+        assert_eq!(Some(number(&metrics, &name, "job=\"scrub\"")), second[field].as_f64(), "{name}");
+        let series = metrics.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains("scrub"));
+        assert_eq!(series.count(), 1, "{name}");
+    }
+    promtool(&["check", "metrics"], &metrics);
+
     // A target that goes is a metric, and one that comes back is met again.
     scene.target.kill9();
     let metrics = serve.metrics();
@@ -270,6 +290,124 @@ fn serve_only_looks_and_ends_when_it_is_told_to() {
     serve.app.signal(Signal::TERM);
     let status = serve.app.wait(LIMIT);
     assert!(status.success(), "{status}: {}", serve.app.output());
+}
+
+/// Asserts that the browser asked nobody but `serve`, and had nothing to complain of.
+fn assert_only_asked(browser: &Browser, serve: &Serve) {
+    let origin = format!("http://{}/", serve.address);
+    let asked: Vec<_> = browser.said("Network.requestWillBeSent").map(|event| &event["request"]["url"]).collect();
+    let ours = |url: &str| url.starts_with(&origin) || url.starts_with("data:");
+    assert!(!asked.is_empty() && asked.iter().all(|url| url.as_str().is_some_and(ours)), "{asked:?}");
+    browser.assert_content();
+}
+
+/// What a table of the page says in the row that begins with `what`, below the heading of a set.
+fn says(browser: &mut Browser, set: &str, what: &str) -> String {
+    let script = format!(
+        "(() => {{
+            const heading = [...document.querySelectorAll('h2')].find((one) => one.textContent.startsWith('{set} '));
+            let table = heading;
+            while (table.tagName !== 'TABLE') table = table.nextElementSibling;
+            const row = [...table.rows].find((one) => one.cells[0].textContent === '{what}');
+            return row.cells[1].textContent;
+        }})()"
+    );
+    browser.evaluate(&script).as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_browser_shows_the_page_and_the_maps_and_asks_nobody_else() {
+    let scene = scene();
+    let serve = Serve::start(&scene.target.socket(), &scene.target.dir().join("serve.log"));
+    let picture = |name: &str| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut browser = Browser::start();
+    let screen = json!({ "width": 1280, "height": 1000, "deviceScaleFactor": 1, "mobile": false });
+    browser.ask("Emulation.setDeviceMetricsOverride", screen);
+    let url = |path: &str| format!("http://{}{path}", serve.address);
+
+    browser.open(&url("/"));
+    assert_eq!(browser.evaluate("document.title"), "bdev_remap");
+    assert_eq!(browser.evaluate("document.querySelector('h2').textContent"), "Remap0 online");
+    for (what, value) in [
+        ("base", "Fault0"),
+        ("spare", "Spare0"),
+        ("size", "64.0 MiB, in blocks of 4096 bytes"),
+        ("blocks", "300 remapped, 3 pending, 0 lost"),
+        ("metadata", "every copy is whole"),
+    ] {
+        assert_eq!(says(&mut browser, "Remap0", what), value, "{what}");
+    }
+    // It is laid out: its style counts, and nothing sticks out of the window.
+    let green = browser.evaluate("getComputedStyle(document.querySelector('h2 span')).color");
+    assert_eq!(green, "rgb(10, 125, 51)");
+    assert_eq!(browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true);
+    browser.screenshot(&picture("status.png"));
+    // What happens is on it without being asked for.
+    write(&mut scene.host(), 900, 30);
+    assert!(!scene.host().read(5001, 1).expect("an answer").expect_err("it is bad").ok());
+    let failed = format!("{} reads, 0 writes", scene.status()["counters"]["failed_reads"]);
+    assert_ne!(says(&mut browser, "Remap0", "failed"), failed);
+    browser.reloaded();
+    assert_eq!(says(&mut browser, "Remap0", "failed"), failed);
+    assert_only_asked(&browser, &serve);
+
+    // Its links lead to the map, which draws and answers the pointer, and to the metrics.
+    let uuid = scene.status()["uuid"].as_str().unwrap().to_owned();
+    let map_is_shown = |browser: &mut Browser, name: &str, counts: &str| {
+        assert_eq!(browser.evaluate("document.querySelector('h1').textContent"), name);
+        let summary = browser.text("summary");
+        assert!(summary.contains(counts), "{summary}");
+        let shades = ["remapped-1", "remapped-2", "remapped-3", "remapped-4"];
+        assert!(browser.is_drawn("clean") && shades.iter().any(|shade| browser.is_drawn(shade)), "it is drawn");
+        assert_only_asked(browser, &serve);
+    };
+    browser.follow(&format!("a[href=\"map/{uuid}\"]"));
+    assert_eq!(browser.evaluate("location.href"), url(&format!("/map/{uuid}")));
+    map_is_shown(&mut browser, "Remap0", "300 are remapped, 3 pending, 0 lost");
+    assert!(browser.is_drawn("pending"));
+    browser.evaluate("document.getElementById('cells').focus()");
+    browser.evaluate("document.getElementById('kind').value = 'pending'");
+    browser.key("n");
+    browser.key("Enter");
+    let said = browser.text("said");
+    assert!(said.starts_with("LBA 5,000,") && said.contains("pending"), "{said}");
+    browser.screenshot(&picture("map-live.png"));
+    browser.open(&url("/map"));
+    map_is_shown(&mut browser, "Remap0", "300 are remapped, 3 pending, 0 lost");
+    browser.open(&url("/"));
+    browser.follow("a[href=\"metrics\"]");
+    let metrics = browser.evaluate("document.body.textContent");
+    assert_eq!(number(metrics.as_str().unwrap(), "bdev_remap_remapped_blocks", "Remap0"), 300.0);
+
+    // With two sets, `/map` is where one chooses.
+    for (name, uuid, blocks) in [
+        ("Base1", "44444444-4444-4444-8444-444444444444", 4096),
+        ("Spare1", "55555555-5555-4555-8555-555555555555", 2048),
+    ] {
+        let disk = json!({ "name": name, "uuid": uuid, "num_blocks": blocks, "block_size": 4096 });
+        scene.target.rpc("bdev_malloc_create", disk);
+    }
+    let second = json!({ "name": "Remap1", "base_bdev": "Base1", "spare_bdev": "Spare1" });
+    scene.target.rpc("bdev_remap_create", second);
+    scene.target.rpc("bdev_remap_add", json!({ "name": "Remap1", "lba": 100, "num_blocks": 7 }));
+    browser.open(&url("/map"));
+    assert_eq!(browser.evaluate("document.querySelectorAll('h2').length"), 2);
+    browser.screenshot(&picture("maps.png"));
+    let other = scene.target.status("Remap1")["uuid"].as_str().unwrap().to_owned();
+    browser.follow(&format!("a[href=\"map/{other}\"]"));
+    map_is_shown(&mut browser, "Remap1", "7 are remapped, 0 pending, 0 lost");
+    browser.open(&url("/"));
+    assert_eq!(says(&mut browser, "Remap1", "blocks"), "7 remapped, 0 pending, 0 lost");
+    browser.screenshot(&picture("status-two.png"));
+    assert_only_asked(&browser, &serve);
+
+    // Without the target the page says so, also to who has it open.
+    let mut scene = scene;
+    scene.target.kill9();
+    browser.reloaded();
+    let text = browser.evaluate("document.querySelector('.bad').textContent");
+    assert!(text.as_str().unwrap().contains("no SPDK target listens there"), "{text}");
+    assert_only_asked(&browser, &serve);
 }
 
 #[test]

@@ -173,9 +173,9 @@ impl Repair {
     fn of_page(superblock: &Superblock, fault: PageFault) -> Repair {
         let PageFault { at, what, should_be: says, first } = fault;
         let step = at.copy.index() + if first { 0 } else { 2 };
-        let first = superblock.layout.log_page(at.copy, at.area, u64::from(at.index));
+        let place = superblock.layout.log_page(at.copy, at.area, u64::from(at.index));
         let from = if says.is_some() { WrittenFrom::OtherCopy } else { WrittenFrom::Zeros };
-        Repair { page: MetadataPage::Log(at), at: first, what, from, says, step }
+        Repair { page: MetadataPage::Log(at), at: place, what, from, says, step }
     }
 }
 

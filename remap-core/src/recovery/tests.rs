@@ -1,7 +1,7 @@
 //! The rules of recovery, one by one: which area is in force, where it ends, and what is refused.
 
 use super::StatedEnd;
-use super::choose::{Chosen, Known, candidates, choose, choose_stated};
+use super::choose::{Candidate, Chosen, Known, candidates, choose, choose_stated};
 use super::faults::{PageFault, faults};
 use super::replay::Replay;
 use super::scan::{PageState, Pages};
@@ -354,7 +354,7 @@ fn records_that_contradict_each_other_are_refused() {
 /// The pages that are to be written: copy, area, number, what each is, and the epoch of what it should be.
 fn faults_of(areas: [Pages; 2]) -> Vec<(Copy, Area, u32, &'static str, Option<u64>)> {
     let areas = PerArea(areas);
-    let found = faults(&areas, &choose(&areas, known(5)).unwrap());
+    let found = faults(&areas, &choose(&areas, known(5)).unwrap(), false);
     let epoch = |fault: &PageFault| fault.should_be.map(|info| info.epoch.get());
     found.iter().map(|fault| (fault.at.copy, fault.at.area, fault.at.index, fault.what, epoch(fault))).collect()
 }
@@ -378,4 +378,21 @@ fn elsewhere_only_a_bad_page_is_to_be_written() {
     let torn = faults_of([area(4, "vbb.", "vvb"), area(5, "vv", "vv")]);
     let (a, b) = (Copy::A, Copy::B);
     assert_eq!(torn, [(a, old_area, 1, "bad", Some(4)), (a, old_area, 2, "bad", None), (b, old_area, 2, "bad", None)]);
+}
+
+#[test]
+fn where_a_state_was_chosen_all_pages_of_others_are_to_go_and_the_first_one_before_them() {
+    let areas = PerArea([area(4, "vvb.", "vvo"), area(5, "vbv", "vbv")]);
+    assert!(choose(&areas, known(5)).is_err());
+    let [Candidate { epoch, sequence, .. }] = candidates(&areas, known(5))[..] else { panic!("one") };
+    let chosen = choose_stated(&areas, known(5), StatedEnd { epoch, sequence }).unwrap();
+    let found = faults(&areas, &chosen, true);
+    let found: Vec<_> =
+        found.iter().map(|fault| (fault.at.copy, fault.at.area, fault.at.index, fault.what, fault.first)).collect();
+    let of = |copy| {
+        [(0, "not chosen", true), (1, "bad", false), (2, "not chosen", false)]
+            .map(|(index, what, first)| (copy, Area::One, index, what, first))
+    };
+    let behind = [(Copy::A, Area::Zero, 2, "bad", false)];
+    assert_eq!(found, [&behind[..], &of(Copy::A), &of(Copy::B)].concat());
 }

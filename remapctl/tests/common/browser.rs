@@ -1,13 +1,17 @@
-//! Chromium without a window, driven over its DevTools protocol on two pipes: no port, and nothing else to be installed.
+//! Chromium without a window, driven over its DevTools protocol on two pipes: no port, and nothing else to be installed. The end-to-end tests
+//! have it as well.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -98,6 +102,23 @@ impl Browser {
         self.events.clear();
         let answer = self.ask("Page.navigate", json!({ "url": url }));
         assert!(answer["errorText"].is_null(), "{answer}");
+        self.loaded();
+    }
+
+    /// Clicks the link that a selector finds, and waits until what it leads to is there.
+    pub fn follow(&mut self, selector: &str) {
+        self.events.clear();
+        self.evaluate(&format!("document.querySelector('{selector}').click()"));
+        self.loaded();
+    }
+
+    /// Waits until the page has loaded itself anew.
+    pub fn reloaded(&mut self) {
+        self.events.clear();
+        self.loaded();
+    }
+
+    fn loaded(&mut self) {
         while self.said("Page.loadEventFired").next().is_none() {
             let message = self.next();
             self.events.push(message);
@@ -114,6 +135,37 @@ impl Browser {
         let answer = self.ask("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         answer["result"]["value"].clone()
+    }
+
+    /// Asserts that the browser had nothing to complain of.
+    pub fn assert_content(&self) {
+        for complaint in ["Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"] {
+            assert_eq!(self.said(complaint).next(), None);
+        }
+    }
+
+    /// A picture of the page as it is now, for people to look at.
+    pub fn screenshot(&mut self, file: &Path) {
+        let answer = self.ask("Page.captureScreenshot", json!({ "format": "png" }));
+        fs::write(file, BASE64_STANDARD.decode(answer["data"].as_str().unwrap()).unwrap()).unwrap();
+    }
+
+    /// Whether a colour of the style is on the map.
+    pub fn is_drawn(&mut self, colour: &str) -> bool {
+        let script = format!(
+            "(() => {{
+                // The canvas of the page is left as it is: reading it would make it slower.
+                const {{ width, height }} = document.getElementById('cells');
+                const context = Object.assign(document.createElement('canvas'), {{ width, height }}).getContext('2d', {{ willReadFrequently: true }});
+                context.drawImage(document.getElementById('cells'), 0, 0);
+                const wanted = getComputedStyle(document.documentElement).getPropertyValue('--{colour}').match(/[0-9a-f]{{2}}/g);
+                const [r, g, b] = wanted.map((part) => parseInt(part, 16));
+                const {{ data }} = context.getImageData(0, 0, width, height);
+                for (let at = 0; at < data.length; at += 4) if (data[at] === r && data[at + 1] === g && data[at + 2] === b) return true;
+                return false;
+            }})()"
+        );
+        self.evaluate(&script) == true
     }
 
     /// The text of the element with this identity.

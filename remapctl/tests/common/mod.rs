@@ -109,3 +109,20 @@ pub fn run(command: &str, path: &Path, more: &[&str]) -> Done {
     let args = [command.as_ref(), path.as_os_str()].into_iter().chain(more.iter().map(AsRef::as_ref));
     Done::of(remapctl(args).output().unwrap())
 }
+
+/// A loop device on a file, for as long as it is needed.
+pub struct Loop(pub PathBuf);
+
+impl Loop {
+    /// None where this process may not make one.
+    pub fn on(file: &Path) -> Option<Loop> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+        made.status.success().then(|| Loop(String::from_utf8(made.stdout).unwrap().trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}

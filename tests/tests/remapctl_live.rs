@@ -93,6 +93,29 @@ fn the_list_of_a_running_set_is_that_of_its_spare() {
     assert!(code == 8 && both && sentence.contains(text(&socket)), "{code}: {sentence}");
 }
 
+/// More than what the limit would hold, if the program held it.
+#[test]
+fn a_long_list_takes_little_memory() {
+    const EXTENTS: usize = 500_000;
+    // Of addresses, most of which are the program itself.
+    const LIMIT_KIB: usize = 24 << 10;
+    let stack = Stack { base_mib: 512, spare_mib: 300, block_size: 512, ..Stack::default() };
+    let scene = Scene::of(stack, &[]);
+    let all: Vec<_> = (0..EXTENTS).map(|extent| (extent * 2).to_string()).collect();
+    for some in all.chunks(4000) {
+        scene.target.rpc("bdev_remap_import", json!({ "name": "Remap0", "extents": some.join(",") }));
+    }
+    let (program, socket) = (script("remapctl"), scene.target.socket());
+    let limited =
+        format!("ulimit -v {LIMIT_KIB}; exec {} list Remap0 -s {} --format json", text(&program), text(&socket));
+    let Output { status, stdout, stderr } = Command::new("bash").args(["-c", &limited]).output().unwrap();
+    assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
+    assert!(stdout.len() > LIMIT_KIB << 10, "{} bytes would have had room", stdout.len());
+    let list = String::from_utf8(stdout).unwrap();
+    assert_eq!(list.matches("\"lba\"").count(), EXTENTS);
+    assert!(list.trim_end().ends_with('}'), "it has an end");
+}
+
 /// `remapctl serve` as a child.
 struct Serve {
     app: App,

@@ -45,7 +45,7 @@ count() {
 	done
 	# A single pattern: of several, valgrind heeds but the first.
 	valgrind --quiet --tool=callgrind --collect-atstart=no '--toggle-collect=instructions::counted_*' "${dumps[@]}" \
-		--callgrind-out-file="$work/counts" "$BUILD_DIR/instructions/instructions" >"$work/scenarios" 2>"$work/errors" ||
+		--callgrind-out-file="$work/counts" "$BUILD_DIR/quick/instructions" >"$work/scenarios" 2>"$work/errors" ||
 		die "valgrind, or what it runs, has failed: $(cat "$work/errors" "$work/scenarios")"
 	while IFS=$'\t' read -r operations scenario; do
 		number=$((number + 1))
@@ -53,7 +53,7 @@ count() {
 		[ "${total:-0}" -gt 0 ] || die "valgrind has counted nothing for: $scenario"
 		awk -v total="$total" -v operations="$operations" -v name="$scenario" 'BEGIN { printf "%.1f\t%s\n", total / operations, name }'
 	done <"$work/scenarios"
-	[ "$number" -gt 0 ] || die "$BUILD_DIR/instructions/instructions has named no scenario"
+	[ "$number" -gt 0 ] || die "$BUILD_DIR/quick/instructions has named no scenario"
 	[ ! -e "$work/counts.$((number + 1))" ] || die "valgrind has counted more calls than there are scenarios"
 }
 
@@ -79,7 +79,7 @@ judge() {
 cd "$TOP"
 # What else would change the code.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET
-cargo build --quiet --locked --profile instructions --target-dir "$BUILD_DIR" -p remap-sim --bin instructions
+cargo build --quiet --locked --profile quick --target-dir "$BUILD_DIR" -p remap-sim --bin instructions
 count >"$work/now"
 cat "$work/now"
 if $update; then

@@ -41,9 +41,6 @@ mod threads;
 mod vbdev;
 mod world;
 
-#[cfg(test)]
-mod tests;
-
 pub use block::Block;
 pub use coverage::{Coverage, KINDS};
 pub use disk::{Access, Disk};

@@ -254,3 +254,91 @@ impl Model {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a read of block 0 may return now, out of `values`.
+    fn possible(model: &mut Model, values: std::ops::Range<u64>) -> Vec<u64> {
+        let begun = model.now();
+        // A read narrows what may be read next, so each is tried on a model of its own.
+        values.filter(|value| model.clone().read(0, begun, *value).is_ok()).collect()
+    }
+
+    #[test]
+    fn only_the_last_of_two_acknowledged_writes_may_be_read() {
+        let mut model = Model::new(1, false);
+        for value in 1..3 {
+            let write = model.begin_write(0, 1, value);
+            model.acknowledge(&write, &[]);
+        }
+        assert_eq!(possible(&mut model, 0..3), [2]);
+    }
+
+    #[test]
+    fn of_writes_that_overlap_any_may_be_read_until_one_was() {
+        let mut model = Model::new(1, false);
+        let (one, two) = (model.begin_write(0, 1, 1), model.begin_write(0, 1, 2));
+        assert_eq!(possible(&mut model, 0..3), [ZEROS, 1, 2]);
+        model.acknowledge(&one, &[]);
+        model.acknowledge(&two, &[]);
+        assert_eq!(possible(&mut model, 0..3), [1, 2]);
+        let begun = model.now();
+        model.read(0, begun, 1).unwrap();
+        assert_eq!(possible(&mut model, 0..3), [1]);
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_flushed_and_nothing_else() {
+        let mut model = Model::new(1, false);
+        let write = |model: &mut Model, value, relocated: &[u64]| {
+            let write = model.begin_write(0, 1, value);
+            model.acknowledge(&write, relocated);
+        };
+        write(&mut model, 1, &[]);
+        let flush = model.now();
+        write(&mut model, 2, &[]);
+        model.flushed(flush);
+        let mut cut = model.clone();
+        cut.kill();
+        assert_eq!(possible(&mut cut, 0..4), [2], "a kill takes nothing");
+        cut.power_cut();
+        assert_eq!(possible(&mut cut, 0..4), [1, 2], "2 came while the flush was under way");
+        write(&mut model, 3, &[0]);
+        model.power_cut();
+        assert_eq!(possible(&mut model, 0..4), [3], "a relocation is durable");
+    }
+
+    #[test]
+    fn what_a_read_saw_before_its_device_lost_its_power_may_be_gone() {
+        let mut model = Model::new(1, false);
+        let write = model.begin_write(0, 1, 1);
+        let begun = model.begin_read();
+        model.acknowledge(&write, &[]);
+        model.device_lost_power();
+        model.read(0, begun, 1).unwrap();
+        model.end_read(begun);
+        assert_eq!(possible(&mut model, 0..2), [ZEROS, 1]);
+        let begun = model.now();
+        model.read(0, begun, 1).unwrap();
+        assert_eq!(possible(&mut model, 0..2), [1], "it was read after that");
+    }
+
+    #[test]
+    fn a_failed_write_may_be_there_or_not() {
+        let mut model = Model::new(1, false);
+        let failed = model.begin_write(0, 1, 1);
+        model.fail(&failed, false);
+        assert_eq!(possible(&mut model, 0..2), [ZEROS, 1]);
+        let begun = model.now();
+        model.read(0, begun, ZEROS).unwrap();
+        assert_eq!(possible(&mut model, 0..2), [ZEROS], "it was not");
+        let doubtful = model.begin_write(0, 1, 2);
+        model.fail(&doubtful, true);
+        let begun = model.now();
+        model.read(0, begun, ZEROS).unwrap();
+        model.kill();
+        assert_eq!(possible(&mut model, 0..3), [ZEROS, 2], "the log may speak of it");
+    }
+}

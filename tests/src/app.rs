@@ -15,9 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{script, wait::wait_for};
 
-/// Options that every application is started with: no hugepages and no devices of the machine's, so that tests run anywhere, and no
-/// trace, whose file in /dev/shm would outlive a kill.
-pub const COMMON: &[&str] = &["--no-huge", "-u", "--disable-cpumask-locks", "--num-trace-entries", "0"];
+/// Options that every application is started with: no hugepages and no devices of the machine's, so that tests run anywhere, no
+/// trace, whose file in /dev/shm would outlive a kill, and a small pool of messages, as making the usual one is much of a start.
+pub const COMMON: &[&str] =
+    &["--no-huge", "-u", "--disable-cpumask-locks", "--num-trace-entries", "0", "--msg-mempool-size", "16383"];
 
 /// A place among the applications that may poll at the same time, which picks their core; or all places at once, for one that polls
 /// on two cores.

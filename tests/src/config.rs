@@ -1,6 +1,6 @@
 //! The JSON configuration of an SPDK application: a list of RPC calls per subsystem.
 
-use std::path::Path;
+use std::{iter, path::Path};
 
 use serde_json::{Value, json};
 
@@ -62,12 +62,27 @@ impl Config {
             .nvmf("nvmf_subsystem_add_listener", json!({ "nqn": nqn, "listen_address": listen }))
     }
 
-    /// The document for `--json`. A subsystem without calls is left out, as not every application has it.
+    /// The document for `--json`. A subsystem without calls is left out, as not every application has it. I/O structures are as many as
+    /// a test may need: making the usual number takes long.
     pub fn to_json(&self) -> Value {
-        let mut subsystems = vec![json!({ "subsystem": "bdev", "config": self.bdev })];
+        let pool = json!({ "method": "bdev_set_options", "params": { "bdev_io_pool_size": 16_383 } });
+        let calls: Vec<_> = iter::once(&pool).chain(&self.bdev).collect();
+        let mut subsystems = vec![json!({ "subsystem": "bdev", "config": calls })];
         if !self.nvmf.is_empty() {
             subsystems.push(json!({ "subsystem": "nvmf", "config": self.nvmf }));
         }
         json!({ "subsystems": subsystems })
     }
+}
+
+/// `document` for `spdk_tgt`, which has iSCSI: if nothing is said of that, its pools are small, as making the usual ones takes long.
+pub(crate) fn with_small_iscsi(mut document: Value) -> Value {
+    if let Some(subsystems) = document["subsystems"].as_array_mut()
+        && subsystems.iter().all(|one| one["subsystem"] != "iscsi")
+    {
+        let pools = json!({ "pdu_pool_size": 512, "immediate_data_pool_size": 128, "data_out_pool_size": 128 });
+        let call = json!({ "method": "iscsi_set_options", "params": pools });
+        subsystems.push(json!({ "subsystem": "iscsi", "config": [call] }));
+    }
+    document
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     app::{App, COMMON, Slot},
-    config::Config,
+    config::{Config, with_small_iscsi},
     rpc::{self, RpcError},
     script,
     wait::wait_for,
@@ -129,7 +129,7 @@ impl Target {
         self.starts += 1;
         let _ = fs::remove_file(self.socket());
         let file = self.dir().join("config.json");
-        fs::write(&file, config.to_string()).expect("the configuration can be written");
+        fs::write(&file, with_small_iscsi(config.clone()).to_string()).expect("the configuration can be written");
         let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
         let args = ["-s", "1024", "-m", self.slot.cores(), "-r", &socket, "-c", &file];
         let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));

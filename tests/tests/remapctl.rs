@@ -4,11 +4,14 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use e2e::{
+    app,
+    config::Config,
     nvme_tcp::Status,
-    scene::{BASE_UUID, BLOCK, Scene, Stack, fault, fault_every, stamped},
+    scene::{BASE_UUID, BLOCK, NQN, Scene, Stack, copies_ok, fault, fault_every, stamped},
     script,
     set::{Loaded, Set},
     spare_format::{BOTH, Copy},
@@ -104,8 +107,29 @@ fn what_is_recovered_without_spdk_is_what_hosts_read() {
     let all = host.read_all(0, host.blocks()).expect("an answer").expect("all of it can be read");
     assert_eq!(all.len(), 32 << 20);
     let recovered = fs::read(&output).unwrap();
-    let differs = all.chunks(BLOCK).zip(recovered.chunks(BLOCK)).position(|(host, file)| host != file);
-    assert!(differs.is_none() && all.len() == recovered.len(), "block {differs:?} differs");
+    let same_as = |whose: &str, seen: &[u8]| {
+        let differs = seen.chunks(BLOCK).zip(recovered.chunks(BLOCK)).position(|(host, file)| host != file);
+        assert!(differs.is_none() && seen.len() == recovered.len(), "{whose}: block {differs:?} differs");
+    };
+    same_as("the host of these tests", &all);
+    same_as("SPDK's host", &read_by_spdk(&scene));
+}
+
+/// The content of the Remap bdev as SPDK's own NVMe/TCP host reads it.
+fn read_by_spdk(scene: &Scene) -> Vec<u8> {
+    let place = |name: &str| scene.target.dir().join(name);
+    let (config, socket, output) = (place("host.json"), place("host.sock"), place("read-by-spdk"));
+    let controller = json!({
+        "name": "Host0", "trtype": "TCP", "adrfam": "IPv4", "traddr": "127.0.0.1", "trsvcid": scene.port.to_string(),
+        "subnqn": NQN,
+    });
+    let attach = Config::new().bdev("bdev_nvme_attach_controller", controller);
+    fs::write(&config, attach.to_json().to_string()).unwrap();
+    let memory = ["-s", "512", "-m", "0x1", "-r", text(&socket), "--json", text(&config)];
+    let copy = ["--ib", "Host0n1", "--of", text(&output), "--bs", "131072"];
+    let read = app::run("spdk_dd", &[&memory[..], &copy].concat(), true, Duration::from_secs(60));
+    assert!(read.status.success(), "{}", read.output);
+    fs::read(&output).unwrap()
 }
 
 #[test]
@@ -168,4 +192,32 @@ fn check_says_what_create_says() {
     let (code, sentence) = check(uuid);
     let (_, message) = set.refused("something else", 4096, BASE_UUID, json!({}));
     assert!(code == 2 && message.contains(&sentence), "{sentence} is not {message}");
+}
+
+/// A set that is refused, as nobody knows what its last commit said, is loaded as an operator has chosen it: without that commit.
+#[test]
+fn what_repair_brings_a_refused_set_to_is_loaded() {
+    let set = Set::make(false);
+    let (file, undo) = (set.spare_file(), set.spare.with_extension("undo"));
+    let (spare, undo, log) = (text(&set.spare), text(&undo), file.log());
+    for copy in BOTH {
+        file.write(file.page(copy, log.area, log.pages - 1), &[0x5a; 4096]);
+    }
+    set.refused("the last commit cannot be read", 4096, BASE_UUID, json!({}));
+    let damaged = fs::read(spare).unwrap();
+    let (_, states, _) = remapctl(&["inspect", spare, "--json"]);
+    let states: Value = serde_json::from_str(&states).unwrap();
+    let states = states["candidates"].as_array().unwrap();
+    let chosen = states.iter().max_by_key(|state| state["sequence"].as_u64()).unwrap();
+    let at = format!("{}:{}", chosen["epoch"], chosen["sequence"]);
+
+    let (code, plan, _) = remapctl(&["repair", spare, "--at", &at, "--json", "--undo", undo]);
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    assert!(code == 1 && plan["gives_up"]["unknown_pages"] == 1, "{code}: {plan}");
+    assert!(fs::read(spare).unwrap() == damaged, "a plan writes nothing");
+    let (code, _, errors) = remapctl(&["repair", spare, "--at", &at, "--yes", "--undo", undo]);
+    assert_eq!(code, 0, "{errors}");
+    let Loaded::Yes(status, list) = set.load() else { panic!("it is refused still") };
+    assert!(copies_ok(&status) && list == set.list_before_last, "{status}: {list}");
+    set.unload();
 }

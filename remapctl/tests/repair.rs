@@ -391,6 +391,7 @@ fn a_set_that_is_refused_is_mended_to_the_state_that_is_chosen_and_back_again_by
         let other = image.folder.path("other");
         let done = mend(other.to_str().unwrap());
         assert!(done.code == 0 && image.seen() == (0, chosen.clone()), "byte {at}: {}", done.err);
+        assert!(image.bytes() == after, "byte {at}: as if it had not been stopped");
         _ = fs::remove_file(other);
         fs::write(&image.path, &half).unwrap();
         assert_eq!(image.back().code, 0, "byte {at}");

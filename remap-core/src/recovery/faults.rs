@@ -4,7 +4,7 @@
 //! the log a page is written over only where the other copy holds it, and elsewhere only where it is bad. It becomes what the other
 //! copy has, or zeros: never more than it may have been.
 //!
-//! Where an operator has chosen a state that is not in force by itself, all pages of other states have to go as well. The first page of
+//! Where an operator has chosen a state that is not in force by itself, all pages of other states have to go as well, as if they were bad. The first page of
 //! the other area goes before them, from both copies: no checkpoint there is complete from then on, so that none of what is left of it
 //! can come into force, whichever of its pages are there.
 
@@ -55,7 +55,8 @@ fn fault(chosen: &Chosen, stated: bool, at: PageAt, state: &PageState, other: &P
     let stays = |state: &PageState| state.info().filter(|info| !stated || info.epoch < chosen.epoch).copied();
     match state {
         PageState::Bad => fault("bad", stays(other)),
-        PageState::Valid(..) if stays(state).is_none() => fault("not chosen", None),
+        // As if it were bad: where its erasure is torn, it is written like this again.
+        PageState::Valid(..) if stays(state).is_none() => fault("not chosen", stays(other)),
         PageState::Valid(..) | PageState::Zero => None,
     }
 }

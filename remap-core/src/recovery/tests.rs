@@ -6,7 +6,7 @@ use super::faults::{PageFault, faults};
 use super::replay::Replay;
 use super::scan::{PageState, Pages};
 use crate::error::Error;
-use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Record};
+use crate::format::{Area, Copy, PageAt, PageInfo, PerArea, PerCopy, Record};
 use crate::slot::{Slot, SpareBlock};
 use crate::table::Mapping;
 use crate::units::{BaseLba, Epoch, Sequence};
@@ -395,4 +395,30 @@ fn where_a_state_was_chosen_all_pages_of_others_are_to_go_and_the_first_one_befo
     };
     let behind = [(Copy::A, Area::Zero, 2, "bad", false)];
     assert_eq!(found, [&behind[..], &of(Copy::A), &of(Copy::B)].concat());
+}
+
+/// The second attempt writes what the first one did: so the undo file of the first one knows each page still, as it was or as it was to be.
+#[test]
+fn what_a_crash_leaves_of_a_mend_is_mended_to_the_same() {
+    // Where epoch 5 is in copy A, copy B has pages of epoch 3, or of none.
+    let other = PerCopy([copy(5, "v.vvb"), copy(4, "ooo.o")]);
+    let mut areas = PerArea([area(4, "vvb.v", "vvo"), other]);
+    assert!(choose(&areas, known(5)).is_err());
+    let [Candidate { epoch, sequence, .. }] = candidates(&areas, known(5))[..] else { panic!("one") };
+    let stated = StatedEnd { epoch, sequence };
+    let all_of = |areas: &PerArea<Pages>| faults(areas, &choose_stated(areas, known(5), stated).unwrap(), true);
+    let all = all_of(&areas);
+    for fault in &all {
+        let page = |areas: &PerArea<Pages>, at: PageAt| areas[at.area][at.copy][at.index as usize];
+        // Torn, then done.
+        areas[fault.at.area][fault.at.copy][fault.at.index as usize] = PageState::Bad;
+        let left = all_of(&areas);
+        let again = left.iter().find(|again| again.at == fault.at).unwrap();
+        assert_eq!(again.should_be, fault.should_be, "{fault:?}");
+        let is_other = PageAt { copy: fault.at.copy.other(), ..fault.at };
+        let done = if fault.should_be.is_some() { page(&areas, is_other) } else { PageState::Zero };
+        areas[fault.at.area][fault.at.copy][fault.at.index as usize] = done;
+    }
+    assert_eq!(all_of(&areas), []);
+    assert!(all.iter().any(|fault| fault.what == "not chosen" && fault.should_be.is_some()));
 }

@@ -202,6 +202,20 @@ fn chosen_or_refused(medium: &Medium, chosen: &OpenParams, expected: &Seen, what
     true
 }
 
+/// Mends a set at once.
+fn mend(medium: &mut Medium, chosen: &OpenParams, what: &str) {
+    let plan = plan_with(medium, chosen.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    for repair in &plan.repairs {
+        let page = bytes(medium, &plan, *repair);
+        put(medium, repair.at.0, &page);
+    }
+}
+
+fn page_of(medium: &Medium, plan: &RepairPlan, repair: Repair) -> Vec<u8> {
+    let at = repair.at.0;
+    (at..at + plan.superblock.layout.page_blocks()).flat_map(|at| medium.block(at)).collect()
+}
+
 /// Mends a set that is refused to this state, with all that a crash may leave of it: each page torn, any part of a step. What is given up.
 fn mend_in_steps(mut medium: Medium, candidate: Candidate, random: &mut Random, what: &str) -> GivenUp {
     let chosen = stated(candidate);
@@ -215,7 +229,8 @@ fn mend_in_steps(mut medium: Medium, candidate: Candidate, random: &mut Random, 
             pages.iter().filter(|_| random.below(2) == 0).for_each(|(at, page)| put(&mut part, *at, page));
             chosen_or_refused(&part, &chosen, &expected, &format!("{what}: a part of {step:?}"));
         }
-        for (at, page) in pages {
+        let again = random.below(pages.len() as u64);
+        for (number, (at, page)) in (0..).zip(pages) {
             // What is erased is torn between what was there and zeros, too.
             let before: Vec<u8> =
                 (at..at + plan.superblock.layout.page_blocks()).flat_map(|at| medium.block(at)).collect();
@@ -229,6 +244,11 @@ fn mend_in_steps(mut medium: Medium, candidate: Candidate, random: &mut Random, 
                 let mut part = medium.clone();
                 put(&mut part, at, &torn);
                 chosen_or_refused(&part, &chosen, &expected, &format!("{what}: torn at {at}"));
+                if number == again {
+                    mend(&mut part, &chosen, what);
+                    let differ = |repair: &&Repair| bytes(&medium, &plan, **repair) != page_of(&part, &plan, **repair);
+                    assert_eq!(plan.repairs.iter().find(differ), None, "{what}: mended otherwise, after {at} was torn");
+                }
             }
             put(&mut medium, at, &page);
             in_it = chosen_or_refused(&medium, &chosen, &expected, &format!("{what}: after {at}"));

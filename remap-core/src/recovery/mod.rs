@@ -22,7 +22,7 @@ use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::faults::faults;
 pub use self::given_up::GivenUp;
 pub use self::mappings::Mappings;
-use self::replay::{Replay, pieces};
+use self::replay::{Bounds, Replay, pieces};
 use self::scan::{IN_FLIGHT, chunks};
 use crate::device::{Device, Env};
 use crate::error::Error;
@@ -169,7 +169,7 @@ async fn replay<D: Device, E: Env>(
 ) -> Result<Replay, Error> {
     let superblock = reader.superblock;
     let layout = &superblock.layout;
-    let mut replay = Replay::new(superblock.base_blocks, layout.data_blocks, layout.pending_limit());
+    let mut replay = Replay::new(Bounds::of(superblock), layout.pending_limit());
     let chunks = chunks(chosen.end).map(|(first, count)| read_records(reader, pages, chosen, first, count));
     let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
     let mut pages = 0..chosen.end;

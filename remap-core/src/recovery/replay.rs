@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use fixedbitset::FixedBitSet;
 
 use super::mappings::Mappings;
-use crate::format::Record;
 use crate::format::record::RawRecord;
+use crate::format::{Record, Superblock};
 use crate::pace::Pace;
 use crate::slot::{Slot, SpareBlock};
 use crate::table::Mapping;
@@ -32,21 +32,61 @@ pub(super) struct Replay {
     pub(super) bad: BTreeSet<SpareBlock>,
     used: FixedBitSet,
     pending: u64,
-    base_blocks: u64,
-    data_blocks: u32,
+    bounds: Bounds,
     pending_limit: u64,
     ended: bool,
 }
 
+/// Where the blocks can be that a record names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) base_blocks: u64,
+    pub(super) data_blocks: u32,
+}
+
+impl Bounds {
+    pub(super) fn of(superblock: &Superblock) -> Bounds {
+        Bounds { base_blocks: superblock.base_blocks, data_blocks: superblock.layout.data_blocks }
+    }
+
+    /// Checks that all blocks that a record names are there.
+    pub(super) fn check(self, record: Record) -> Result<(), &'static str> {
+        match record {
+            Record::Remap { lba, spare, count } | Record::Lost { lba, spare, count } => {
+                self.check_base(lba, count)?;
+                self.check_spare(spare, count)
+            }
+            Record::Pending { lba, count } | Record::Clear { lba, count } => self.check_base(lba, count),
+            Record::BadSpare { spare, count } => self.check_spare(spare, count),
+            Record::EndOfCheckpoint => Ok(()),
+        }
+    }
+
+    fn check_base(self, lba: BaseLba, count: u32) -> Result<(), &'static str> {
+        if lba.plus(u64::from(count)).0 <= self.base_blocks {
+            Ok(())
+        } else {
+            Err("an address behind the end of the base")
+        }
+    }
+
+    fn check_spare(self, spare: SpareBlock, count: u32) -> Result<(), &'static str> {
+        if u64::from(spare.index()) + u64::from(count) <= u64::from(self.data_blocks) {
+            Ok(())
+        } else {
+            Err("an address behind the end of the data area")
+        }
+    }
+}
+
 impl Replay {
-    pub(super) fn new(base_blocks: u64, data_blocks: u32, pending_limit: u64) -> Replay {
+    pub(super) fn new(bounds: Bounds, pending_limit: u64) -> Replay {
         Replay {
             mappings: Mappings::default(),
             bad: BTreeSet::new(),
-            used: FixedBitSet::with_capacity(data_blocks as usize),
+            used: FixedBitSet::with_capacity(bounds.data_blocks as usize),
             pending: 0,
-            base_blocks,
-            data_blocks,
+            bounds,
             pending_limit,
             ended: false,
         }
@@ -99,6 +139,7 @@ impl Replay {
 
     /// Applies a record; `again` if it may change what is mapped already.
     fn apply(&mut self, record: Record, again: bool) -> Result<(), &'static str> {
+        self.bounds.check(record)?;
         match record {
             Record::Remap { lba, spare, count } => self
                 .each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Spare(spare), again)),
@@ -112,7 +153,6 @@ impl Replay {
                 Ok(())
             }),
             Record::BadSpare { spare, count } => {
-                self.check_spare(spare, count)?;
                 for block in (0..count).filter_map(|i| spare.plus(u64::from(i))) {
                     if self.used.contains(block.index() as usize) {
                         return Err("a spare block is both bad and used");
@@ -168,8 +208,6 @@ impl Replay {
         count: u32,
         mut f: impl FnMut(&mut Replay, BaseLba, SpareBlock) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
-        self.check_base(lba, count)?;
-        self.check_spare(spare, count)?;
         for i in 0..u64::from(count) {
             if let Some(spare) = spare.plus(i) {
                 f(self, lba.plus(i), spare)?;
@@ -184,23 +222,6 @@ impl Replay {
         count: u32,
         mut f: impl FnMut(&mut Replay, BaseLba) -> Result<(), &'static str>,
     ) -> Result<(), &'static str> {
-        self.check_base(lba, count)?;
         (0..u64::from(count)).try_for_each(|i| f(self, lba.plus(i)))
-    }
-
-    fn check_base(&self, lba: BaseLba, count: u32) -> Result<(), &'static str> {
-        if lba.plus(u64::from(count)).0 <= self.base_blocks {
-            Ok(())
-        } else {
-            Err("an address behind the end of the base")
-        }
-    }
-
-    fn check_spare(&self, spare: SpareBlock, count: u32) -> Result<(), &'static str> {
-        if u64::from(spare.index()) + u64::from(count) <= u64::from(self.data_blocks) {
-            Ok(())
-        } else {
-            Err("an address behind the end of the data area")
-        }
     }
 }

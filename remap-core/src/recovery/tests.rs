@@ -3,7 +3,7 @@
 use super::StatedEnd;
 use super::choose::{Candidate, Chosen, Known, candidates, choose, choose_stated};
 use super::faults::{PageFault, faults};
-use super::replay::Replay;
+use super::replay::{Bounds, Replay};
 use super::scan::{PageState, Pages};
 use crate::error::Error;
 use crate::format::{Area, Copy, PageAt, PageInfo, PerArea, PerCopy, Record};
@@ -16,16 +16,16 @@ const PAGES: usize = 8;
 /// Pages of a checkpoint in these tests.
 const CHECKPOINT: u32 = 2;
 
-fn epoch(number: u64) -> Epoch {
+pub(super) fn epoch(number: u64) -> Epoch {
     Epoch::new(number).unwrap()
 }
 
-fn sequence(number: u64) -> Sequence {
+pub(super) fn sequence(number: u64) -> Sequence {
     Sequence::new(number).unwrap()
 }
 
 /// What superblocks know that know `epoch` only.
-fn known(number: u64) -> Known {
+pub(super) fn known(number: u64) -> Known {
     Known { epoch: epoch(number), committed: Sequence::ZERO, noted_epoch: Epoch::ZERO }
 }
 
@@ -49,7 +49,7 @@ fn copy(number: u64, pages: &str) -> Vec<PageState> {
     states
 }
 
-fn area(number: u64, a: &str, b: &str) -> Pages {
+pub(super) fn area(number: u64, a: &str, b: &str) -> Pages {
     PerCopy([copy(number, a), copy(number, b)])
 }
 
@@ -275,7 +275,7 @@ fn remap(lba: u64, at: u32, count: u32) -> Record {
 
 /// Replays a checkpoint and what is behind it, on a base of 1000 blocks and a spare of 100.
 fn replay(checkpoint: &[Record], log: &[Record]) -> Result<Replay, &'static str> {
-    let mut replay = Replay::new(1000, 100, 64);
+    let mut replay = Replay::new(Bounds { base_blocks: 1000, data_blocks: 100 }, 64);
     for record in checkpoint {
         replay.checkpoint_record(*record)?;
     }

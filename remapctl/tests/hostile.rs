@@ -186,6 +186,15 @@ fn what_cannot_be_read_is_bad_or_told_by_every_command() {
     assert!(ends.contains(&1) && ends.contains(&2), "{ends:?}");
 }
 
+/// Says that all is over when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The file is cut off, replaced, removed and there again, all while it is looked at.
 #[test]
 fn a_file_that_vanishes_meanwhile_ends_no_command_in_a_panic() {
@@ -196,6 +205,8 @@ fn a_file_that_vanishes_meanwhile_ends_no_command_in_a_panic() {
     let (away, over) = (folder.path("away"), AtomicBool::new(false));
     let mut ends = BTreeSet::new();
     std::thread::scope(|scope| {
+        // Also where an assertion fails: the scope ends when its threads do.
+        let _over = Over(&over);
         scope.spawn(|| {
             let mut random = SmallRng::seed_from_u64(11);
             while !over.load(Ordering::Relaxed) {
@@ -218,7 +229,6 @@ fn a_file_that_vanishes_meanwhile_ends_no_command_in_a_panic() {
                 break;
             }
         }
-        over.store(true, Ordering::Relaxed);
     });
     // Some found it, and some did not.
     assert!(ends.contains(&8) && ends.contains(&0), "{ends:?}");

@@ -288,6 +288,28 @@ pub enum Error {
         /// What would be wrong afterwards.
         why: &'static str,
     },
+    /// The set cannot be brought to the state that was chosen.
+    #[error(
+        "the set cannot be brought to epoch {epoch}, sequence {sequence} in place ({why}); nothing was written; recover the data with this state, or restore the spare from a copy if there is one"
+    )]
+    NotReachable {
+        /// As chosen.
+        epoch: Epoch,
+        /// As chosen.
+        sequence: Sequence,
+        /// What would be wrong afterwards, or meanwhile.
+        why: &'static str,
+    },
+    /// Another state was chosen of a set that is in one.
+    #[error(
+        "the set is not refused, epoch {epoch}, sequence {sequence} of its remap log is in force; nothing was written; no other state can be chosen"
+    )]
+    NotRefused {
+        /// In force.
+        epoch: Epoch,
+        /// In force.
+        sequence: Sequence,
+    },
     /// No checkpoint is complete on the spare.
     #[error(
         "the remap log on the spare has no complete checkpoint; nothing was written; restore the spare from a copy if there is one"
@@ -457,7 +479,8 @@ impl Error {
             | Error::SpareSizeDiffers { .. }
             | Error::NameDiffers { .. }
             | Error::SetDiffers { .. }
-            | Error::NoSuchState { .. } => libc::EINVAL,
+            | Error::NoSuchState { .. }
+            | Error::NotRefused { .. } => libc::EINVAL,
             Error::Empty | Error::Closed => libc::ENODEV,
             Error::NoJob { .. } => libc::ENOENT,
             Error::Foreign { .. }
@@ -470,6 +493,7 @@ impl Error {
             | Error::Superblock { .. }
             | Error::LogDamaged { .. }
             | Error::NotRepairable { .. }
+            | Error::NotReachable { .. }
             | Error::NoCheckpoint
             | Error::EpochLost { .. }
             | Error::PagesLost { .. } => libc::EUCLEAN,

@@ -219,7 +219,7 @@ pub enum Error {
         /// The spare.
         path: PathBuf,
         /// Where everybody can be seen.
-        advice: &'static str,
+        advice: String,
     },
     /// The undo file is there already.
     #[error(
@@ -281,9 +281,22 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A page that cannot be made any more, in a repair.
+    #[error(
+        "{}: what is to be at block {lba} cannot be read any more; the set is as before, or as it was to be; check the device, and give the same command with another --undo to go on, or --undo-from {} to go back",
+        path.display(), undo.display()
+    )]
+    RepairStopped {
+        /// The spare.
+        path: PathBuf,
+        /// Where.
+        lba: u64,
+        /// What was there.
+        undo: PathBuf,
+    },
     /// A repair that did not do what it should.
     #[error(
-        "{}: all was written, and a copy is still bad: the device does not keep what it is given; what was there is in {}; copy the spare to another device and repair that",
+        "{}: all was written, and is not there as it should be: the device does not keep what it is given; what was there is in {}; copy the spare to another device and repair that",
         path.display(), undo.display()
     )]
     NotWhole {

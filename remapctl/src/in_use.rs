@@ -34,18 +34,21 @@ pub fn warn(disk: &Disk) {
 pub fn refuse(disk: &Disk) -> Result<(), Error> {
     let sys = Path::new(SYS);
     // Who cannot look there knows of no loop device, no partition and no disk: nobody would seem to use it.
-    let unseen = |_| Error::Unseen { path: disk.path().to_owned(), advice: "where all of /sys can be read" };
-    if let Some(who) = attached(disk.identity(), sys).map_err(unseen)? {
+    let unseen = |advice: &str| Error::Unseen { path: disk.path().to_owned(), advice: advice.to_owned() };
+    let unseen_there = |why| match why {
+        Hidden::Sys => unseen("where all of /sys can be read"),
+        Hidden::Backing { device, path, source } => unseen(&format!(
+            "when {path}, the file of the loop device {device}, can be looked at ({source}), or that device is detached"
+        )),
+    };
+    if let Some(who) = attached(disk.identity(), sys).map_err(unseen_there)? {
         return Err(Error::InUse { path: disk.path().to_owned(), who });
     }
-    let found = processes_with(&same_bytes(disk.identity(), sys).map_err(unseen)?);
+    let found = processes_with(&same_bytes(disk.identity(), sys).map_err(unseen_there)?);
     match words(&found) {
         Some(who) => Err(Error::InUse { path: disk.path().to_owned(), who }),
-        None if !all_are_seen() => Err(Error::Unseen {
-            path: disk.path().to_owned(),
-            advice: "on the machine itself, outside of any container",
-        }),
-        None if !found.all_seen => Err(Error::Unseen { path: disk.path().to_owned(), advice: "as root" }),
+        None if !all_are_seen() => Err(unseen("on the machine itself, outside of any container")),
+        None if !found.all_seen => Err(unseen("as root")),
         None => Ok(()),
     }
 }
@@ -74,8 +77,23 @@ fn kernel_has(path: &Path) -> bool {
     opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
+/// What cannot be looked at.
+#[derive(Debug)]
+enum Hidden {
+    /// Something of what the kernel tells.
+    Sys,
+    /// The file of a loop device, which may be the one that is asked for.
+    Backing { device: String, path: String, source: io::Error },
+}
+
+impl From<io::Error> for Hidden {
+    fn from(_: io::Error) -> Hidden {
+        Hidden::Sys
+    }
+}
+
 /// The loop device that a file is attached to.
-fn attached(identity: Identity, sys: &Path) -> io::Result<Option<String>> {
+fn attached(identity: Identity, sys: &Path) -> Result<Option<String>, Hidden> {
     if !matches!(identity, Identity::File(..)) {
         return Ok(None);
     }
@@ -89,21 +107,28 @@ fn attached(identity: Identity, sys: &Path) -> io::Result<Option<String>> {
 }
 
 /// What a loop device is attached to; nothing for another device.
-fn backing_file(device: &Path) -> io::Result<Option<Identity>> {
+fn backing_file(device: &Path) -> Result<Option<Identity>, Hidden> {
     let Some(path) = if_there(fs::read_to_string(device.join("loop/backing_file")))? else { return Ok(None) };
+    let path = path.trim_end_matches('\n');
     // A file that was removed has no name any more.
-    Ok(if_there(fs::metadata(path.trim_end_matches('\n')))?.and_then(|metadata| Identity::of(&metadata)))
+    let metadata = if_there(fs::metadata(path)).map_err(|source| {
+        let device = fs::canonicalize(device).unwrap_or_default();
+        let device = device.file_name().unwrap_or_default().display().to_string();
+        Hidden::Backing { device, path: path.to_owned(), source }
+    })?;
+    Ok(metadata.and_then(|metadata| Identity::of(&metadata)))
 }
 
 fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // The second where a folder of the path was replaced by a file.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         found => found.map(Some),
     }
 }
 
 /// Itself, and what has bytes of it under another name: the disk of a partition, the partitions of a disk, the file of a loop device.
-fn same_bytes(identity: Identity, sys: &Path) -> io::Result<Vec<Identity>> {
+fn same_bytes(identity: Identity, sys: &Path) -> Result<Vec<Identity>, Hidden> {
     let mut all = vec![identity];
     let Identity::Device(number) = identity else { return Ok(all) };
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
@@ -222,5 +247,17 @@ mod tests {
         fs::create_dir(sys.join("block/loop3/loop/backing_file")).unwrap();
         assert!(attached(file, sys).is_err() && same_bytes(device(7, 3), sys).is_err());
         assert!(attached(file, &sys.join("nowhere")).is_err());
+        fs::remove_dir(sys.join("block/loop3/loop/backing_file")).unwrap();
+
+        // Another loop device, whose file cannot be looked at: a path of which a link leads to itself, as root may look everywhere.
+        symlink("itself", sys.join("itself")).unwrap();
+        put("block/loop4/loop/backing_file", &format!("{}/image\n", sys.join("itself").display()));
+        match attached(file, sys) {
+            Err(Hidden::Backing { device, path, .. }) => assert!(device == "loop4" && path.ends_with("itself/image")),
+            found => panic!("{found:?}"),
+        }
+        // A file that is surely not there any more is not this one.
+        put("block/loop4/loop/backing_file", &format!("{}/image\n", image.display()));
+        assert_eq!(attached(file, sys).unwrap(), None);
     }
 }

@@ -412,6 +412,26 @@ fn a_set_that_is_not_refused_keeps_the_state_that_is_in_force() {
     assert!(image.bytes() == golden("used") && !Path::new(&image.undo()).exists());
 }
 
+/// As it is after a crash in the midst of a repair that had been told to which state.
+#[test]
+fn of_a_set_that_is_in_the_chosen_state_only_what_is_left_of_others_is_written_and_nothing_lost() {
+    let image = Image::new(&golden("unfinished-checkpoint"));
+    let (code, list) = image.seen();
+    let in_force = run("inspect", &image.path, &["--json"]).json()["in_force"].clone();
+    let at = format!("{}:{}", in_force["epoch"], in_force["sequence"]);
+    let plan = run("repair", &image.path, &["--at", &at]);
+    assert!(code < 2 && plan.code == 1, "{code}, {}: {}", plan.code, plan.err);
+    assert!(plan.out.contains("nothing is lost") && !plan.out.contains("loses"), "{}", plan.out);
+    let json = run("repair", &image.path, &["--at", &at, "--json"]).json();
+    assert!(json["gives_up"].is_null() && json["refused"] == false, "{json}");
+    assert_eq!(image.alone(&["--at", &at, "--yes", "--undo", &image.undo()]).code, 0);
+    assert_eq!(image.seen(), (0, list));
+    // Of one that is whole there is nothing to be written.
+    let image = Image::new(&golden("used"));
+    let done = run("repair", &image.path, &["--at", "2:10"]);
+    assert!(done.code == 0 && done.out.contains("nothing to repair"), "{}: {}", done.code, done.out);
+}
+
 #[test]
 fn whatever_is_in_a_file_it_is_repaired_to_what_it_was_or_not_changed() {
     let images = ["used", "full-area", "one-copy", "lost"].map(golden);

@@ -6,7 +6,8 @@
 //! given, it is rehearsed: the set is loaded as the spare would be after each step, and with each step torn.
 //!
 //! A set that is refused because of its log can be mended to a state that an operator has chosen ([`OpenParams::stated_end`]). What
-//! speaks against that state is made zeros then, and last the superblocks say that no more than it is known. Whatever of that is written,
+//! speaks against that state is made zeros then, and last the superblocks say that no more than it is known; where they know no more, they
+//! say first that epochs are given up. Whatever of that is written,
 //! the set is refused, and the state can be chosen still; or it is loaded in that state.
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use super::superblocks::{Found, newest, read_superblocks};
 use crate::device::{Device, Env, Geometry};
 use crate::error::Error;
 use crate::format::{Copy, PageAt, PageContent, PageInfo, PerCopy, Superblock, decode_page, encode_page};
-use crate::recovery::{Candidate, GivenUp, InForce, PageFault, Reader, find_faults, given_up, owner};
+use crate::recovery::{Candidate, GivenUp, InForce, PageFault, Reader, StatedEnd, find_faults, given_up, owner};
 use crate::spare::Spare;
 use crate::status::IoStatus;
 use crate::table::Mapping;
@@ -79,7 +80,7 @@ pub struct RepairPlan {
     pub superblock: Superblock,
     /// The state of the log that counts at the end, as it does now, or as it was chosen.
     pub in_force: InForce,
-    /// What is given up, if the state was chosen.
+    /// What is given up, if the set is refused as it is. Of one that is loaded in the state that was chosen, nothing is.
     pub gives_up: Option<GivenUp>,
     /// In this order, with a FLUSH where [`RepairPlan::steps`] ends one.
     pub repairs: Vec<Repair>,
@@ -96,7 +97,7 @@ impl RepairPlan {
 /// that this names, if it does; `None` if the spare is empty. Writes nothing.
 ///
 /// # Errors
-/// Those with which opening would refuse the set; [`Error::NotRepairable`].
+/// Those with which opening would refuse the set; [`Error::NotRepairable`], [`Error::NotReachable`], [`Error::NotRefused`].
 pub async fn plan_repair<D: Device, E: Env>(
     spare: D,
     env: E,
@@ -106,53 +107,64 @@ pub async fn plan_repair<D: Device, E: Env>(
     let Preview::Set(set) = preview_of(&spare, params).await? else { return Ok(None) };
     let stated = params.stated_end;
     let (before, whole) = (Outcome::of(&set, stated.is_some()), set.superblock_ok.all() && set.log_ok.all());
+    let refused = stated.is_some() && is_refused(&spare, params, &before).await?;
     let found = read_superblocks(&spare).await?;
     let counts = newest(&found)?.ok_or(Error::Empty)?;
     let reader = Reader::new(&spare, &counts);
     let areas = reader.scan().await?;
     let (in_force, faults) = find_faults(&areas, &counts, stated)?;
-    let gives_up = match stated {
-        Some(_) => Some(given_up(&reader, &areas, &in_force, &set.mappings).await?),
-        None => None,
-    };
+    let gives_up = if refused { Some(given_up(&reader, &areas, &in_force, &set.mappings).await?) } else { None };
     drop((set, areas, reader));
-    let superblock = if stated.is_some() { knowing_no_more(&counts, in_force.state) } else { counts.clone() };
+    let copies_ok = Copy::BOTH.iter().all(|copy| found[*copy].valid() == Some(&counts));
+    let superblock = match stated {
+        Some(_) => knowing_no_more(&counts, in_force.state, copies_ok && faults.is_empty()),
+        None => counts.clone(),
+    };
     let mut repairs: Vec<_> = faults.into_iter().map(|fault| Repair::of_page(&superblock, fault)).collect();
-    repairs.extend(superblock_repairs(&found, &counts, &superblock)?);
+    let why = |why| not_to_be(stated, why);
+    repairs.extend(superblock_repairs(&found, &counts, &superblock).map_err(why)?);
     repairs.sort_by_key(|repair| repair.step);
     let plan = Rc::new(RepairPlan { superblock, in_force, gives_up, repairs });
-    if stated.is_some() {
-        refuse_needless(&spare, params, &before).await?;
-    }
     if stated.is_some() || !(whole && plan.repairs.is_empty()) {
         rehearse(&spare, &plan, params, &before).await?;
     }
     Ok(Some(Rc::unwrap_or_clone(plan)))
 }
 
-/// Only where no state is in force by itself another one may be.
-async fn refuse_needless<D: Device, E: Env>(
+/// Whether the set is refused by itself. It may also be in the chosen state already, as when most of such a repair was done; in another
+/// one, that is not given up.
+async fn is_refused<D: Device, E: Env>(
     spare: &Spare<D, E>,
     params: &OpenParams,
     chosen: &Outcome,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match preview_of(spare, &OpenParams { stated_end: None, ..params.clone() }).await {
         Ok(Preview::Set(set)) if Outcome::of(&set, true) != *chosen => {
-            Err(Error::NotRepairable { why: "the set is not refused, and another state than this one is in force" })
+            Err(Error::NotRefused { epoch: set.epoch, sequence: set.sequence })
         }
+        Ok(_) => Ok(false),
         Err(error @ (Error::Io { .. } | Error::NoMemory { .. })) => Err(error),
-        // It is refused; or in the chosen state, as when most of such a repair was done.
-        _ => Ok(()),
+        Err(_) => Ok(true),
     }
 }
 
-/// The superblock, without what it knows of the log beyond this state.
-fn knowing_no_more(counts: &Superblock, state: Candidate) -> Superblock {
+/// Why nothing is planned.
+fn not_to_be(stated: Option<StatedEnd>, why: &'static str) -> Error {
+    match stated {
+        Some(StatedEnd { epoch, sequence }) => Error::NotReachable { epoch, sequence, why },
+        None => Error::NotRepairable { why },
+    }
+}
+
+/// The superblock, without what it knows of the log beyond this state; as it is, if it knows no more and `nothing` else is to be written. Epochs
+/// that were given up do not come again: it hides them.
+fn knowing_no_more(counts: &Superblock, state: Candidate, nothing: bool) -> Superblock {
     let Candidate { epoch, sequence, .. } = state;
-    if counts.epoch <= epoch && counts.committed <= sequence {
+    let knows_more = counts.epoch > epoch || counts.committed > sequence;
+    if !knows_more && (nothing || counts.hides_epochs()) {
         return counts.clone();
     }
-    let noted_epoch = Epoch::ZERO;
+    let noted_epoch = epoch.plus(1);
     Superblock { epoch, committed: sequence, noted_epoch, sequence: counts.sequence.plus(1), ..counts.clone() }
 }
 
@@ -172,7 +184,7 @@ pub async fn repaired<D: Device, E: Env>(
 impl Repair {
     fn of_page(superblock: &Superblock, fault: PageFault) -> Repair {
         let PageFault { at, what, should_be: says, first } = fault;
-        let step = at.copy.index() + if first { 0 } else { 2 };
+        let step = 2 + at.copy.index() + if first { 0 } else { 2 };
         let place = superblock.layout.log_page(at.copy, at.area, u64::from(at.index));
         let from = if says.is_some() { WrittenFrom::OtherCopy } else { WrittenFrom::Zeros };
         Repair { page: MetadataPage::Log(at), at: place, what, from, says, step }
@@ -180,25 +192,35 @@ impl Repair {
 }
 
 /// The superblocks that are not as they are `to_be`; `counts` is what they say now.
-fn superblock_repairs(found: &PerCopy<Found>, counts: &Superblock, to_be: &Superblock) -> Result<Vec<Repair>, Error> {
+///
+/// # Errors
+/// Why none can be.
+fn superblock_repairs(
+    found: &PerCopy<Found>,
+    counts: &Superblock,
+    to_be: &Superblock,
+) -> Result<Vec<Repair>, &'static str> {
     let ok = PerCopy::each(|copy| found[copy].valid() == Some(counts));
     if !ok.any() {
         // Only both together say what counts: that a spare was given up is not in force before both say so.
-        return Err(Error::NotRepairable { why: "a change of the state of the spare has not ended" });
+        return Err("a change of the state of the spare has not ended");
     }
+    let from = if to_be == counts { WrittenFrom::OtherCopy } else { WrittenFrom::Choice };
+    let is_ahead = counts.epoch > to_be.epoch || counts.committed > to_be.committed;
+    // That epochs are given up is known before a page of them goes; less of the log when all have gone, as the set is refused until then.
+    let first_step = if from == WrittenFrom::Choice && !is_ahead { 0 } else { 6 };
     let mut copies = Copy::BOTH;
     // While the one that does not count is torn, the other does.
     copies.sort_by_key(|copy| ok[*copy]);
     let bad = copies.into_iter().enumerate().filter(|(_, copy)| found[*copy].valid() != Some(to_be));
     let repair = |(number, copy): (usize, Copy)| {
         let what = match found[copy].valid() {
-            Some(_) if ok[copy] => "ahead",
+            Some(_) if ok[copy] && is_ahead => "ahead",
             Some(_) => "older",
             None => found[copy].name(),
         };
-        let from = if to_be == counts { WrittenFrom::OtherCopy } else { WrittenFrom::Choice };
         let at = counts.layout.superblock(copy);
-        Repair { page: MetadataPage::Superblock(copy), at, what, from, says: None, step: 4 + number }
+        Repair { page: MetadataPage::Superblock(copy), at, what, from, says: None, step: first_step + number }
     };
     Ok(bad.map(repair).collect())
 }
@@ -279,7 +301,7 @@ async fn rehearse<D: Device, E: Env>(
     params: &OpenParams,
     before: &Outcome,
 ) -> Result<(), Error> {
-    let refused = |why| Error::NotRepairable { why };
+    let refused = |why| not_to_be(params.stated_end, why);
     let chosen = params.stated_end.is_some();
     let by_itself = OpenParams { stated_end: None, ..params.clone() };
     let all = plan.repairs.len();
@@ -296,8 +318,12 @@ async fn rehearse<D: Device, E: Env>(
         let stage = Stage { spare: Rc::clone(spare), plan: Rc::clone(plan), begun, done };
         let stage = Spare::new(stage, Rc::clone(spare.env()));
         let same = |set: &SetPreview| Outcome::of(set, chosen) == *before;
-        if chosen && !matches!(preview_of(&stage, params).await, Ok(Preview::Set(set)) if same(&set)) {
-            return Err(refused("a crash meanwhile would leave a set of which this state could not be chosen again"));
+        if chosen {
+            match preview_of(&stage, params).await {
+                Ok(Preview::Set(set)) if same(&set) => {}
+                Err(error @ (Error::Io { .. } | Error::NoMemory { .. })) => return Err(error),
+                _ => return Err(refused("a crash meanwhile would leave a set that could not be brought to it")),
+            }
         }
         let set = match preview_of(&stage, &by_itself).await {
             Ok(Preview::Set(set)) => set,

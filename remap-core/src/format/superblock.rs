@@ -208,7 +208,7 @@ pub struct Superblock {
     /// The sequence number of a log page that is known to be committed, with all before it.
     pub committed: Sequence,
     /// The epoch in which every commit is noted in `committed` before it is acknowledged, or zero: there, nothing behind
-    /// `committed` was acknowledged.
+    /// `committed` was acknowledged. Greater than `epoch` after a state was chosen by an operator: [`Superblock::hides_epochs`].
     pub noted_epoch: Epoch,
     /// Whether it was not closed cleanly since something was written to the log: a page may have been under way.
     pub in_use: bool,
@@ -263,6 +263,13 @@ pub enum SuperblockContent {
 }
 
 impl Superblock {
+    /// Whether epochs above this one may have been used that nothing on the spare tells of any more, as an operator has chosen an earlier
+    /// state: what was erased of them may come back, where a device has lost that write.
+    #[must_use]
+    pub fn hides_epochs(&self) -> bool {
+        self.noted_epoch > self.epoch
+    }
+
     /// Fills `page` (at least [`SUPERBLOCK_SIZE`] bytes, or nothing is done) with the superblock, and zeros behind it.
     pub fn encode(&self, page: &mut [u8]) {
         page.fill(0);

@@ -139,8 +139,10 @@ pub(crate) async fn recover<D: Device, E: Env>(
         return Err(damaged(&chosen, "numbers that cannot have been reached", chosen.end));
     }
     let replay = replay(&reader, &areas[chosen.area], &chosen, pace).await?;
-    // Bad pages may hide attempts under higher epochs, which must not be used again.
-    let hidden = if chosen.hidden { hidden(spare.env().unix_time()) } else { 0 };
+    // Bad pages may hide attempts under higher epochs, which must not be used again; so may pages that were erased, until a checkpoint is above
+    // them.
+    let erased = superblock.hides_epochs();
+    let hidden = if chosen.hidden || erased { hidden(spare.env().unix_time()) } else { 0 };
     let next_epoch = chosen.top_epoch.max(superblock.epoch).plus(1 + hidden);
     Ok(Recovered {
         mappings: replay.mappings,
@@ -156,8 +158,8 @@ pub(crate) async fn recover<D: Device, E: Env>(
         },
         log_ok: chosen.log_ok,
         dirty: chosen.dirty,
-        unfinished: chosen.unfinished,
-        unsettled: chosen.unsettled,
+        unfinished: chosen.unfinished || erased,
+        unsettled: chosen.unsettled || erased,
     })
 }
 

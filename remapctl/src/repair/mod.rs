@@ -23,7 +23,7 @@ use self::target::Target;
 use crate::cli::RepairArgs;
 use crate::error::{Error, Verdict};
 use crate::json;
-use crate::spare::{Base, Spare};
+use crate::spare::Spare;
 
 /// Runs the command.
 ///
@@ -50,11 +50,10 @@ pub fn run(args: &RepairArgs, out: &mut impl Write, interrupted: &AtomicBool) ->
     };
     let undo = args.undo.clone().unwrap_or_else(|| default_undo(&spare.path()));
     let target = target.filter(|_| !plan.repairs.is_empty());
-    let refused = args.at.is_some() && spare.preview(Base::default(), None).is_err();
     if let Some(target) = &target {
         carry_out(&spare, &plan, args.at, target, &undo, interrupted)?;
     }
-    let report = Report::new(&spare, &plan, refused, target.is_some(), &undo);
+    let report = Report::new(&spare, &plan, target.is_some(), &undo);
     if args.json {
         json::write(&report, out)?
     } else {
@@ -82,24 +81,38 @@ fn carry_out(
     // What is good has to stay before anything is written over: it may be in a cache only.
     target.sync()?;
     undo::keep(spare, plan, undo)?;
-    let failed = |why| Error::of_spare(spare.path(), why);
     as_planned(spare, plan, at, target, interrupted).inspect_err(|_| {
         // Nothing was written: it is of no use, and in the way of the next attempt.
         let _ = fs::remove_file(undo);
     })?;
+    write(spare, plan, target, undo, interrupted)
+}
+
+/// Writes all of it, and makes sure that it is there.
+fn write(
+    spare: &Spare,
+    plan: &RepairPlan,
+    target: &Target,
+    undo: &Path,
+    interrupted: &AtomicBool,
+) -> Result<(), Error> {
     for step in plan.steps() {
         for repair in step {
             if interrupted.load(Ordering::Relaxed) {
                 return Err(Error::RepairInterrupted { path: spare.path(), undo: undo.to_owned() });
             }
-            let page = spare.repaired(plan, repair).map_err(failed)?;
+            let page = spare.repaired(plan, repair).map_err(|_| Error::RepairStopped {
+                path: spare.path(),
+                lba: repair.at.0,
+                undo: undo.to_owned(),
+            })?;
             target.write(repair.at, spare.block_size(), page.as_ref())?;
         }
         target.sync()?;
     }
     // As it is by itself, whatever was chosen.
-    match spare.repair_plan(None).map_err(failed)? {
-        Some(left) if left.repairs.is_empty() && left.in_force.state == plan.in_force.state => Ok(()),
+    match spare.repair_plan(None) {
+        Ok(Some(left)) if left.repairs.is_empty() && left.in_force.state == plan.in_force.state => Ok(()),
         _ => Err(Error::NotWhole { path: spare.path(), undo: undo.to_owned() }),
     }
 }
@@ -133,12 +146,18 @@ mod tests {
 
     use super::*;
 
-    #[test]
     #[allow(clippy::unwrap_used)]
-    fn what_has_changed_since_it_was_planned_is_not_written_over() {
+    fn damaged_copy() -> Vec<u8> {
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../remap-core/tests/golden/damaged-copy.img.gz");
         let mut image = Vec::new();
         GzDecoder::new(File::open(golden).unwrap()).read_to_end(&mut image).unwrap();
+        image
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn what_has_changed_since_it_was_planned_is_not_written_over() {
+        let mut image = damaged_copy();
         let folder = tempfile::tempdir().unwrap();
         let (path, undo) = (folder.path().join("spare.img"), folder.path().join("undo"));
         fs::write(&path, &image).unwrap();
@@ -159,5 +178,30 @@ mod tests {
         assert!(fs::read(&path).unwrap() == image && !undo.exists());
         carry_out(&spare, &plan, None, &target, &undo, &AtomicBool::new(false)).unwrap();
         assert!(fs::read(&path).unwrap() != image && undo.exists());
+    }
+
+    /// From the first write on the undo file has to be named.
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn what_goes_wrong_while_it_is_written_names_the_undo_file() {
+        let undo = Path::new("what was there");
+        let stopped = |spoiled: &[usize]| {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, mut image) = (folder.path().join("spare.img"), damaged_copy());
+            fs::write(&path, &image).unwrap();
+            let spare = Spare::open(&path, None).unwrap();
+            let plan = spare.repair_plan(None).unwrap().unwrap();
+            let target = Target::open(spare.disk()).unwrap();
+            spoiled.iter().for_each(|block| image[block * 4096 + 300] ^= 1);
+            fs::write(&path, &image).unwrap();
+            write(&spare, &plan, &target, undo, &AtomicBool::new(false)).unwrap_err()
+        };
+        // What page 0 of copy A is to be made of.
+        let error = stopped(&[334]);
+        assert!(matches!(error, Error::RepairStopped { .. }), "{error}");
+        assert!(error.code() == 8 && error.to_string().contains("what was there"), "{error}");
+        // Another page, in both copies.
+        let error = stopped(&[67, 335]);
+        assert!(matches!(error, Error::NotWhole { .. }), "{error}");
     }
 }

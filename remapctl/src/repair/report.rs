@@ -60,7 +60,7 @@ struct PageReport {
 }
 
 impl Report {
-    pub(super) fn new(spare: &Spare, plan: &RepairPlan, refused: bool, written: bool, undo: &Path) -> Report {
+    pub(super) fn new(spare: &Spare, plan: &RepairPlan, written: bool, undo: &Path) -> Report {
         Report {
             spare: spare.path(),
             name: plan.superblock.name.clone(),
@@ -68,7 +68,7 @@ impl Report {
             epoch: plan.in_force.state.epoch,
             sequence: plan.in_force.state.sequence,
             gives_up: plan.gives_up,
-            refused,
+            refused: plan.gives_up.is_some(),
             notes: notes(&plan.superblock),
             pages: plan.repairs.iter().map(PageReport::of).collect(),
             written,
@@ -107,9 +107,12 @@ impl Report {
         }
         let count = self.pages.len();
         let (pages, them) = if count == 1 { ("1 page".to_owned(), "it") } else { (format!("{count} pages"), "them") };
-        let (verdict, why) = match self.refused {
-            true => (styled(BAD, "refused"), "to bring it to this state"),
-            false => (styled(WARN, "degraded"), "of a copy that is bad"),
+        let (verdict, why) = if self.refused {
+            (styled(BAD, "refused"), "to bring it to this state")
+        } else if self.pages.iter().all(|page| page.what != "not chosen") {
+            (styled(WARN, "degraded"), "of a copy that is bad")
+        } else {
+            (styled(WARN, "degraded"), "of what is left of other states: this one is in force, and nothing is lost")
         };
         writeln!(out)?;
         if self.written {

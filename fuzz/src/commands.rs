@@ -1,32 +1,30 @@
 //! The commands of remapctl on a spare that was changed anyhow: each ends with a verdict, what would be loaded is not refused, and neither
-//! base nor spare is changed. Run by the fuzz target `remapctl`, and on the corpus of `open` by the tests of remapctl.
+//! base nor spare is changed. A copy of it is brought to each state that an operator can choose, and back again. Run by the fuzz target
+//! `remapctl`, and on the corpus of `open` by the tests of remapctl; as root, as nobody else may write to a spare.
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use remapctl::cli::Options;
+use tempfile::TempDir;
 
 use super::{BASE_BLOCKS, Edit, PAGE, SPARE_BLOCKS, edited, open, params};
 
-/// A folder of this process, in memory where that can be had, with a base in it.
-fn folder() -> &'static PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let memory = PathBuf::from("/dev/shm");
-        let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let folder = place.join(format!("remapctl-fuzz-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join("base"), vec![1; BASE_BLOCKS as usize * PAGE]).expect("a base");
-        folder
-    })
+/// How it has ended.
+pub struct Judged {
+    /// The exit code of `check`.
+    pub check: u8,
+    /// To how many states it was brought, and back.
+    pub mended: usize,
 }
 
-/// Removes the folder: for who knows when all is done.
-pub fn clean_up() {
-    let _ = fs::remove_dir_all(folder());
+/// A folder, in memory where that can be had.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a folder")
 }
 
 /// The exit code of a command, and what it has said.
@@ -41,16 +39,37 @@ fn code(args: &[&str]) -> u8 {
     run(args).0
 }
 
-/// Runs them all on a valid spare with these edits done to it; how `check` has ended.
-pub fn judge(edits: &[Edit]) -> u8 {
+/// Brings the spare at `copy` to a state, where that can be, and back again; whether it could be.
+fn mends(copy: &str, at: &str) -> bool {
+    let before = fs::read(copy).expect("the copy");
+    let bytes = || fs::read(copy).expect("the copy");
+    let undo = format!("{copy}.undo");
+    let chosen = run(&["list", copy, "--at", at, "--format", "json"]);
+    let mended = code(&["repair", copy, "--at", at, "--yes", "--undo", &undo]);
+    if mended == 2 {
+        assert!(bytes() == before, "what is refused was changed");
+        return false;
+    }
+    assert_eq!(mended, 0, "the repair to {at} was not refused");
+    assert_eq!(code(&["check", copy]), 0, "it is not sound at {at}");
+    assert_eq!(run(&["list", copy, "--format", "json"]), chosen, "it is not as it was chosen, at {at}");
+    if bytes() != before {
+        assert_eq!(code(&["repair", copy, "--undo-from", &undo, "--yes"]), 0, "it was not undone");
+        assert!(bytes() == before, "it is not as it was before");
+        fs::remove_file(undo).expect("the undo file");
+    }
+    true
+}
+
+/// Runs them all on a valid spare with these edits done to it.
+pub fn judge(edits: &[Edit]) -> Judged {
     let medium = edited(edits);
     let image: Vec<u8> = (0..SPARE_BLOCKS).flat_map(|at| medium.block(at)).collect();
-    let path = |name: &str| folder().join(name).display().to_string();
-    let (base, spare, output) = (path("base"), path("spare"), path("output"));
-    fs::write(&spare, &image).expect("a spare");
-    for file in [output.clone(), format!("{output}.map")] {
-        let _ = fs::remove_file(file);
-    }
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (base, spare, copy, output) = (path("base"), path("spare"), path("copy"), path("output"));
+    fs::write(&base, vec![1; BASE_BLOCKS as usize * PAGE]).expect("a base");
+    [&spare, &copy].iter().for_each(|file| fs::write(file, &image).expect("a spare"));
     let check = code(&["check", &spare, "--base", &base]);
     let (inspect, json) = run(&["inspect", &spare, "--json"]);
     let repair = code(&["repair", &spare]);
@@ -58,7 +77,9 @@ pub fn judge(edits: &[Edit]) -> u8 {
     all.extend(["table", "json", "csv", "badblocks", "ddrescue"].map(|form| code(&["list", &spare, "--format", form])));
     all.extend(["svg", "html"].map(|form| code(&["map", &spare, "--format", form])));
     all.push(code(&["recover", "--base", &base, "--spare", &spare, "--output", &output]));
+    let mut mended = 0;
     for at in states(&json) {
+        mended += usize::from(mends(&copy, &at));
         all.extend(
             [&["repair"][..], &["list"], &["map"]].map(|command| code(&[command, &[&spare, "--at", &at]].concat())),
         );
@@ -70,7 +91,7 @@ pub fn judge(edits: &[Edit]) -> u8 {
     assert!(fs::read(&spare).expect("the spare") == image, "the spare was changed");
     let is_whole = |base: Vec<u8>| base.len() == BASE_BLOCKS as usize * PAGE && base.iter().all(|byte| *byte == 1);
     assert!(is_whole(fs::read(&base).expect("the base")), "the base was changed");
-    check
+    Judged { check, mended }
 }
 
 /// The states of the log that an operator may choose, as `--at` takes them.

@@ -14,16 +14,17 @@ use remap_fuzz::{Edit, commands};
 #[test]
 fn the_corpus_of_open_is_judged_by_every_command_without_a_panic() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/open");
-    let mut ends = [0; 3];
+    let (mut ends, mut mended) = ([0; 3], 0);
     for input in fs::read_dir(corpus).unwrap() {
         let path = input.unwrap().path();
         let bytes = fs::read(&path).unwrap();
         // As libfuzzer-sys does.
         let edits = Vec::<Edit>::arbitrary_take_rest(Unstructured::new(&bytes)).unwrap();
         println!("{}", path.display());
-        ends[usize::from(commands::judge(&edits))] += 1;
+        let judged = commands::judge(&edits);
+        ends[usize::from(judged.check)] += 1;
+        mended += judged.mended;
     }
-    commands::clean_up();
-    println!("{} sound, {} degraded, {} refused", ends[0], ends[1], ends[2]);
-    assert!(ends.iter().all(|count| *count > 5), "{ends:?}");
+    println!("{} sound, {} degraded, {} refused; {mended} brought to a state and back", ends[0], ends[1], ends[2]);
+    assert!(ends.iter().all(|count| *count > 5) && mended > 5, "{ends:?}, {mended} mended");
 }

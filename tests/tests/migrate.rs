@@ -237,7 +237,7 @@ fn the_old_spare_goes_in_the_middle_and_the_set_waits_for_it() {
 #[test]
 fn rescues_adds_removes_saves_and_resets_go_on_beside_it() {
     let mut scene = made(Stack { reactors: 2, ..two_spares() });
-    begin(&scene, json!({ "spare_bdev": "Spare1", "max_mbps": 2 }));
+    begin_slowly(&scene);
     let mut host = scene.host();
     scene.target.rpc("bdev_fault_inject", fault(5000, 8, "write", "write_fault"));
     assert_eq!(host.write(5000, &stamped(5000, 8, 7)).unwrap(), Status::SUCCESS, "rescued");

@@ -1,4 +1,4 @@
-//! What a repair writes over, kept in a file ([`file`]), and put back from it: the other way round, so that whatever of an undo is done is
+//! What a repair writes over, kept in a file ([`mod@file`]), and put back from it: the other way round, so that whatever of an undo is done is
 //! what the repair might have left.
 
 mod file;

@@ -1,4 +1,4 @@
-//! What can go wrong in an administrative operation: one sentence for the operator, one errno for the RPC.
+//! What can go wrong in an administrative operation: one sentence for the operator. The errno for the RPC is in [`mod@crate::errno`].
 //!
 //! The errors of I/O are [`crate::IoStatus`], those of a relocation [`crate::Refused`].
 
@@ -445,61 +445,4 @@ pub enum Error {
     /// The set is being closed, or was wiped.
     #[error("the set is being closed, or was wiped; nothing was begun, as nothing can be done with it any more")]
     Closed,
-}
-
-impl Error {
-    /// The negative errno that belongs to the error for the RPC.
-    #[must_use]
-    pub fn errno(&self) -> i32 {
-        -match self {
-            Error::Partly { why, .. } => return why.errno(),
-            Error::Io { .. }
-            | Error::BaseIo { .. }
-            | Error::MigrationIo { .. }
-            | Error::CheckpointFailed
-            | Error::LogFailed
-            | Error::SizeNotNoted
-            | Error::TooManyUnreadable { .. } => libc::EIO,
-            Error::NoMemory { .. } | Error::NoChannel => libc::ENOMEM,
-            Error::NewSpareRemoved => libc::ENODEV,
-            Error::TooSmall { .. }
-            | Error::CheckpointTooLarge { .. }
-            | Error::NoSpare
-            | Error::NewSpareFull
-            | Error::SpareTooSmall { .. }
-            | Error::NotEnoughSpare { .. } => libc::ENOSPC,
-            Error::BaseTooLarge { .. }
-            | Error::BlockSize { .. }
-            | Error::NameLength { .. }
-            | Error::BlockSizeDiffers { .. }
-            | Error::MdSizeDiffers { .. }
-            | Error::ForeignBase { .. }
-            | Error::BaseShrunk { .. }
-            | Error::BaseOutgrown { .. }
-            | Error::SpareSizeDiffers { .. }
-            | Error::NameDiffers { .. }
-            | Error::SetDiffers { .. }
-            | Error::NoSuchState { .. }
-            | Error::NotRefused { .. } => libc::EINVAL,
-            Error::Empty | Error::Closed => libc::ENODEV,
-            Error::NoJob { .. } => libc::ENOENT,
-            Error::Foreign { .. }
-            | Error::SpareInUse { .. }
-            | Error::MixedSuperblocks { .. }
-            | Error::Erased { .. } => libc::EEXIST,
-            Error::Version { .. } => libc::ENOTSUP,
-            Error::NotActive { .. } | Error::NotGivenUp { .. } => libc::ESTALE,
-            Error::NoSuperblock { .. }
-            | Error::Superblock { .. }
-            | Error::LogDamaged { .. }
-            | Error::NotRepairable { .. }
-            | Error::NotReachable { .. }
-            | Error::NoCheckpoint
-            | Error::EpochLost { .. }
-            | Error::PagesLost { .. } => libc::EUCLEAN,
-            Error::StillRemapped { .. } | Error::OtherHost { .. } | Error::JobRuns { .. } | Error::Tripped => {
-                libc::EBUSY
-            }
-        }
-    }
 }

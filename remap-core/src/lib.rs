@@ -12,6 +12,7 @@ mod allocator;
 mod counters;
 mod device;
 pub mod engine;
+mod errno;
 mod error;
 pub mod events;
 mod extent_list;

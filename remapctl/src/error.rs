@@ -270,6 +270,17 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// What is there already may not be durable.
+    #[error(
+        "{}: what is there already cannot be made durable ({source}); nothing was written; check the device, or copy it to another one and repair that",
+        path.display()
+    )]
+    NotFlushed {
+        /// The spare.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// What was written may not be durable.
     #[error(
         "{}: what is written cannot be made durable ({source}); the set is as before, or as it was to be; what was there is in the undo file; check the device, or copy it to another one and repair that",
@@ -283,7 +294,7 @@ pub enum Error {
     },
     /// A page that cannot be made any more, in a repair.
     #[error(
-        "{}: what is to be at block {lba} cannot be read any more; the set is as before, or as it was to be; check the device, and give the same command with another --undo to go on, or --undo-from {} to go back",
+        "{}: what is to be at block {lba} cannot be made any more ({why}); the set is as before, or as it was to be; check the device, and give the same command with another --undo to go on, or --undo-from {} to go back",
         path.display(), undo.display()
     )]
     RepairStopped {
@@ -291,6 +302,21 @@ pub enum Error {
         path: PathBuf,
         /// Where.
         lba: u64,
+        /// Why not, as [`Error::clause`].
+        why: String,
+        /// What was there.
+        undo: PathBuf,
+    },
+    /// A repair of which nobody knows whether it did what it should.
+    #[error(
+        "{}: all was written and is durable, and cannot be read to see that it is there ({why}); what was there is in {}; check the device, then `remapctl check` it",
+        path.display(), undo.display()
+    )]
+    NotVerified {
+        /// The spare.
+        path: PathBuf,
+        /// Why not, as [`Error::clause`].
+        why: String,
         /// What was there.
         undo: PathBuf,
     },
@@ -405,6 +431,12 @@ impl Error {
             remap_core::Error::Io { .. } | remap_core::Error::NoMemory { .. } => Error::Spare { path, why },
             why => Error::Refused { path, why },
         }
+    }
+
+    /// What has happened, without what is said of the spare and to be done: both are different where something was written before.
+    #[must_use]
+    pub fn clause(why: &remap_core::Error) -> String {
+        why.to_string().split(';').next().unwrap_or_default().to_owned()
     }
 
     /// The exit code.

@@ -13,6 +13,7 @@ pub mod load;
 pub mod model;
 pub mod nvme_tcp;
 pub mod random;
+pub mod remapctl;
 pub mod rpc;
 pub mod scene;
 pub mod set;

@@ -10,7 +10,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{config::Config, nvme_tcp::Host, target::Target, wait::wait_for};
+use crate::{
+    config::Config,
+    nvme_tcp::{Host, Status},
+    target::Target,
+    wait::wait_for,
+};
 
 /// Bytes of a block in the usual stack.
 pub const BLOCK: usize = 4096;
@@ -42,6 +47,15 @@ pub fn stamped(lba: u64, blocks: u64, round: u64) -> Vec<u8> {
         }
     }
     data
+}
+
+/// Writes these blocks as [`stamped`] of the first round, 30 at a time.
+#[track_caller]
+pub fn write_stamped(host: &mut Host, lba: u64, blocks: u64) {
+    for at in (lba..lba + blocks).step_by(30) {
+        let some = 30.min(lba + blocks - at);
+        assert_eq!(host.write(at, &stamped(at, some, 1)).expect("an answer"), Status::SUCCESS, "block {at}");
+    }
 }
 
 /// The parameters of `bdev_fault_inject` on Fault0, the base.

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -11,23 +10,13 @@ use e2e::{
     app,
     config::Config,
     nvme_tcp::Status,
+    remapctl::{remapctl, text},
     scene::{BASE_UUID, BLOCK, NQN, Scene, Stack, copies_ok, fault, fault_every, stamped},
     script,
     set::{Loaded, Set},
     spare_format::{BOTH, Copy},
 };
 use serde_json::{Value, json};
-
-/// `remapctl ARGS…`; yields its exit code, stdout and stderr.
-fn remapctl(args: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = Command::new(script("remapctl")).args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap_or_else(|| panic!("{args:?}: {status}")), text(stdout), text(stderr))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 #[test]
 fn what_is_recovered_without_spdk_is_what_hosts_read() {

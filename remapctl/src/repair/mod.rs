@@ -78,8 +78,7 @@ fn carry_out(
     undo: &Path,
     interrupted: &AtomicBool,
 ) -> Result<(), Error> {
-    // What is good has to stay before anything is written over: it may be in a cache only.
-    target.sync()?;
+    target.settle()?;
     undo::keep(spare, plan, undo)?;
     as_planned(spare, plan, at, target, interrupted).inspect_err(|_| {
         // Nothing was written: it is of no use, and in the way of the next attempt.
@@ -101,9 +100,10 @@ fn write(
             if interrupted.load(Ordering::Relaxed) {
                 return Err(Error::RepairInterrupted { path: spare.path(), undo: undo.to_owned() });
             }
-            let page = spare.repaired(plan, repair).map_err(|_| Error::RepairStopped {
+            let page = spare.repaired(plan, repair).map_err(|why| Error::RepairStopped {
                 path: spare.path(),
                 lba: repair.at.0,
+                why: Error::clause(&why),
                 undo: undo.to_owned(),
             })?;
             target.write(repair.at, spare.block_size(), page.as_ref())?;
@@ -113,6 +113,9 @@ fn write(
     // As it is by itself, whatever was chosen.
     match spare.repair_plan(None) {
         Ok(Some(left)) if left.repairs.is_empty() && left.in_force.state == plan.in_force.state => Ok(()),
+        Err(why @ (remap_core::Error::Io { .. } | remap_core::Error::NoMemory { .. })) => {
+            Err(Error::NotVerified { path: spare.path(), why: Error::clause(&why), undo: undo.to_owned() })
+        }
         _ => Err(Error::NotWhole { path: spare.path(), undo: undo.to_owned() }),
     }
 }
@@ -199,7 +202,12 @@ mod tests {
         // What page 0 of copy A is to be made of.
         let error = stopped(&[334]);
         assert!(matches!(error, Error::RepairStopped { .. }), "{error}");
-        assert!(error.code() == 8 && error.to_string().contains("what was there"), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains("what was there") && said.contains("a page that was good cannot be read again"),
+            "{said}"
+        );
+        assert!(error.code() == 8 && !said.contains("nothing was written"), "{said}");
         // Another page, in both copies.
         let error = stopped(&[67, 335]);
         assert!(matches!(error, Error::NotWhole { .. }), "{error}");

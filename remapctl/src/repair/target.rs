@@ -68,6 +68,14 @@ impl Target {
         written.map_err(|source| Error::Write { path: self.disk.path().to_owned(), lba: lba.0, source })
     }
 
+    /// Makes durable what is there, before anything is written: it may be in a cache only.
+    ///
+    /// # Errors
+    /// [`Error::NotFlushed`].
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(|source| Error::NotFlushed { path: self.disk.path().to_owned(), source })
+    }
+
     /// Makes durable what was written.
     ///
     /// # Errors

@@ -98,11 +98,13 @@ pub(super) fn run(
     let mut all = Pages::open(path)?;
     let (spare, pages) = (disk.path().display(), all.header.pages);
     if unread > 0 {
-        let note = styled(WARN, "note");
-        writeln!(out, "{note}    {unread} pages could not be read before the repair: they become bad again")?;
+        let (note, one) = (styled(WARN, "note"), unread == 1);
+        let (pages, they) = if one { ("page", "it becomes") } else { ("pages", "they become") };
+        writeln!(out, "{note}    {unread} {pages} could not be read before the repair: {they} bad again")?;
     }
     match target {
         Some(target) => {
+            target.settle()?;
             target.alone()?;
             let write = |at, page: &[u8]| match interrupted.load(Ordering::Relaxed) {
                 true => Err(Error::UndoInterrupted { path: disk.path().to_owned(), undo: path.to_owned() }),

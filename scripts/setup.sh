@@ -4,7 +4,7 @@
 # Makes everything ready: Debian packages (only those that are missing), SPDK (built once into ~/.cache/bdev-remap, or your
 # own by SPDK_DIR), and the libraries and remapctl of this project. Run it as often as you like: it does only what is not done yet.
 # The other scripts call it. With --dev, what only the tests need is installed as well: shellcheck, valgrind, chromium, promtool,
-# tmux, and ruff in the cache. With --bench, what only the benchmarks need: matplotlib.
+# tmux, and in the cache ruff and a Linux guest. With --bench, what only the benchmarks need: matplotlib.
 #
 # Environment: SPDK_DIR, XDG_CACHE_HOME, CARGO_TARGET_DIR, PROFILE (release, the default, or debug); BDEV_REMAP_LIBRARIES, a folder
 # with the libraries of this project, which are not built then.
@@ -82,6 +82,6 @@ build() {
 }
 
 install_packages
-! $dev || install_ruff
+! $dev || { install_ruff; "$TOP/scripts/get-guest.sh"; }
 "$TOP/scripts/get-spdk.sh"
 [ -n "${BDEV_REMAP_LIBRARIES:-}" ] || build

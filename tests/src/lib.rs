@@ -9,6 +9,7 @@
 pub mod app;
 pub mod config;
 pub mod crash;
+pub mod guest;
 pub mod load;
 pub mod model;
 pub mod nvme_tcp;

@@ -131,7 +131,9 @@ impl Target {
         let file = self.dir().join("config.json");
         fs::write(&file, with_small_iscsi(config.clone()).to_string()).expect("the configuration can be written");
         let (file, socket) = (file.display().to_string(), self.socket().display().to_string());
-        let args = ["-s", "1024", "-m", self.slot.cores(), "-r", &socket, "-c", &file];
+        // Where the sockets of vhost are made.
+        let dir = self.dir().display().to_string();
+        let args = ["-s", "1024", "-m", self.slot.cores(), "-r", &socket, "-S", &dir, "-c", &file];
         let log = self.dir().join(format!("spdk_tgt.{}.log", self.starts));
         let args = COMMON.iter().chain(&args);
         let app = if self.linked { App::linked("spdk_tgt", args, &log) } else { App::stock("spdk_tgt", args, &log) };

@@ -27,12 +27,12 @@ fn every(step: u64, count: u32, blocks: u64) -> TableWriter {
     writer
 }
 
-/// Looks up one block after the other of those that `block` draws.
-fn look_up(
+/// Finds one block after the other of those that `block` draws.
+fn find(
     group: &mut BenchmarkGroup<WallTime>,
     name: &str,
-    table: &Arc<Table>,
     mut block: impl FnMut(&mut SmallRng) -> u64,
+    find: impl Fn(u64) -> u64,
 ) {
     let mut random = SmallRng::seed_from_u64(1);
     let blocks: Vec<u64> = (0..LOOKUPS).map(|_| block(&mut random)).collect();
@@ -42,19 +42,30 @@ fn look_up(
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             at = (at + 1) % LOOKUPS;
-            let found = match table.lookup(BaseLba(blocks[at] + last)) {
-                Place::Base(lba) | Place::Pending(lba) => lba.0,
-                Place::Spare(spare) | Place::Lost(spare) => u64::from(spare.index()),
-            };
-            last = found & nothing;
+            last = find(blocks[at] + last) & nothing;
         });
     });
     black_box(last);
 }
 
+/// Looks up one block after the other of those that `block` draws.
+fn look_up(
+    group: &mut BenchmarkGroup<WallTime>,
+    name: &str,
+    table: &Arc<Table>,
+    block: impl FnMut(&mut SmallRng) -> u64,
+) {
+    find(group, name, block, |lba| match table.lookup(BaseLba(lba)) {
+        Place::Base(lba) | Place::Pending(lba) => lba.0,
+        Place::Spare(spare) | Place::Lost(spare) => u64::from(spare.index()),
+    });
+}
+
 fn lookups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("lookup");
     let giga = 1 << 30;
+    // What is measured besides the look-up.
+    find(&mut group, "the loop alone", |random| random.random_range(0..giga), |lba| lba);
     look_up(&mut group, "empty", TableWriter::new(giga).table(), |random| random.random_range(0..giga));
     for (name, step, count) in [
         ("1,000", 1 << 20, 1000_u32),

@@ -22,7 +22,7 @@ def checkpoint(bench, member):
         bench.say("checkpoint: round %d of %d" % (number + 1, bench.plan.rounds))
     bench.row("checkpoint_iops", summary(ratios(beside, alone)))
     # None may be longer, so that the longest counts.
-    bench.row("checkpoint_hold", {**summary(holds), "value": max(holds), "without": max(holds_alone)})
+    bench.row("checkpoint_hold", {**summary(holds), "value": max(holds), "rounds": list(zip(holds, holds_alone))})
     bench.series["save_ms"] = summary(save / 1000 for save in saves)
 
 
@@ -51,7 +51,7 @@ def load(bench, member):
             raise Failed("not all remaps were loaded")
         bench.say("load: round %d of %d" % (number + 1, bench.plan.rounds))
     member.pause()
-    reader = Bdevperf(bench.start, bench.directory, "reader", [bdevs.malloc("Dut", sizes[0] // bdevs.BLOCK)], mib=512)
+    reader = Bdevperf(bench.start, bench.directory, "reader", [bdevs.malloc("Dut", sizes[0] // bdevs.BLOCK)], mib=384)
     try:
         rates = [reader.perform("read", depth=READ_DEPTH, size=READ_BYTES).mibps * (1 << 20) for _ in times]
     finally:

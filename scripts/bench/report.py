@@ -103,8 +103,11 @@ def _remarks(found):
     if "two_reactors_passthru" in rows:
         remarks.append("Passthru on two reactors to one: %.2f." % rows["two_reactors_passthru"]["value"])
     if "checkpoint_hold" in rows:
-        remarks.append("The longest I/O at queue depth 1 without saving: %.0f µs; a save took %.1f ms (median)."
-                       % (rows["checkpoint_hold"]["without"], series["save_ms"]["value"]))
+        rounds = ", ".join("%.0f and %.0f" % tuple(of) for of in rows["checkpoint_hold"]["rounds"])
+        remarks.append("The longest I/O at queue depth 1 while saving and without, in µs, by round: %s; a save took %.1f ms (median)."
+                       % (rounds, series["save_ms"]["value"]))
+    if "loop_ns" in series:
+        remarks.append("The loop around a look-up of criterion takes %.1f ns, which are taken off its rows." % series["loop_ns"])
     if "load" in rows:
         load = series["load"]
         remarks.append("Loading took %.1f ms and read %.1f MiB; bdevperf reads as much in %.1f ms."

@@ -11,7 +11,7 @@
 //!                                       └──set_drained──> free: it no longer can be
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fixedbitset::FixedBitSet;
 
@@ -30,10 +30,10 @@ pub(crate) struct Allocator {
     slot: Slot,
     free: FixedBitSet,
     bad: FixedBitSet,
-    reserved: HashMap<SpareBlock, Reservation>,
+    reserved: BTreeMap<SpareBlock, Reservation>,
     in_doubt: Vec<SpareBlock>,
     /// Blocks that hold nothing any more, while I/O to them may still be under way.
-    held: HashSet<SpareBlock>,
+    held: BTreeSet<SpareBlock>,
     free_count: u32,
     /// Where the search for a free block begins: behind the last one given out.
     hint: usize,
@@ -48,9 +48,9 @@ impl Allocator {
             slot,
             free,
             bad: FixedBitSet::with_capacity(total as usize),
-            reserved: HashMap::new(),
+            reserved: BTreeMap::new(),
             in_doubt: Vec::new(),
-            held: HashSet::new(),
+            held: BTreeSet::new(),
             free_count: total,
             hint: 0,
         }

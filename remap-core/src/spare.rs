@@ -9,7 +9,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -187,15 +187,10 @@ impl<D: Device, E: Env> Spare<D, E> {
 
     /// Waits for `operation`, which writes to `range`, to its end, or until it is late: then `None`, and it goes on by itself.
     async fn limited<T: 'static>(&self, range: Range<u64>, operation: impl Future<Output = T> + 'static) -> Option<T> {
-        let (late, is_late) = oneshot::channel();
-        let id = self.under_way.begin(range, self.env.now() + LIMIT, late);
+        let id = self.under_way.begin(range, self.env.now() + LIMIT);
         self.watch();
         let (under_way, tasks) = (Rc::clone(&self.under_way), self.tasks.clone());
-        let running = Running { operation: Some(Box::pin(operation)), under_way, id, tasks };
-        match select(running, is_late).await {
-            Either::Left((done, _)) => Some(done),
-            Either::Right(_) => None,
-        }
+        Running { operation: Some(Box::pin(operation)), under_way, id, tasks }.await
     }
 
     /// Sees to it that somebody looks at the clock while an operation is under way. That task ends with this at the latest.
@@ -217,8 +212,8 @@ impl<D: Device, E: Env> Spare<D, E> {
     }
 }
 
-/// An operation that has begun. It is run to its end also when it is dropped, as nobody waits for it any more: until then the
-/// device has its buffer, and its blocks must not be written to.
+/// An operation that has begun: what comes of it, or nothing when it is late. It is run to its end also when it is dropped, as nobody waits
+/// for it any more: until then the device has its buffer, and its blocks must not be written to.
 struct Running<F: Future + 'static, E: Env> {
     /// `None` when it has ended.
     operation: Option<Pin<Box<F>>>,
@@ -228,16 +223,19 @@ struct Running<F: Future + 'static, E: Env> {
 }
 
 impl<F: Future + 'static, E: Env> Future for Running<F, E> {
-    type Output = F::Output;
+    type Output = Option<F::Output>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let Some(operation) = &mut self.operation else { return Poll::Pending };
-        let done = operation.as_mut().poll(context);
-        if done.is_ready() {
-            self.operation = None;
-            self.under_way.end(self.id);
+        match operation.as_mut().poll(context) {
+            Poll::Ready(done) => {
+                self.operation = None;
+                self.under_way.end(self.id);
+                Poll::Ready(Some(done))
+            }
+            Poll::Pending if self.under_way.is_late(self.id, context.waker()) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
-        done
     }
 }
 
@@ -300,16 +298,27 @@ struct Operation {
     /// The blocks that it writes.
     range: Range<u64>,
     until: Duration,
-    /// `None` when it is late.
-    late: Option<oneshot::Sender<()>>,
+    late: bool,
+    /// Who waits for it.
+    waiter: Option<Waker>,
 }
 
 impl UnderWay {
-    fn begin(&self, range: Range<u64>, until: Duration, late: oneshot::Sender<()>) -> u64 {
+    fn begin(&self, range: Range<u64>, until: Duration) -> u64 {
         let id = self.begun.get() + 1;
         self.begun.set(id);
-        self.operations.borrow_mut().push(Operation { id, range, until, late: Some(late) });
+        self.operations.borrow_mut().push(Operation { id, range, until, late: false, waiter: None });
         id
+    }
+
+    /// Whether it is late; if not, `waiter` is woken when it is.
+    fn is_late(&self, id: u64, waiter: &Waker) -> bool {
+        let mut operations = self.operations.borrow_mut();
+        let Some(operation) = operations.iter_mut().find(|operation| operation.id == id) else { return false };
+        if !operation.waiter.as_ref().is_some_and(|known| known.will_wake(waiter)) {
+            operation.waiter = Some(waiter.clone());
+        }
+        operation.late
     }
 
     fn end(&self, id: u64) {
@@ -320,7 +329,7 @@ impl UnderWay {
     fn hangs(&self, range: &Range<u64>) -> bool {
         let operations = self.operations.borrow();
         let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;
-        operations.iter().any(|operation| operation.late.is_none() && overlaps(&operation.range))
+        operations.iter().any(|operation| operation.late && overlaps(&operation.range))
     }
 
     /// Tells those that are late; whether there are others to be watched.
@@ -328,10 +337,9 @@ impl UnderWay {
         let mut others = false;
         for operation in &mut *self.operations.borrow_mut() {
             if operation.until > now {
-                others |= operation.late.is_some();
-            } else if let Some(late) = operation.late.take() {
-                // Nobody waits any more if the engine is gone.
-                let _ = late.send(());
+                others = true;
+            } else if !std::mem::replace(&mut operation.late, true) {
+                operation.waiter.take().into_iter().for_each(Waker::wake);
             }
         }
         others

@@ -75,6 +75,7 @@ mod mutations {
         Mutation::BadReservationReleased,
         Mutation::ChangedWhileCopied,
         Mutation::FreedSpareNotDrained,
+        Mutation::GivenUpCounts,
         Mutation::GrownOverLateWrites,
     ];
 

@@ -3,7 +3,7 @@
 //! Each request is decided by the state at this moment, and by what was decided before in the same batch. The outcome is
 //! records, packed into log pages, and what is true once a page is durable. Nothing here does I/O or changes anything.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Shared;
 use crate::device::Env;
@@ -56,7 +56,7 @@ pub(super) struct Batch {
     /// By request: the answer if its pages become durable, and how many of the pages those are.
     pub(super) outcomes: Vec<(Answer, usize)>,
     /// What blocks become with the pages so far.
-    decided: HashMap<BaseLba, Option<Mapping>>,
+    decided: BTreeMap<BaseLba, Option<Mapping>>,
     /// How many blocks become pending.
     fresh_pending: u64,
     /// Records that fit into a page.

@@ -74,7 +74,7 @@ use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
-use crate::table::{Change, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, reclaim};
+use crate::table::{Change, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, by_region, reclaim};
 use crate::tasks::Tasks;
 use crate::units::BaseLba;
 
@@ -301,14 +301,12 @@ impl<E: Env> Shared<E> {
 
     /// Publishes the changes of a log page. They may be in many regions, some of each of which is copied: others go on in between.
     async fn publish_page(&self, mut changes: Vec<Change>) {
-        // Stable, as the last change of a block counts.
-        changes.sort_by_key(|change| change.lba);
         let (mut retired, mut pace) = (Retired::default(), Pace::default());
-        for region in changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS) {
+        for region in by_region(&mut changes) {
             let copied = self.table.copied_for(region[0].lba, region.len());
             pace.step((copied + region.len() * CHANGED_AS + REGION_AS).div_ceil(COPIED_AS_ONE)).await;
             self.forget_copies(region.iter().map(|change| change.lba), Forget::Changed);
-            retired.merge(self.state.borrow_mut().writer.publish(region.to_vec()));
+            self.state.borrow_mut().writer.publish_region(region, &mut retired);
         }
         self.reclaim(retired);
     }

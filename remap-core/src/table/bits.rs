@@ -47,9 +47,9 @@ fn place_of(key: u16) -> (usize, u32) {
 }
 
 /// The first value, if the others follow it one by one.
-fn row_of(entries: &[(u16, u32)]) -> Option<u32> {
-    let (_, first) = *entries.first()?;
-    (0..).zip(entries).all(|(at, (_, value))| first.checked_add(at) == Some(*value)).then_some(first)
+fn row_of(mut values: impl Iterator<Item = u32>) -> Option<u32> {
+    let first = values.next()?;
+    (1..).zip(values).all(|(at, value)| first.checked_add(at) == Some(value)).then_some(first)
 }
 
 impl Bits {
@@ -57,20 +57,26 @@ impl Bits {
     pub(super) fn make(entries: &[(u16, u32)]) -> Option<NonNull<Bits>> {
         debug_assert!(entries.windows(2).all(|pair| pair[0].0 < pair[1].0));
         debug_assert!(entries.iter().all(|(key, _)| *key < BITS));
-        let row = row_of(entries);
-        let mut bits = Bits { words: [0; WORDS], before: [0; WORDS], row };
+        let mut words = [0; WORDS];
         for (key, _) in entries {
             let (word, bit) = place_of(*key);
-            bits.words[word] |= 1 << bit;
+            words[word] |= 1 << bit;
         }
+        let values = entries.iter().map(|(_, value)| *value);
+        Bits::store(words, row_of(values.clone()), values)
+    }
+
+    /// A new one with these bits, and a value for each; or with the first one of them in `row`, if they are one.
+    fn store(words: [u64; WORDS], row: Option<u32>, all: impl Iterator<Item = u32>) -> Option<NonNull<Bits>> {
+        let mut bits = Bits { words, before: [0; WORDS], row };
         let mut before = 0;
         for (word, count) in bits.words.iter().zip(&mut bits.before) {
             *count = before;
             // At most 64, eight times.
             before += word.count_ones() as u16;
         }
-        let kept = if row.is_some() { &[] } else { entries };
-        let (values, layout) = layout(kept.len())?;
+        let kept = if row.is_some() { 0 } else { usize::from(before) };
+        let (values, layout) = layout(kept)?;
         // SAFETY: the layout is not empty, it holds at least the header.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         // SAFETY: `start` is a fresh allocation of `layout`, which has room for the header, then the values at `values`, each
@@ -78,8 +84,8 @@ impl Bits {
         unsafe {
             start.cast::<Bits>().write(bits);
             let values = start.add(values).cast::<u32>();
-            for (i, (_, value)) in kept.iter().enumerate() {
-                values.add(i).write(*value);
+            for (i, value) in all.take(kept).enumerate() {
+                values.add(i).write(value);
             }
         }
         Some(start.cast())
@@ -150,6 +156,41 @@ impl<'a> BitsRef<'a> {
         }
     }
 
+    /// A new one, as [`Bits::make`] makes it of the same blocks and this one; `None` if it holds the block already.
+    pub(super) fn with(self, key: u16, value: u32) -> Option<NonNull<Bits>> {
+        let head = self.head();
+        let (word, bit) = place_of(key);
+        if head.words[word] >> bit & 1 != 0 {
+            return None;
+        }
+        let mut words = head.words;
+        words[word] |= 1 << bit;
+        let at = usize::from(head.before[word]) + (head.words[word] & !(!0 << bit)).count_ones() as usize;
+        let Some(first) = head.row else {
+            let (before, behind) = self.kept().split_at(at);
+            let all = before.iter().chain(std::iter::once(&value)).chain(behind).copied();
+            return Bits::store(words, row_of(all.clone()), all);
+        };
+        // At most 512 of them.
+        let len = head.len() as u32;
+        let row = match at as u32 {
+            at if at == len && first.checked_add(len) == Some(value) => Some(first),
+            0 if value.checked_add(1) == Some(first) => Some(value),
+            _ => None,
+        };
+        let old = (0..len).map(|at| first + at);
+        let (before, behind) = (old.clone().take(at), old.skip(at));
+        Bits::store(words, row, before.chain(std::iter::once(value)).chain(behind))
+    }
+
+    /// The values that follow the header.
+    fn kept(self) -> &'a [u32] {
+        let head = self.head();
+        let kept = if head.row.is_some() { 0 } else { head.len() };
+        // SAFETY: so many follow it, unless it is a row; it lives, by the contract of `new`, and nothing writes to it.
+        unsafe { std::slice::from_raw_parts(self.bits.add(1).cast::<u32>().as_ptr(), kept) }
+    }
+
     /// The keys from `key` on, with their values.
     #[inline]
     pub(super) fn from(self, key: u16) -> impl Iterator<Item = (u16, u32)> + use<'a> {
@@ -198,11 +239,46 @@ mod tests {
 
     #[test]
     fn of_a_row_no_values_are_kept() {
-        assert_eq!(row_of(&[(3, 7), (9, 8), (10, 9)]), Some(7));
-        assert_eq!(row_of(&[(3, 7), (9, 8), (10, 10)]), None);
-        assert_eq!(row_of(&[(3, u32::MAX), (9, u32::MAX)]), None);
-        assert_eq!(row_of(&[(3, u32::MAX), (9, 0)]), None);
+        let row_of = |values: &[u32]| row_of(values.iter().copied());
+        assert_eq!(row_of(&[7, 8, 9]), Some(7));
+        assert_eq!(row_of(&[7, 8, 10]), None);
+        assert_eq!(row_of(&[u32::MAX, u32::MAX]), None);
+        assert_eq!(row_of(&[u32::MAX, 0]), None);
         assert_eq!(row_of(&[]), None);
+    }
+
+    /// With one block more, it is as if it had been made of all.
+    #[test]
+    fn one_more_makes_what_all_would_have_made() {
+        let row = |first: u32| (0..40_u16).map(|at| (20 + at * 3, first + u32::from(at))).collect::<Vec<_>>();
+        let mut broken = row(500);
+        broken[20].1 = 7;
+        // Where a row goes on, at its end, at its start and in a hole; what is none stays none, or becomes one.
+        let mut holed = row(500);
+        holed.remove(20);
+        for entries in [row(500), row(0), row(u32::MAX - 39), broken, holed] {
+            for key in 0..BITS {
+                for value in [0, 499, 500, 520, 540, u32::MAX] {
+                    let mut all = entries.clone();
+                    let Err(at) = all.binary_search_by_key(&key, |entry| entry.0) else { continue };
+                    all.insert(at, (key, value));
+                    let bits = [Bits::make(&entries).unwrap(), Bits::make(&all).unwrap()];
+                    // SAFETY: just made, freed below; no view outlives this expression.
+                    let with_it = unsafe { BitsRef::new(bits[0], PhantomData) }.with(key, value).unwrap();
+                    {
+                        // SAFETY: as above, and freed behind this scope.
+                        let views = [with_it, bits[1]].map(|bits| unsafe { BitsRef::new(bits, PhantomData) });
+                        let [row, expected] = views.map(|view| (view.head().row, view.from(0).collect::<Vec<_>>()));
+                        assert_eq!(row, expected, "{key}: {value}");
+                        assert!(views[0].with(key, value).is_none(), "it holds it already");
+                    }
+                    for bits in [bits[0], bits[1], with_it] {
+                        // SAFETY: made above, and nothing looks at it any more.
+                        unsafe { Bits::free(bits) }
+                    }
+                }
+            }
+        }
     }
 
     fn gives_back(entries: &[(u16, u32)]) {

@@ -1,6 +1,6 @@
 //! The directory of the remap table: the way from its root to its regions.
 //!
-//! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (8 KiB).
+//! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (12 KiB).
 //! A node is there only while a region is below it: memory and a visit of the whole follow what is remapped, at most one node on each
 //! height for each region. Readers descend it, without a lock or a reference; the writer alone changes it. A region changes by one
 //! store, between two to its filter and two to the outline.
@@ -15,16 +15,15 @@
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
 //! and each node above that the 12 bits above those of the one below.
 //!
-//! Beside the pointer to a region is its *filter*: a bit for each sixty-fourth of the region. Where the bit is not set, nothing is
-//! remapped, so that most looks at a block that is not remapped end there. The filter has a bit before the region holds what it is
-//! for, and until it does not any more: a reader that finds none sees the region as it was, or is, without looking at it.
+//! Beside the pointers to the regions are their *filters* ([`super::filter`]), which say where in a region nothing is remapped.
 
 use std::ptr::NonNull;
 
+use super::filter::{Filter, Marks};
 use super::keys::Keys;
 use super::outline::Outline;
 use super::reclaim::Retired;
-use super::region::{REGION_BLOCKS, Region, RegionRef, filter_of};
+use super::region::{REGION_BLOCKS, Region, RegionRef};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, Watched};
 use crate::units::MAX_BASE_BLOCKS;
 
@@ -48,21 +47,17 @@ pub(super) struct Inner {
     watched: Watched,
 }
 
-/// A node of height 1.
+/// A node of height 1: what is at one place of both arrays is of one region. The filters are by themselves, as most looks end there: so that
+/// more of them are in the near caches.
 pub(super) struct Lowest {
-    entries: [Entry; REGIONS],
+    filters: [Filter; REGIONS],
+    regions: [AtomicPtr<Keys>; REGIONS],
     used: Used,
     watched: Watched,
 }
 
 /// How many places of a node have something below. For the writer alone.
 struct Used(AtomicU64);
-
-/// A region.
-struct Entry {
-    filter: AtomicU64,
-    region: AtomicPtr<Keys>,
-}
 
 /// What the root points to.
 pub(super) struct Top {
@@ -146,40 +141,6 @@ impl Used {
     }
 }
 
-impl Entry {
-    /// What is in the region between these keys, or more; `None` if nothing is.
-    #[inline]
-    fn look(&self, low: u16, high: u16) -> Option<RegionRef<'_>> {
-        // Acquire: who finds no bit any more never finds the region as it was before.
-        if self.filter.load(Ordering::Acquire) & filter_of(low, high) == 0 {
-            return None;
-        }
-        self.region()
-    }
-
-    #[inline]
-    fn region(&self) -> Option<RegionRef<'_>> {
-        // SAFETY: it is whole, as `set_region` published it with Release; freed as a node is.
-        unsafe { self.load().view() }
-    }
-
-    /// Acquire: whoever sees a region sees what is in it.
-    #[inline]
-    fn load(&self) -> Region {
-        Region::from_raw(self.region.load(Ordering::Acquire))
-    }
-
-    /// Puts `region` here.
-    fn set(&self, region: Region, filter: u64) {
-        // Relaxed: who sees the region, which is published with Release, sees this. No store: so who sees this and no bit of an earlier
-        // change sees what that change did, as this goes on with its release sequence.
-        self.filter.fetch_or(filter, Ordering::Relaxed);
-        self.region.store(region.to_raw(), Ordering::Release);
-        // Release, for `look`.
-        self.filter.store(filter, Ordering::Release);
-    }
-}
-
 impl Inner {
     /// A new node of this height, with `below` on the way to region `number`, and nothing else.
     #[inline(never)]
@@ -210,9 +171,12 @@ impl Lowest {
     /// A new node that holds nothing.
     #[inline(never)]
     fn make() -> Box<Lowest> {
-        let nothing = |_| Entry { filter: AtomicU64::new(0), region: AtomicPtr::new(Region::NOTHING.to_raw()) };
-        let used = Used(AtomicU64::new(0));
-        Box::new(Lowest { entries: std::array::from_fn(nothing), used, watched: Watched::new() })
+        Box::new(Lowest {
+            filters: std::array::from_fn(|_| Filter::new()),
+            regions: std::array::from_fn(|_| AtomicPtr::new(Region::NOTHING.to_raw())),
+            used: Used(AtomicU64::new(0)),
+            watched: Watched::new(),
+        })
     }
 
     /// Frees a node, and nothing of what is below it.
@@ -225,17 +189,37 @@ impl Lowest {
         node.watched.end();
     }
 
+    /// What the block with this key has in region `number`.
     #[inline]
-    fn entry(&self, number: u64) -> &Entry {
-        // Always one of them.
-        &self.entries[number as usize & (REGIONS - 1)]
+    fn get(&self, number: u64, key: u16) -> Option<u32> {
+        if self.filters[place_of(number)].may_hold_one(key) { self.region(number)?.get(key) } else { None }
+    }
+
+    /// What is in region `number` between these keys, or more; `None` if nothing is.
+    #[inline]
+    fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
+        if self.filters[place_of(number)].may_hold(low, high) { self.region(number) } else { None }
+    }
+
+    #[inline]
+    fn region(&self, number: u64) -> Option<RegionRef<'_>> {
+        // SAFETY: it is whole, as `set_region` published it with Release; freed as a node is.
+        unsafe { self.load(number).view() }
+    }
+
+    /// Acquire: whoever sees a region sees what is in it.
+    #[inline]
+    fn load(&self, number: u64) -> Region {
+        Region::from_raw(self.regions[place_of(number)].load(Ordering::Acquire))
     }
 
     /// Puts `region` in the place of the one with this number.
-    fn set(&self, number: u64, region: Region, filter: u64) {
-        let entry = self.entry(number);
-        self.used.change(!entry.load().is_nothing(), !region.is_nothing());
-        entry.set(region, filter);
+    fn set(&self, number: u64, region: Region, marks: Marks) {
+        self.used.change(!self.load(number).is_nothing(), !region.is_nothing());
+        let at = place_of(number);
+        self.filters[at].announce(marks);
+        self.regions[at].store(region.to_raw(), Ordering::Release);
+        self.filters[at].settle(marks);
     }
 }
 
@@ -261,10 +245,16 @@ impl Top {
         self.outline.may_hold(first, last)
     }
 
+    /// What the block with this key has in region `number`.
+    #[inline]
+    pub(super) fn get(&self, number: u64, key: u16) -> Option<u32> {
+        self.lowest(number).ok()?.get(number, key)
+    }
+
     /// What is in region `number` between these keys, or more; `None` if nothing is.
     #[inline]
     pub(super) fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
-        self.lowest(number).ok()?.entry(number).look(low, high)
+        self.lowest(number).ok()?.look(number, low, high)
     }
 
     /// The first region that holds anything from number `from` up to `last`, with its number.
@@ -274,7 +264,7 @@ impl Top {
             let end = match self.lowest(number) {
                 Ok(node) => {
                     let end = last.min(number | (REGIONS as u64 - 1));
-                    let found = (number..=end).find_map(|number| Some((number, node.entry(number).region()?)));
+                    let found = (number..=end).find_map(|number| Some((number, node.region(number)?)));
                     if found.is_some() {
                         return found;
                     }
@@ -306,15 +296,21 @@ impl Top {
     /// That of it.
     unsafe fn set_region(&self, number: u64, region: Region, retired: &mut Retired) {
         // SAFETY: by contract.
-        let filter = unsafe { region.view() }.map_or(0, RegionRef::filter);
-        self.outline.announce(number, filter);
+        let marks = unsafe { region.view() }.map_or(Marks::NONE, RegionRef::marks);
+        self.outline.announce(number, marks.parts());
         // SAFETY: by contract, and the tree has this height.
-        unsafe { set_region(&self.tree, self.height, number, (region, filter), retired) }
+        unsafe { set_region(&self.tree, self.height, number, (region, marks), retired) }
         let (first, last) = self.outline.together(number);
         if first == last || (region.is_nothing() && self.first_region(first, last).is_none()) {
-            self.outline.settle(number, filter);
+            self.outline.settle(number, marks.parts());
         }
     }
+}
+
+/// Where region `number` is in a lowest node: always one of [`REGIONS`].
+#[inline]
+fn place_of(number: u64) -> usize {
+    number as usize & (REGIONS - 1)
 }
 
 /// Bits of a region's number that nodes up to this height take.
@@ -359,13 +355,13 @@ impl Directory {
 
     /// What is in region `number`.
     pub(super) fn region(&self, number: u64) -> Option<RegionRef<'_>> {
-        self.top()?.lowest(number).ok()?.entry(number).region()
+        self.top()?.lowest(number).ok()?.region(number)
     }
 
     /// For the writer: what is in region `number`.
     pub(super) fn whole_region(&self, number: u64) -> Region {
         let node = self.top().and_then(|top| top.lowest(number).ok());
-        node.map_or(Region::NOTHING, |node| node.entry(number).load())
+        node.map_or(Region::NOTHING, |node| node.load(number))
     }
 
     /// Each gets all that the other has. Readers see all of it change from one moment to the other.
@@ -403,15 +399,15 @@ impl Directory {
     }
 }
 
-/// [`Directory::set_region`], below `slot`, with the region's filter.
+/// [`Directory::set_region`], below `slot`, with what is for the region's filter.
 ///
 /// # Safety
 /// That of the method; and the slot has this height.
-unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, filter): (Region, u64), retired: &mut Retired) {
+unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, marks): (Region, Marks), retired: &mut Retired) {
     if height == 1 {
         // SAFETY: it is 1.
         if let Some(node) = unsafe { slot.lowest() } {
-            node.set(number, region, filter);
+            node.set(number, region, marks);
             if node.used.is_none() {
                 slot.take().into_iter().for_each(|node| retired.add_lowest(node));
             }
@@ -422,7 +418,7 @@ unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, filter): (R
         let below = node.slot(height, number);
         let before = below.load().is_some();
         // SAFETY: by contract, and slots of a node have the height below its own.
-        unsafe { set_region(below, height - 1, number, (region, filter), retired) };
+        unsafe { set_region(below, height - 1, number, (region, marks), retired) };
         node.used.change(before, below.load().is_some());
         if node.used.is_none() {
             slot.take().into_iter().for_each(|node| retired.add_inner(node));
@@ -432,7 +428,7 @@ unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, filter): (R
     if !region.is_nothing() {
         // The nodes that are missing, from below, so that one store makes all of it visible.
         let lowest = Lowest::make();
-        lowest.set(number, region, filter);
+        lowest.set(number, region, marks);
         let lowest = Box::into_raw(lowest).cast::<Below>();
         slot.swap((2..=height).fold(lowest, |below, height| Inner::make(height, number, below).cast()));
     }
@@ -459,9 +455,9 @@ unsafe fn free_all(slot: &Slot, height: u32) {
         let node = below.cast::<Lowest>();
         // SAFETY: a slot of height 1 holds such a node, and what is in it is whole; by contract nobody looks at it.
         return unsafe {
-            for entry in &node.as_ref().entries {
+            for number in 0..REGIONS as u64 {
                 let mut region = Retired::default();
-                entry.load().retire(&mut region);
+                node.as_ref().load(number).retire(&mut region);
                 region.free();
             }
             Lowest::free(node);

@@ -168,9 +168,9 @@ fn readers_find_what_they_were_told_of() {
 #[test]
 fn readers_never_find_again_what_they_found_gone() {
     in_every_order(|| {
-        let [old, other] = [BaseLba(1), BaseLba(REGION_BLOCKS / 2)];
+        let [old, other, third] = [1, REGION_BLOCKS / 2, REGION_BLOCKS / 2 + 2].map(BaseLba);
         let (mut writer, told) = one_region(old);
-        let mut retired = writer.publish(change(other, Some(8)));
+        let before = writer.publish(change(other, Some(8)));
         let reader = {
             let (table, told) = (std::sync::Arc::clone(writer.table()), Arc::clone(&told));
             thread::spawn(move || {
@@ -180,11 +180,13 @@ fn readers_never_find_again_what_they_found_gone() {
                 assert!(told < 1 || table.lookup(old) == Place::Base(old), "what was taken away is there");
             })
         };
-        retired.merge(writer.publish(change(old, None)));
+        let gone = writer.publish(change(old, None));
+        // What announces this must not hide that the other one has gone.
+        let retired = [before, gone, writer.publish(change(third, Some(9)))];
         told.store(1, LoomOrdering::Release);
         reader.join().unwrap();
         // SAFETY: the reader has left the table.
-        unsafe { retired.free() }
+        retired.into_iter().for_each(|retired| unsafe { retired.free() });
     });
 }
 

@@ -11,6 +11,7 @@
 
 mod bits;
 mod directory;
+mod filter;
 mod keys;
 mod outline;
 mod reclaim;
@@ -37,6 +38,7 @@ use crate::units::{BaseLba, Extent};
 
 pub use self::reclaim::Retired;
 pub(crate) use self::reclaim::{reclaim, reclaim_table};
+pub(crate) use self::writer::by_region;
 pub use self::writer::{Change, Counts, TableWriter};
 
 /// What the table holds for a block that is not simply on the base.
@@ -225,7 +227,7 @@ impl Table {
         }
         let top = self.directory.top().filter(|top| top.may_hold(lba.0, lba.0))?;
         let (number, key) = place_of(lba.0);
-        top.look(number, key, key)?.get(key).map(Mapping::decode)
+        top.get(number, key).map(Mapping::decode)
     }
 
     /// Cuts `range` into segments, and calls `f` for each in ascending order until it breaks. Neighbours are coalesced.

@@ -34,11 +34,6 @@ impl Retired {
         self.0.is_empty()
     }
 
-    /// Takes what `other` has, too.
-    pub(crate) fn merge(&mut self, other: Retired) {
-        self.0.extend(other.0);
-    }
-
     /// How much is in there: of regions, and nodes.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {

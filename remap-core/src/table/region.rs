@@ -11,7 +11,10 @@ use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
+use smallvec::SmallVec;
+
 use super::bits::{BITS, Bits, BitsRef};
+use super::filter::Marks;
 use super::keys::{Keys, KeysRef};
 use super::reclaim::Retired;
 
@@ -53,6 +56,8 @@ pub(super) struct Chunks {
 
 /// A change of the block with this key: to this value, or to none.
 pub(super) type KeyChange = (u16, Option<u32>);
+/// Changes of a region that need no memory of their own: most commits are of as many.
+pub(super) const FEW_CHANGES: usize = 8;
 
 /// In the pointer, where it is none to [`Keys`]: all that is pointed to is aligned to more.
 const OTHER: usize = 1;
@@ -289,10 +294,18 @@ impl Chunks {
     fn changed(&self, changes: &[KeyChange], retired: &mut Retired, replaced: &mut impl FnMut(u32)) -> Region {
         let mut after = Chunks { chunks: self.chunks, len: self.len };
         for group in changes.chunk_by(|a, b| a.0 / BITS == b.0 / BITS) {
-            let in_chunk: Vec<_> = group.iter().map(|(key, to)| (key % BITS, *to)).collect();
+            let in_chunk: SmallVec<[KeyChange; FEW_CHANGES]> =
+                group.iter().map(|(key, to)| (key % BITS, *to)).collect();
             let (index, _) = Chunks::place_of(group[0].0);
             let chunk = self.chunk(index);
             let before = chunk.map_or(0, ChunkRef::len);
+            if let (Some(ChunkRef::Bits(bits)), [(key, Some(value))]) = (chunk, &in_chunk[..])
+                && let Some(with_it) = bits.with(*key, *value)
+            {
+                self.chunks[index].retire(retired);
+                (after.chunks[index], after.len) = (Chunk::other(with_it), after.len + 1);
+                continue;
+            }
             let entries = match chunk {
                 None => merged((0, std::iter::empty()), &in_chunk, replaced),
                 Some(ChunkRef::Keys(keys)) => merged((before, keys.from(0)), &in_chunk, replaced),
@@ -386,20 +399,13 @@ impl RegionRef<'_> {
         }
     }
 
-    /// A bit for each sixty-fourth of the region ([`filter_of`]) in which it holds anything.
-    pub(super) fn filter(self) -> u64 {
+    /// What its filter is to have: of a chunk in which anything is, all of it.
+    pub(super) fn marks(self) -> Marks {
         match self {
-            RegionRef::Keys(keys) => keys.keys.iter().fold(0, |filter, key| filter | filter_of(*key, *key)),
-            RegionRef::Chunks(chunks) => (0_u16..).zip(&chunks.chunks).fold(0, |filter, (index, chunk)| {
-                if chunk.is_nothing() { filter } else { filter | filter_of(index * BITS, index * BITS + (BITS - 1)) }
+            RegionRef::Keys(keys) => keys.keys.iter().fold(Marks::NONE, |marks, key| marks.and(Marks::of(*key, *key))),
+            RegionRef::Chunks(chunks) => (0_u16..).zip(&chunks.chunks).fold(Marks::NONE, |marks, (index, chunk)| {
+                if chunk.is_nothing() { marks } else { marks.and(Marks::of(index * BITS, index * BITS + (BITS - 1))) }
             }),
         }
     }
-}
-
-/// The bits of a filter for the blocks from key `low` to `high`.
-#[inline]
-pub(super) fn filter_of(low: u16, high: u16) -> u64 {
-    const BLOCKS: u16 = (REGION_BLOCKS / 64) as u16;
-    !0 << (low / BLOCKS) & !0 >> (63 - high / BLOCKS)
 }

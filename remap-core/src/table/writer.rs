@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
+use smallvec::SmallVec;
+
 use super::directory::Directory;
-use super::region::{REGION_BLOCKS, Region};
+use super::region::{FEW_CHANGES, KeyChange, REGION_BLOCKS, Region};
 use super::{Mapping, Retired, Table};
 use crate::slot::Slot;
 use crate::sync::{AtomicBool, Ordering};
@@ -47,6 +49,13 @@ impl Counts {
             Mapping::Lost(_) => &mut self.lost,
         }
     }
+}
+
+/// `changes` by the region that they are in, in ascending order; those of one block stay in their order.
+pub(crate) fn by_region(changes: &mut [Change]) -> impl Iterator<Item = &[Change]> {
+    // Stable.
+    changes.sort_by_key(|change| change.lba);
+    changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS)
 }
 
 /// The right to change a [`Table`].
@@ -104,23 +113,22 @@ impl TableWriter {
     /// Applies `changes`; of several for one block the last one counts, blocks behind the end of the base are left out.
     /// Readers see each region of 16,384 blocks change at once.
     pub fn publish(&mut self, mut changes: Vec<Change>) -> Retired {
-        let base_blocks = self.table.base_blocks();
-        changes.retain(|change| change.lba.0 < base_blocks);
-        // Stable, so that the changes of one block stay in order.
-        changes.sort_by_key(|change| change.lba);
         let mut retired = Retired::default();
-        for group in changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS) {
-            self.change_region(group, &mut retired);
+        for region in by_region(&mut changes) {
+            self.publish_region(region, &mut retired);
         }
         retired
     }
 
-    /// Applies changes of one region, which ascend.
-    fn change_region(&mut self, group: &[Change], retired: &mut Retired) {
+    /// Applies changes of one region, as [`by_region`] has them. What it holds no more goes to `retired`.
+    pub(crate) fn publish_region(&mut self, region: &[Change], retired: &mut Retired) {
         let TableWriter { table, counts } = self;
-        let number = group[0].lba.0 / REGION_BLOCKS;
-        let last_of_each = group.chunk_by(|a, b| a.lba == b.lba).map(|same| same[same.len() - 1]);
-        let changes: Vec<_> = last_of_each
+        let base_blocks = table.base_blocks();
+        let region = &region[..region.partition_point(|change| change.lba.0 < base_blocks)];
+        let Some(first) = region.first() else { return };
+        let number = first.lba.0 / REGION_BLOCKS;
+        let last_of_each = region.chunk_by(|a, b| a.lba == b.lba).map(|same| same[same.len() - 1]);
+        let changes: SmallVec<[KeyChange; FEW_CHANGES]> = last_of_each
             .map(|Change { lba, to }| {
                 to.into_iter().for_each(|mapping| *counts.of(mapping) += 1);
                 // The remainder is below 16,384.

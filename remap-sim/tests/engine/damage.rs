@@ -56,23 +56,28 @@ fn what_a_read_error_hid_at_open_does_not_win_later() {
     }
 }
 
-/// Found by the simulation: a page of an attempt under a much higher epoch, which later opens could not see and went over, is
+/// Of a set with two remapped blocks: a page of an attempt under a much higher epoch, which later opens could not see and went over, is
 /// in copy A again, as if what was written there since had been lost. Copy B is whole.
+fn with_an_attempt_that_comes_back(area: Area) -> World {
+    let (world, host) = world();
+    world.save(&host).unwrap();
+    world.write(&host, 11, filled(2)).unwrap();
+    world.quiet();
+    let mut medium = world.spare.contents();
+    let owner = PageOwner { set_uuid: host.engine.set_uuid(), spare_id: params().fresh_spare_id };
+    let info = PageInfo { epoch: epoch(1 << 32), sequence: sequence(3), checkpoint_pages: 1 };
+    let mut block = vec![0; BLOCK as usize];
+    let end = Record::EndOfCheckpoint.encode();
+    encode_page(&mut block, owner, PageAt { copy: Copy::A, area, index: 0 }, info, &[end]);
+    medium.set_block(host.engine.layout().log_page(Copy::A, area, 0).0, &block);
+    world.after_crash(medium)
+}
+
+/// Found by the simulation.
 #[test]
 fn an_attempt_that_was_given_up_and_comes_back_in_one_copy_is_no_loss() {
     for area in Area::BOTH {
-        let (world, host) = world();
-        world.save(&host).unwrap();
-        world.write(&host, 11, filled(2)).unwrap();
-        world.quiet();
-        let mut medium = world.spare.contents();
-        let owner = PageOwner { set_uuid: host.engine.set_uuid(), spare_id: params().fresh_spare_id };
-        let info = PageInfo { epoch: epoch(1 << 32), sequence: sequence(3), checkpoint_pages: 1 };
-        let mut block = vec![0; BLOCK as usize];
-        let end = Record::EndOfCheckpoint.encode();
-        encode_page(&mut block, owner, PageAt { copy: Copy::A, area, index: 0 }, info, &[end]);
-        medium.set_block(host.engine.layout().log_page(Copy::A, area, 0).0, &block);
-        let again = world.after_crash(medium);
+        let again = with_an_attempt_that_comes_back(area);
         let host = again.open();
         assert_eq!(mappings(&host.engine).len(), 2);
         assert_eq!(host.engine.status().state, SetState::Online);
@@ -299,5 +304,22 @@ fn rot_of_one_copy_is_healed_and_rot_of_both_is_refused() {
         let again = world.after_crash(rotten.clone());
         assert!(again.open_with(params()).is_err(), "page {page}");
         assert_eq!(again.spare.contents(), rotten);
+    }
+}
+
+/// That tests above can fail: the simulation seldom meets what they are about.
+#[cfg(feature = "mutations")]
+mod mutations {
+    use super::*;
+    use remap_core::mutation::Mutation;
+
+    #[test]
+    fn a_whole_set_is_refused_or_has_less_if_an_attempt_counts_that_was_given_up() {
+        for area in Area::BOTH {
+            let opened =
+                with_bug(Mutation::GivenUpCounts, || with_an_attempt_that_comes_back(area).open_with(params()));
+            let left = opened.map(|host| mappings(&host.engine).len());
+            assert_ne!(left, Ok(2), "{area:?}");
+        }
     }
 }

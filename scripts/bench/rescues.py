@@ -8,8 +8,10 @@ from statistic import summary
 
 # Blocks of the base: as many as a load does not come round within.
 BASE_BLOCKS = 1 << 24
-# Blocks of the spare: 1.5 GiB, so that it does not become full while it is measured.
-SPARE_BLOCKS = 384 << 10
+# Blocks of the spare: 2.5 GiB, so that it does not become full while it is measured.
+SPARE_BLOCKS = 640 << 10
+# For one remapped block.
+SMALL_SPARE_BLOCKS = 4 << 10
 SECONDS = 2
 STRIDE = 25
 # Seconds between two looks at a load that goes on.
@@ -17,15 +19,15 @@ LOOK = 0.05
 GIB = 1 << 30
 
 
-def _faulty(base):
+def _faulty(base, spare_blocks):
     """Remap over a base that can fail, and a spare in memory."""
     return [*base, bdevs.call("bdev_fault_create", name="Fault0", base_bdev="Null0"),
-            bdevs.malloc("Spare0", SPARE_BLOCKS),
+            bdevs.malloc("Spare0", spare_blocks),
             bdevs.call("bdev_remap_create", name="Dut", base_bdev="Fault0", spare_bdev="Spare0", storm_limit=1 << 40)]
 
 
 def _started(bench, name, stride):
-    member = Bdevperf(bench.start, bench.directory, name, _faulty([bdevs.null("Null0", BASE_BLOCKS)]), mib=2048)
+    member = Bdevperf(bench.start, bench.directory, name, _faulty([bdevs.null("Null0", BASE_BLOCKS)], SPARE_BLOCKS), mib=3072)
     member.call("bdev_fault_inject", name="Fault0", lba=0, num_blocks=BASE_BLOCKS, stride=stride, op="write", error="write_fault")
     return member
 
@@ -98,7 +100,7 @@ def zeroes(bench):
     """1 GiB of zeroes in one I/O, with one pending block in it, and without. As bdevperf goes on for a second, the slowest of a run
     counts: where there was a pending block, it is the first, and the block lives on the spare from then on."""
     base = [bdevs.malloc("Null0", GIB // bdevs.BLOCK)]
-    member = Bdevperf(bench.start, bench.directory, "zeroes", _faulty(base), mib=3072, options=["-H"])
+    member = Bdevperf(bench.start, bench.directory, "zeroes", _faulty(base, SMALL_SPARE_BLOCKS), mib=2048, options=["-H"])
     block = {"name": "Dut", "lba": GIB // bdevs.BLOCK // 2, "num_blocks": 1}
     ratios = []
     try:

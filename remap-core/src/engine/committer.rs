@@ -276,7 +276,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         if !self.log.needs_checkpoint() {
             return true;
         }
-        self.upkeep.may_commit(self.shared.env.now()) && self.checkpoint().await.is_ok()
+        self.upkeep.may_commit(self.shared.env.now()) && self.checkpoint_at(Pace::while_hosts_wait).await.is_ok()
     }
 
     /// Answers all with `why`, and takes their reservations back.
@@ -351,8 +351,12 @@ impl<D: Device, E: Env> Committer<D, E> {
 
     /// Writes a checkpoint of what is true, and settles what was in doubt.
     pub(super) async fn checkpoint(&mut self) -> Result<Saved, Error> {
+        self.checkpoint_at(Pace::default).await
+    }
+
+    async fn checkpoint_at(&mut self, pace: fn() -> Pace) -> Result<Saved, Error> {
         let bad = self.shared.state.borrow().allocator.bad().collect();
-        let records = Records::of(&self.shared.table, bad).with(&self.in_doubt);
+        let records = Records::of(&self.shared.table, bad).with(&self.in_doubt).at(pace);
         let saved = self.log.checkpoint(&records).await;
         let now = self.shared.env.now();
         self.upkeep.tried(now, saved.is_ok(), saved.as_ref().is_ok_and(|saved| saved.all_copies));

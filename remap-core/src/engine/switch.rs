@@ -22,6 +22,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::{OtherSpare, SpareState};
 use crate::mutation::{Mutation, active};
+use crate::pace::Pace;
 use crate::remap_log::{Log, Records};
 use crate::table::{TableWriter, reclaim_table};
 
@@ -63,7 +64,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         new.follow_base(self.log.superblock().base_blocks);
         let bad = mirror.allocator.borrow().bad().collect();
         let table = Arc::clone(mirror.writer.borrow().table());
-        if !new.checkpoint(&Records::of(&table, bad).while_hosts_wait()).await?.all_copies {
+        if !new.checkpoint(&Records::of(&table, bad).at(Pace::while_hosts_wait)).await?.all_copies {
             return Err(Error::CheckpointFailed);
         }
         if !without && !active(Mutation::OldSpareNotGivenUp) {

@@ -43,9 +43,9 @@ impl<'a> Records<'a> {
         Records { instead: Some(instead), ..self }
     }
 
-    /// The same, of a checkpoint that all writes of hosts wait for.
-    pub(crate) fn while_hosts_wait(self) -> Records<'a> {
-        Records { pace: Pace::while_hosts_wait, ..self }
+    /// The same, made and written at this pace.
+    pub(crate) fn at(self, pace: fn() -> Pace) -> Records<'a> {
+        Records { pace, ..self }
     }
 
     /// Begins to make them.

@@ -29,7 +29,7 @@ if [ ${#filter[@]} -eq 0 ]; then
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	step "plugin and scripts"
 	"$CACHE/ruff/bin/ruff" check --no-cache rpc scripts
-	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/spdk scripts/rpc scripts/remapctl .ci/run
+	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/spdk scripts/rpc scripts/remapctl scripts/guest .ci/run
 	step "documentation of the crates"
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --exclude e2e --no-deps --document-private-items --quiet
 fi

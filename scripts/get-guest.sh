@@ -37,12 +37,15 @@ mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages"
 apt_opts=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
 run_logged "reading Debian's package lists" "$log" apt-get "${apt_opts[@]}" update
 
-# The kernel that the package of this name stands for; of QEMU, what is not installed here.
+# The kernel that the package of this name stands for; QEMU with its firmware, and of what else it needs what is not installed here.
 kernel=$(apt-cache "${apt_opts[@]}" depends "$KERNEL" 2>>"$log" | awk '/Depends: linux-image-/ {print $2; exit}') || true
 [ -n "$kernel" ] || die "Debian has no package $KERNEL (see $log)"
-mapfile -t qemu < <(apt-get "${apt_opts[@]}" install -s --no-install-recommends qemu-system-x86 2>>"$log" | awk '/^Inst/ {print $2}')
-fetch() { cd "$work/packages" && apt-get "${apt_opts[@]}" download busybox-static "$kernel" "${qemu[@]}"; }
-run_logged "fetching $kernel, busybox and $((${#qemu[@]})) packages of QEMU" "$log" fetch
+plan=$(apt-get "${apt_opts[@]}" install -s --no-install-recommends qemu-system-x86 2>>"$log") ||
+	die "apt-get cannot tell what QEMU needs: the log is $log"
+mapfile -t packages < <(printf '%s\n' busybox-static "$kernel" qemu-system-{x86,common,data} seabios \
+	"$(awk '/^Inst/ {print $2}' <<<"$plan")" | sed '/^$/d' | sort -u)
+fetch() { cd "$work/packages" && apt-get "${apt_opts[@]}" download "${packages[@]}"; }
+run_logged "fetching ${#packages[@]} packages: busybox, QEMU, $kernel" "$log" fetch
 unpack() {
 	local package
 	for package in "$work"/packages/*.deb; do
@@ -83,7 +86,7 @@ poweroff -f
 EOF
 chmod +x "$root/init"
 pack() { cd "$root" && find . | bin/busybox cpio -o -H newc >"$dest/initrd"; }
-pack 2>>"$log"
+run_logged "packing what it starts from" "$log" pack
 cp "$root/bin/busybox" "$dest/busybox"
 cp "$dest"/boot/vmlinuz-* "$dest/vmlinuz"
 rm -rf "$work" "$root" "${dest:?}"/{lib/modules,usr/lib/modules,boot}

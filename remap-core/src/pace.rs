@@ -6,7 +6,7 @@ use std::task::Poll;
 /// Entries after which long work lets others go on: so few that I/O which is under way on the same reactor gets nearly all of its
 /// time, and long work gets what is left.
 const ENTRIES: u32 = 64;
-/// The same while hosts wait for it: still far less than the 500 us that a reactor may be held.
+/// The same while hosts, or commits, wait for it: still far less than the 500 us that a reactor may be held.
 const ENTRIES_WHILE_HOSTS_WAIT: u32 = 512;
 
 /// Lets the thread's other tasks go on first.
@@ -39,7 +39,7 @@ impl Pace {
     /// How many entries there may be between two calls of [`Pace::step`].
     pub(crate) const STRIDE: usize = ENTRIES as usize;
 
-    /// The pace of work that all writes of hosts wait for: it takes most of the reactor's time.
+    /// The pace of work that all writes of hosts wait for, or all commits: it takes most of the reactor's time.
     pub(crate) fn while_hosts_wait() -> Pace {
         Pace { done: 0, entries: ENTRIES_WHILE_HOSTS_WAIT }
     }

@@ -315,7 +315,7 @@ impl UnderWay {
     fn is_late(&self, id: u64, waiter: &Waker) -> bool {
         let mut operations = self.operations.borrow_mut();
         let Some(operation) = operations.iter_mut().find(|operation| operation.id == id) else { return false };
-        if !operation.waiter.as_ref().is_some_and(|known| known.will_wake(waiter)) {
+        if !operation.late && !operation.waiter.as_ref().is_some_and(|known| known.will_wake(waiter)) {
             operation.waiter = Some(waiter.clone());
         }
         operation.late

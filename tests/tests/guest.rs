@@ -13,7 +13,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// Fails if the kernel has seen an error of the disk, and tells it.
-const NO_ERRORS: &str = "if dmesg | grep -E 'I/O error|critical .* error|Remounting'; then exit 9; fi\n";
+const NO_ERRORS: &str =
+    "if dmesg | grep -E 'I/O error|critical .* error|EXT[0-9]-fs (error|warning)'; then exit 9; fi\n";
 
 /// Makes a file system, mounts it, and defines `fill NUMBER`, which writes a file of random bytes, has it written out, and notes its checksum.
 const FILE_SYSTEM: &str = "set -e

@@ -63,11 +63,15 @@ impl Bits {
             words[word] |= 1 << bit;
         }
         let values = entries.iter().map(|(_, value)| *value);
-        Bits::store(words, row_of(values.clone()), values)
+        // SAFETY: the bits are those of the entries, whose keys differ.
+        unsafe { Bits::store(words, row_of(values.clone()), values) }
     }
 
-    /// A new one with these bits, and a value for each; or with the first one of them in `row`, if they are one.
-    fn store(words: [u64; WORDS], row: Option<u32>, all: impl Iterator<Item = u32>) -> Option<NonNull<Bits>> {
+    /// A new one with these bits, and a value for each, as many as there are; or with the first one of them in `row`, if they are one.
+    ///
+    /// # Safety
+    /// `all` yields a value for each bit that is set.
+    unsafe fn store(words: [u64; WORDS], row: Option<u32>, all: impl Iterator<Item = u32>) -> Option<NonNull<Bits>> {
         let mut bits = Bits { words, before: [0; WORDS], row };
         let mut before = 0;
         for (word, count) in bits.words.iter().zip(&mut bits.before) {
@@ -80,7 +84,7 @@ impl Bits {
         // SAFETY: the layout is not empty, it holds at least the header.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         // SAFETY: `start` is a fresh allocation of `layout`, which has room for the header, then the values at `values`, each
-        // aligned; nobody else knows it yet.
+        // aligned; nobody else knows it yet. By contract as many are written as there is room for.
         unsafe {
             start.cast::<Bits>().write(bits);
             let values = start.add(values).cast::<u32>();
@@ -99,13 +103,13 @@ impl Bits {
     /// Frees it.
     ///
     /// # Safety
-    /// `bits` comes from [`Bits::make`], was not freed, and no [`BitsRef`] to it is left.
+    /// `bits` comes from [`Bits::make`] or [`BitsRef::with`], was not freed, and no [`BitsRef`] to it is left.
     pub(super) unsafe fn free(bits: NonNull<Bits>) {
         // SAFETY: by contract it is whole.
         let head = unsafe { bits.as_ref() };
         let kept = if head.row.is_some() { 0 } else { head.len() };
         if let Some((_, layout)) = layout(kept) {
-            // SAFETY: allocated by `make` with this very layout, as neither ever changes.
+            // SAFETY: allocated by `store` with this very layout, as neither ever changes.
             unsafe { dealloc(bits.as_ptr().cast(), layout) }
         }
     }
@@ -115,7 +119,7 @@ impl<'a> BitsRef<'a> {
     /// Looks at it.
     ///
     /// # Safety
-    /// `bits` comes from [`Bits::make`], and is not freed while `'a` lasts.
+    /// `bits` comes from [`Bits::make`] or [`BitsRef::with`], and is not freed while `'a` lasts.
     #[inline]
     pub(super) unsafe fn new(bits: NonNull<Bits>, _lives: PhantomData<&'a Bits>) -> BitsRef<'a> {
         BitsRef { bits, _lives: PhantomData }
@@ -169,7 +173,8 @@ impl<'a> BitsRef<'a> {
         let Some(first) = head.row else {
             let (before, behind) = self.kept().split_at(at);
             let all = before.iter().chain(std::iter::once(&value)).chain(behind).copied();
-            return Bits::store(words, row_of(all.clone()), all);
+            // SAFETY: one value for each bit of before, and one for the bit that was not set.
+            return unsafe { Bits::store(words, row_of(all.clone()), all) };
         };
         // At most 512 of them.
         let len = head.len() as u32;
@@ -180,7 +185,8 @@ impl<'a> BitsRef<'a> {
         };
         let old = (0..len).map(|at| first + at);
         let (before, behind) = (old.clone().take(at), old.skip(at));
-        Bits::store(words, row, before.chain(std::iter::once(value)).chain(behind))
+        // SAFETY: one value for each bit of before, and one for the bit that was not set.
+        unsafe { Bits::store(words, row, before.chain(std::iter::once(value)).chain(behind)) }
     }
 
     /// The values that follow the header.

@@ -3,7 +3,7 @@
 //! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (12 KiB).
 //! A node is there only while a region is below it: memory and a visit of the whole follow what is remapped, at most one node on each
 //! height for each region. Readers descend it, without a lock or a reference; the writer alone changes it. A region changes by one
-//! store, between two to its filter and two to the outline.
+//! store, between those to its filter and to the outline.
 //!
 //! ```text
 //! base up to 2^35 blocks:   root ──> top ──────────> inner node ──> lowest ──> region

@@ -13,7 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Words of the outline: 16 KiB. Few for loom, which looks at every place.
 const WORDS: usize = if cfg!(loom) { 1 } else { 2048 };
 const BITS: u64 = WORDS as u64 * 64;
-/// Blocks of a bit of a region's filter, and of the outline of a small base, as a power of two.
+/// Blocks of a part of a region's filter, and of the outline of a small base, as a power of two.
 const FILTER_SHIFT: u32 = REGION_BLOCKS.trailing_zeros() - 6;
 
 pub(super) struct Outline {

@@ -56,7 +56,7 @@ pub(super) struct Chunks {
 
 /// A change of the block with this key: to this value, or to none.
 pub(super) type KeyChange = (u16, Option<u32>);
-/// Changes of a region that need no memory of their own: most commits are of as many.
+/// Changes of a region that need no memory of their own: most commits are of no more.
 pub(super) const FEW_CHANGES: usize = 8;
 
 /// In the pointer, where it is none to [`Keys`]: all that is pointed to is aligned to more.

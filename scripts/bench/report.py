@@ -107,7 +107,7 @@ def _remarks(found):
         remarks.append("The longest I/O at queue depth 1 while saving and without, in µs, by round: %s; a save took %.1f ms (median)."
                        % (rounds, series["save_ms"]["value"]))
     if "loop_ns" in series:
-        remarks.append("The loop around a look-up of criterion takes %.1f ns, which are taken off its rows." % series["loop_ns"])
+        remarks.append("The loop around a look-up of criterion takes %.1f ns, which is taken off its rows." % series["loop_ns"])
     if "load" in rows:
         load = series["load"]
         remarks.append("Loading took %.1f ms and read %.1f MiB; bdevperf reads as much in %.1f ms."

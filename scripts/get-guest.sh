@@ -55,9 +55,10 @@ unpack() {
 run_logged "unpacking them" "$log" unpack
 
 # What the guest starts from: busybox, the modules, and what it does first. Its script is put behind it by scripts/guest.
+busybox=$(find "$dest" -path '*/bin/busybox' -type f)
 root=$dest/root
 mkdir -p "$root"/{bin,lib,proc,sys,dev,mnt}
-find "$dest" -path '*/bin/busybox' -type f -exec cp {} "$root/bin/" \;
+cp "$busybox" "$root/bin/busybox"
 loaded=()
 for module in "${MODULES[@]}"; do
 	file=$(find "$dest" -path '*/lib/modules/*' -name "$module.ko*")

@@ -14,7 +14,7 @@ use super::region::REGION_BLOCKS;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Blocks of a sixty-fourth.
-const PART_BLOCKS: u16 = (REGION_BLOCKS / 64) as u16;
+pub(super) const PART_BLOCKS: u16 = (REGION_BLOCKS / 64) as u16;
 
 /// The bits for some blocks of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,8 @@ impl Marks {
         Marks { parts, rests }
     }
 
-    pub(super) fn and(self, other: Marks) -> Marks {
+    /// Those that either has.
+    pub(super) fn union(self, other: Marks) -> Marks {
         Marks { parts: self.parts | other.parts, rests: self.rests | other.rests }
     }
 
@@ -108,7 +109,7 @@ mod tests {
             let mut all = Marks::NONE;
             for length in lengths {
                 let high = low + length - 1;
-                all = all.and(Marks::of(high, high));
+                all = all.union(Marks::of(high, high));
                 assert_eq!(Marks::of(low, high), all, "{low} to {high}");
             }
         }
@@ -121,7 +122,7 @@ mod tests {
         assert!(!filter.may_hold(0, LAST_KEY));
         // As the blocks of a million that are spread at random over 4 TiB, in one region.
         let keys: Vec<u16> = (0..16_u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as u16).collect();
-        let marks = keys.iter().fold(Marks::NONE, |marks, key| marks.and(Marks::of(*key, *key)));
+        let marks = keys.iter().fold(Marks::NONE, |marks, key| marks.union(Marks::of(*key, *key)));
         filter.announce(marks);
         assert!(keys.iter().all(|key| filter.may_hold_one(*key)));
         assert!((0..=LAST_KEY).all(|key| filter.may_hold_one(key) == filter.may_hold(key, key)));

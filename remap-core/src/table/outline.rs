@@ -7,14 +7,15 @@
 //! As with the filter beside a region, a bit is there before the region holds what it is for, and until it does not any more. A base
 //! that has grown has no bits for its new end: there, every look is one at the region.
 
+use super::filter::PART_BLOCKS;
 use super::region::REGION_BLOCKS;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Words of the outline: 16 KiB. Few for loom, which looks at every place.
 const WORDS: usize = if cfg!(loom) { 1 } else { 2048 };
 const BITS: u64 = WORDS as u64 * 64;
-/// Blocks of a part of a region's filter, and of the outline of a small base, as a power of two.
-const FILTER_SHIFT: u32 = REGION_BLOCKS.trailing_zeros() - 6;
+/// Blocks of a bit of the outline of a small base, and of a part of a region's filter, as a power of two.
+const FILTER_SHIFT: u32 = PART_BLOCKS.trailing_zeros();
 
 pub(super) struct Outline {
     words: [AtomicU64; WORDS],

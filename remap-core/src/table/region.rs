@@ -402,9 +402,11 @@ impl RegionRef<'_> {
     /// What its filter is to have: of a chunk in which anything is, all of it.
     pub(super) fn marks(self) -> Marks {
         match self {
-            RegionRef::Keys(keys) => keys.keys.iter().fold(Marks::NONE, |marks, key| marks.and(Marks::of(*key, *key))),
+            RegionRef::Keys(keys) => {
+                keys.keys.iter().fold(Marks::NONE, |marks, key| marks.union(Marks::of(*key, *key)))
+            }
             RegionRef::Chunks(chunks) => (0_u16..).zip(&chunks.chunks).fold(Marks::NONE, |marks, (index, chunk)| {
-                if chunk.is_nothing() { marks } else { marks.and(Marks::of(index * BITS, index * BITS + (BITS - 1))) }
+                if chunk.is_nothing() { marks } else { marks.union(Marks::of(index * BITS, index * BITS + (BITS - 1))) }
             }),
         }
     }

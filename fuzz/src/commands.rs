@@ -71,9 +71,10 @@ pub fn judge(edits: &[Edit]) -> Judged {
     fs::write(&base, vec![1; BASE_BLOCKS as usize * PAGE]).expect("a base");
     [&spare, &copy].iter().for_each(|file| fs::write(file, &image).expect("a spare"));
     let check = code(&["check", &spare, "--base", &base]);
+    let alone = code(&["check", &spare, "--json"]);
     let (inspect, json) = run(&["inspect", &spare, "--json"]);
     let repair = code(&["repair", &spare]);
-    let mut all = vec![check, inspect, repair, code(&["inspect", &spare]), code(&["check", &spare, "--json"])];
+    let mut all = vec![check, alone, inspect, repair, code(&["inspect", &spare])];
     all.extend(["table", "json", "csv", "badblocks", "ddrescue"].map(|form| code(&["list", &spare, "--format", form])));
     all.extend(["svg", "html"].map(|form| code(&["map", &spare, "--format", form])));
     let recovered = code(&["recover", "--base", &base, "--spare", &spare, "--output", &output]);
@@ -89,7 +90,8 @@ pub fn judge(edits: &[Edit]) -> Judged {
         );
     }
     assert!(all.iter().all(|code| *code <= 2), "{all:?}");
-    assert!(check < 2 || repair == 2, "what is refused is repaired without being told to what");
+    assert!(check >= alone, "what is refused is taken with a base");
+    assert!(alone < 2 || repair == 2, "what is refused is repaired without being told to what");
     let (_, _, opened) = open(medium, params());
     assert!(opened.is_err() || check < 2, "what is loaded is refused");
     assert!(fs::read(&spare).expect("the spare") == image, "the spare was changed");

@@ -62,6 +62,8 @@ struct BaseReport {
     blocks: u64,
     /// Where the kernel knows it.
     uuid: Option<Uuid>,
+    /// Bytes of metadata that each of its blocks carries, where that is known.
+    md_size: Option<u32>,
 }
 
 /// Runs the command.
@@ -71,8 +73,7 @@ struct BaseReport {
 pub fn run(args: &CheckArgs, out: &mut impl Write) -> Result<Verdict, Error> {
     let spare = Spare::open(&args.spare.spare, args.spare.size.block_size)?;
     let base = args.base.as_deref().map(|path| look_at(path, spare.block_size())).transpose()?;
-    let facts = Base { blocks: base.as_ref().map(|base| base.blocks), uuid: args.base_uuid };
-    let report = report(&spare, base, facts)?;
+    let report = report(&spare, base, args.base_uuid)?;
     if args.json {
         json::write(&report, out)?;
     } else {
@@ -86,7 +87,9 @@ fn look_at(path: &Path, block_size: u32) -> Result<BaseReport, Error> {
     let disk = Disk::open(path)?;
     in_use::warn(&disk);
     let blocks = disk.bytes() / u64::from(block_size);
-    Ok(BaseReport { base: path.to_owned(), blocks, uuid: uuid_of(&disk) })
+    // A block device of the kernel shows no metadata, and its bdev may have some all the same.
+    let md_size = (!disk.is_block_device()).then_some(0);
+    Ok(BaseReport { base: path.to_owned(), blocks, uuid: uuid_of(&disk), md_size })
 }
 
 /// The UUID of an NVMe namespace, which is that of its bdev.
@@ -100,8 +103,11 @@ pub fn uuid_of(disk: &Disk) -> Option<Uuid> {
     text.trim().parse().ok().filter(|uuid: &Uuid| !uuid.is_nil())
 }
 
-fn report(spare: &Spare, base: Option<BaseReport>, facts: Base) -> Result<Report, Error> {
+fn report(spare: &Spare, base: Option<BaseReport>, base_uuid: Option<Uuid>) -> Result<Report, Error> {
     let path = spare.path();
+    let known = base.as_ref();
+    let facts =
+        Base { blocks: known.map(|base| base.blocks), uuid: base_uuid, md_size: known.and_then(|base| base.md_size) };
     let mut notes = Vec::new();
     let (verdict, sentence, set) = match spare.preview(facts, None) {
         Ok(Preview::Format) => {
@@ -134,14 +140,20 @@ fn report(spare: &Spare, base: Option<BaseReport>, facts: Base) -> Result<Report
                 "the base had {was} blocks and has {now} now, all mappings are on it: check that it is the right one"
             ));
         }
-        if let Some(uuid) = base.uuid.filter(|uuid| *uuid != facts.uuid.unwrap_or(superblock.base_uuid)) {
+        if let Some(uuid) = base.uuid.filter(|uuid| *uuid != base_uuid.unwrap_or(superblock.base_uuid)) {
             let noted = superblock.base_uuid;
             notes.push(format!(
                 "the kernel knows the base as {uuid}, the spare as {noted}: it is another base, unless its bdev was given that UUID"
             ));
         }
-        if facts.uuid.is_none() && base.uuid.is_none() {
+        if base_uuid.is_none() && base.uuid.is_none() {
             notes.push(format!("the UUID of the base cannot be known here; it has to be {}", superblock.base_uuid));
+        }
+        if base.md_size.is_none() && superblock.md_size != 0 {
+            let noted = superblock.md_size;
+            notes.push(format!(
+                "how much metadata the blocks of the base carry cannot be seen here; it has to be {noted} bytes each"
+            ));
         }
     }
     Ok(Report { spare: path, verdict, sentence, set, base, notes })

@@ -37,6 +37,8 @@ pub struct Base {
     pub blocks: Option<u64>,
     /// Its UUID.
     pub uuid: Option<Uuid>,
+    /// Bytes of metadata that each of its blocks carries.
+    pub md_size: Option<u32>,
 }
 
 impl Spare {
@@ -133,7 +135,7 @@ impl Spare {
             name: superblock.name.clone(),
             base_uuid: base.uuid.unwrap_or(superblock.base_uuid),
             base_blocks: base.blocks.unwrap_or(superblock.base_blocks),
-            md_size: superblock.md_size,
+            md_size: base.md_size.unwrap_or(superblock.md_size),
             ..unknown(at)
         };
         self.superblock.as_ref().map_or_else(|| unknown(at), of)

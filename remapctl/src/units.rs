@@ -14,6 +14,13 @@ impl Display for Amount {
     }
 }
 
+/// So many of something.
+#[must_use]
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", Amount(count))
+}
+
 /// A size in powers of 1024.
 #[must_use]
 pub fn bytes(size: u64) -> String {

@@ -6,8 +6,8 @@ mod common;
 
 use std::fs;
 
-use common::spare::{Wanted, write_spare};
-use common::{Done, Folder, golden, golden_names, known, remapctl, run};
+use common::spare::{Wanted, edit_superblocks, write_spare};
+use common::{Done, Folder, Loop, golden, golden_names, known, remapctl, run};
 use serde_json::{Value, json};
 
 #[test]
@@ -151,6 +151,29 @@ fn check_looks_at_the_base_as_well() {
     assert!(foreign.code == 2 && foreign.out.contains("belongs to base"), "{}", foreign.out);
     let empty = run("check", &folder.file("empty", &vec![0; 8 << 20]), &[]);
     assert!(empty.code == 0 && empty.out.contains("would format it"), "{}", empty.out);
+}
+
+#[test]
+fn check_knows_that_a_file_has_no_metadata() {
+    let folder = Folder::new();
+    let (spare, base) = (folder.path("spare"), folder.path("base"));
+    let wanted = Wanted { name: "Remap0", block_size: 4096, spare_blocks: 4096, base_blocks: 300, written_at: 0 };
+    let layout = write_spare(&spare, &wanted, std::iter::empty());
+    edit_superblocks(&spare, &layout, |superblock| superblock.md_size = 64);
+    std::fs::File::create(&base).unwrap().set_len(300 * 4096).unwrap();
+
+    let check = |base: &str| run("check", &spare, &["--base", base]);
+    assert_eq!(run("check", &spare, &[]).code, 0);
+    let file = check(base.to_str().unwrap());
+    let says = "formatted with 64 bytes of metadata a block, the base has 0; nothing was written";
+    assert!(file.code == 2 && file.out.contains(says), "{}", file.out);
+    // The kernel shows no metadata of a block device, and its bdev may have some all the same.
+    let Some(device) = Loop::on(&base) else {
+        println!("skipped: loop devices need root");
+        return;
+    };
+    let device = check(device.0.to_str().unwrap());
+    assert!(device.code == 0 && device.out.contains("it has to be 64 bytes each"), "{}", device.out);
 }
 
 #[test]

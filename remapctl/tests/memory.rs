@@ -9,10 +9,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::spare::{Wanted, spare_block, write_spare};
+use common::spare::{Wanted, edit_superblocks, spare_block, write_spare};
 use common::{Folder, remapctl};
 use nix::sys::resource::{UsageWho, getrusage};
-use remap_core::format::{Area, Copy, Layout, Record, Superblock, SuperblockContent};
+use remap_core::format::{Area, Copy, Layout, Record};
 use remap_core::{BaseLba, MAX_SPARE_BLOCKS};
 
 const BLOCK: u32 = 512;
@@ -53,18 +53,11 @@ fn spoil(path: &Path, layout: &Layout) {
 
 /// Makes the superblocks know of one page more than there is, so that the set is refused. The state that is there, for `--at`.
 fn lose_last_page(path: &Path, layout: &Layout) -> String {
-    let file = File::options().read(true).write(true).open(path).unwrap();
-    let mut page = vec![0; layout.page_bytes as usize];
     let mut state = String::new();
-    for copy in Copy::BOTH {
-        let at = layout.superblock(copy).0 * u64::from(BLOCK);
-        file.read_exact_at(&mut page, at).unwrap();
-        let SuperblockContent::Valid(mut superblock) = Superblock::decode(&page) else { panic!("no superblock") };
+    edit_superblocks(path, layout, |superblock| {
         state = format!("{}:{}", superblock.epoch, superblock.committed);
         superblock.committed = superblock.committed.plus(1);
-        superblock.encode(&mut page);
-        file.write_all_at(&page, at).unwrap();
-    }
+    });
     state
 }
 

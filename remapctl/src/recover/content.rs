@@ -190,7 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (base, spare) = files(folder.path());
         let opened = Spare::open(&spare, None).unwrap();
-        let set = opened.set(Base { blocks: Some(300), uuid: None }, None).unwrap();
+        let set = opened.set(Base { blocks: Some(300), ..Base::default() }, None).unwrap();
         let mut content = Content::new(&set, Disk::open(&base).unwrap(), opened.disk(), true);
         vanish(&base, &spare);
         Ok(content.read(0..300, &mut vec![0; 300 * 4096], &|| Ok(()))?.unwrap())

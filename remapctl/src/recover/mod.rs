@@ -45,7 +45,7 @@ pub fn run(args: &RecoverArgs, out: &mut impl Write, interrupted: &AtomicBool) -
     let base = Disk::open(&args.base)?;
     in_use::warn(&base);
     let blocks = base.bytes() / u64::from(spare.block_size());
-    let set = spare.set(Base { blocks: Some(blocks), uuid: args.base_uuid }, args.at.at)?;
+    let set = spare.set(Base { blocks: Some(blocks), uuid: args.base_uuid, md_size: None }, args.at.at)?;
     if set.superblock.md_size != 0 {
         return Err(Error::Metadata { path: args.spare.clone(), bytes: set.superblock.md_size });
     }

@@ -2,6 +2,8 @@
 
 use remap_core::GivenUp;
 
+use crate::units::counted;
+
 /// The pages that are given up, and the blocks that they tell something else of; nothing if there are none.
 pub(super) fn words(gives_up: &GivenUp) -> Option<String> {
     let GivenUp { pages, unknown_pages, remapped, pending, lost, cleared, overwritten } = *gives_up;
@@ -25,11 +27,6 @@ pub(super) fn words(gives_up: &GivenUp) -> Option<String> {
         ));
     }
     (!parts.is_empty()).then(|| parts.join("; and "))
-}
-
-fn counted(count: u64, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
 }
 
 #[cfg(test)]

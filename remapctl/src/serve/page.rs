@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::rpc::Client;
 use crate::rpc::answers::{Job, Online};
 use crate::rpc::look::Seen;
-use crate::units::{Amount, bytes};
+use crate::units::{Amount, bytes, counted};
 
 /// Seconds between two looks.
 const EVERY: u32 = 5;
@@ -108,8 +108,8 @@ fn about_online(seen: &Seen, set: &Online) -> Markup {
     let bad_copies = set.metadata.bad().map(|bad| format!("bad: {bad}"));
     let metadata = bad_copies.unwrap_or_else(|| "every copy is whole".to_owned());
     let counters = &set.counters;
-    let (rescued, blocks) = (Amount(counters.rescued_writes), Amount(counters.rescued_blocks));
-    let (reads, writes) = (Amount(counters.failed_reads), Amount(counters.failed_writes));
+    let (rescued, blocks) = (counted(counters.rescued_writes, "write"), counted(counters.rescued_blocks, "block"));
+    let (reads, writes) = (counted(counters.failed_reads, "read"), counted(counters.failed_writes, "write"));
     html! {
         @if let Some(bdev) = &seen.bdev {
             @let size = bytes(bdev.num_blocks.saturating_mul(bdev.block_size.into()));
@@ -118,8 +118,8 @@ fn about_online(seen: &Seen, set: &Online) -> Markup {
         (row("blocks", format_args!("{remapped} remapped, {pending} pending, {lost} lost")))
         (row("room", format_args!("{free} of {total} spare blocks free, {bad} bad")))
         (row("metadata", metadata))
-        (row("rescued", format_args!("{rescued} writes, {blocks} blocks")))
-        (row("failed", format_args!("{reads} reads, {writes} writes")))
+        (row("rescued", format_args!("{rescued}, {blocks}")))
+        (row("failed", format_args!("{reads}, {writes}")))
         @for job in &set.jobs { (about_job(job)) }
     }
 }

@@ -13,7 +13,7 @@ use ratatui::widgets::{
 use super::view::{Happened, Rates, View};
 use crate::rpc::answers::{Job, Online, Set};
 use crate::rpc::look::Seen;
-use crate::units::{Amount, bytes};
+use crate::units::{Amount, bytes, counted};
 
 const KEYS: &str = "up/down select   s save   r re-arm   b begin a scrub   x cancel it   q quit";
 /// Lines of the sets at most, those of the details, and those of what was rescued.
@@ -148,16 +148,16 @@ fn details(set: &Online) -> Vec<Line<'static>> {
         Amount(set.spare.bad)
     );
     let rescued = format!(
-        "rescued  {} writes, {} blocks, {} reads when retried",
-        Amount(counters.rescued_writes),
-        Amount(counters.rescued_blocks),
-        Amount(counters.retried_reads)
+        "rescued  {}, {}, {} when retried",
+        counted(counters.rescued_writes, "write"),
+        counted(counters.rescued_blocks, "block"),
+        counted(counters.retried_reads, "read")
     );
     let failed = format!(
-        "failed   {} reads, {} writes; media errors of {} blocks of the spare",
-        Amount(counters.failed_reads),
-        Amount(counters.failed_writes),
-        Amount(counters.media_errors_spare)
+        "failed   {}, {}; media errors of {} of the spare",
+        counted(counters.failed_reads, "read"),
+        counted(counters.failed_writes, "write"),
+        counted(counters.media_errors_spare, "block")
     );
     let (epoch, limit) = (set.epoch, Amount(set.storm_limit));
     let log = format!("log      epoch {epoch}, storm limit {limit} blocks, metadata: ");

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use remap_core::format::superblock::Kept;
 use remap_core::format::{
-    Area, Copy, Layout, PageAt, PageInfo, PageOwner, Record, SpareState, Superblock, encode_page, records_per_page,
+    Area, Copy, Layout, PageAt, PageInfo, PageOwner, Record, SpareState, Superblock, SuperblockContent, encode_page,
+    records_per_page,
 };
 use remap_core::{Epoch, Sequence, Slot, SpareBlock};
 use uuid::Uuid;
@@ -78,4 +79,18 @@ pub fn write_spare(path: &Path, wanted: &Wanted, records: impl Iterator<Item = R
         file.write_all_at(&page, layout.superblock(copy).0 * u64::from(block_size)).unwrap();
     }
     layout
+}
+
+/// Changes both superblocks of a spare.
+pub fn edit_superblocks(path: &Path, layout: &Layout, mut edit: impl FnMut(&mut Superblock)) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut page = vec![0; layout.page_bytes as usize];
+    for copy in Copy::BOTH {
+        let at = layout.superblock(copy).0 * u64::from(layout.block_size);
+        file.read_exact_at(&mut page, at).unwrap();
+        let SuperblockContent::Valid(mut superblock) = Superblock::decode(&page) else { panic!("no superblock") };
+        edit(&mut superblock);
+        superblock.encode(&mut page);
+        file.write_all_at(&page, at).unwrap();
+    }
 }

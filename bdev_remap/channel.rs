@@ -1,13 +1,13 @@
 //! What one thread needs to reach the devices, and what it knows of the I/O that is under way.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     future::{Future, Ready, ready},
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
 
-use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, SpareBlock, Takes};
+use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, Takes};
 use smallvec::SmallVec;
 use spdk::{Endpoint, Errno, IoId};
 
@@ -37,6 +37,26 @@ pub struct Spare {
     pub endpoint: Endpoint,
     /// Where the data begins.
     pub data_start: u64,
+}
+
+/// The devices of a channel.
+pub struct Reach<'a> {
+    base: &'a Endpoint,
+    spares: Ref<'a, PerSlot<Option<Spare>>>,
+}
+
+impl Reach<'_> {
+    /// The device behind a place, and the LBA there. None if it is in a slot without a spare, which does not occur.
+    #[inline]
+    pub fn place(&self, at: At) -> Option<(&Endpoint, u64)> {
+        match at {
+            At::Base(lba) => Some((self.base, lba.0)),
+            At::Spare(block) => {
+                let spare = self.spares[block.slot()].as_ref()?;
+                Some((&spare.endpoint, spare.data_start + u64::from(block.index())))
+            }
+        }
+    }
 }
 
 impl Channel {
@@ -84,19 +104,15 @@ impl Channel {
         self.abilities.get()
     }
 
-    /// The device behind a place, and the LBA there. None if it is in a slot without a spare, which does not occur.
-    pub fn reach(&self, at: At) -> Option<(Endpoint, u64)> {
-        match at {
-            At::Base(lba) => Some((self.base.clone(), lba.0)),
-            At::Spare(block) => self.reach_spare(block),
-        }
+    /// All devices, as long as something is sent to them: what comes of that comes later, so that no spare comes or goes meanwhile.
+    #[inline]
+    pub fn devices(&self) -> Reach<'_> {
+        Reach { base: &self.base, spares: self.spares.borrow() }
     }
 
-    /// As [`Channel::reach`], for a block of a spare.
-    pub fn reach_spare(&self, block: SpareBlock) -> Option<(Endpoint, u64)> {
-        let spares = self.spares.borrow();
-        let Spare { endpoint, data_start } = spares[block.slot()].as_ref()?;
-        Some((endpoint.clone(), data_start + u64::from(block.index())))
+    /// As [`Reach::place`], for whoever waits for what is sent there.
+    pub fn reach(&self, at: At) -> Option<(Endpoint, u64)> {
+        self.devices().place(at).map(|(to, lba)| (to.clone(), lba))
     }
 
     /// The spares in these slots.

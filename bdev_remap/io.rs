@@ -114,11 +114,11 @@ fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
     io.stamp(stamp(side));
     match route(K::REQUEST, range, &device.table, &channel.abilities()) {
         Route::Whole(At::Base(lba)) => io.forward::<Back>(&channel.base, lba.0),
-        Route::Whole(At::Spare(block)) => match channel.reach_spare(block) {
-            Some((to, lba)) => io.forward::<Back>(&to, lba),
+        Route::Whole(at) => match channel.devices().place(at) {
+            Some((to, lba)) => io.forward::<Back>(to, lba),
             None => io.complete(Err(Status::Failed)),
         },
-        other => carry_out(channel, io, 0, &other),
+        ref other => carry_out(channel, io, 0, other),
     }
 }
 
@@ -166,9 +166,9 @@ fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64
 #[inline(never)]
 fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: &Route) {
     let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
-        let mut children: SmallVec<[Part; 4]> = SmallVec::new();
+        let (devices, mut children) = (channel.devices(), SmallVec::<[Part<'_>; 4]>::new());
         for part in parts {
-            let Some((to, lba)) = channel.reach(part.at) else { return io.complete(Err(Status::Failed)) };
+            let Some((to, lba)) = devices.place(part.at) else { return io.complete(Err(Status::Failed)) };
             children.push(Part { to, lba, offset: from + part.offset, blocks: part.blocks });
         }
         io.fan_out::<Back>(&children, next);

@@ -243,7 +243,7 @@ fn look_up(request: Request, range: Extent, table: &Table, abilities: &Abilities
     if range.blocks != 1 && !mutation::active(Mutation::LookUpFirstBlockOnly) {
         return by_segment(request, range, table, abilities);
     }
-    to_place(request, table.lookup(range.lba), abilities, table.is_mirrored())
+    to_place(request, table.look_up_more(range.lba), abilities, table.is_mirrored())
 }
 
 /// Where blocks go that live in one run; `Done` means that they are left out. `mirrored`: what goes to the spare goes to another

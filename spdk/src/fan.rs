@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// Where a part of an I/O goes.
-pub struct Part {
+pub struct Part<'a> {
     /// The bdev.
-    pub to: Endpoint,
+    pub to: &'a Endpoint,
     /// The first block over there.
     pub lba: u64,
     /// Blocks from the beginning of the parent to the beginning of this part.
@@ -65,7 +65,7 @@ const _: () = assert!(size_of::<Fan>() <= 128, "the driver context stays small: 
 impl<B: Bdev, K: Ranged> Io<B, K> {
     /// Sends blocks of the I/O to other bdevs: `parts`, a window of children, in ascending order; `next` is where the blocks
     /// begin that are not in this window. When there is no I/O structure for some part, it and those behind it are left out.
-    pub fn fan_out<H: OnFan<B, K>>(self, parts: &[Part], next: u64) {
+    pub fn fan_out<H: OnFan<B, K>>(self, parts: &[Part<'_>], next: u64) {
         let fan = self.begin(next);
         let mut slices: SmallVec<[(usize, Slice); 4]> = SmallVec::new();
         for part in parts {
@@ -81,7 +81,7 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
             let iovcnt = i32::try_from(iovecs.len() - first).unwrap_or(0);
             slices.push((first, Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }));
         }
-        let parts = parts.iter().map(|part| (&part.to, part.offset));
+        let parts = parts.iter().map(|part| (part.to, part.offset));
         self.send_all::<H>(parts.zip(slices.iter().copied()));
     }
 

@@ -102,7 +102,7 @@ proptest! {
             let _ = table.visit_segments(range, |segment| {
                 assert_eq!(segment.offset, next, "segments follow each other");
                 next += segment.blocks;
-                segments.push(segment);
+                segments.push(*segment);
                 ControlFlow::Continue(())
             });
             prop_assert_eq!(next, range.blocks);

@@ -28,7 +28,7 @@ mod tests;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
-use self::directory::Directory;
+use self::directory::{Directory, Top};
 pub(crate) use self::region::REGION_BLOCKS;
 use self::region::{COPIED_AT_MOST, LAST_KEY};
 use crate::pace::Pace;
@@ -72,6 +72,16 @@ impl Mapping {
             Mapping::Lost(SpareBlock::of_bits(value))
         } else {
             Mapping::Spare(SpareBlock::of_bits(value))
+        }
+    }
+
+    /// That of a block `blocks` behind one with this, in the same run.
+    #[inline]
+    pub(crate) fn plus(self, blocks: u64) -> Option<Mapping> {
+        match self {
+            Mapping::Spare(block) => block.plus(blocks).map(Mapping::Spare),
+            Mapping::Pending => Some(Mapping::Pending),
+            Mapping::Lost(block) => block.plus(blocks).map(Mapping::Lost),
         }
     }
 
@@ -222,16 +232,28 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn mapping(&self, lba: BaseLba) -> Option<Mapping> {
+        let top = self.directory.top().filter(|top| top.may_hold(lba.0, lba.0))?;
+        self.find(top, lba)
+    }
+
+    /// Where the block `lba` lives, if it is none that [`Table::is_plain`] knows to be on the base: without asking that again.
+    #[inline]
+    pub(crate) fn look_up_more(&self, lba: BaseLba) -> Place {
+        let found = self.directory.top().and_then(|top| self.find(top, lba));
+        found.map_or(Place::Base(lba), |mapping| Place::new(lba, mapping))
+    }
+
+    #[inline]
+    fn find(&self, top: &Top, lba: BaseLba) -> Option<Mapping> {
         if lba.0 >= self.base_blocks() {
             return None;
         }
-        let top = self.directory.top().filter(|top| top.may_hold(lba.0, lba.0))?;
         let (number, key) = place_of(lba.0);
         top.get(number, key).map(Mapping::decode)
     }
 
     /// Cuts `range` into segments, and calls `f` for each in ascending order until it breaks. Neighbours are coalesced.
-    pub fn visit_segments(&self, range: Extent, mut f: impl FnMut(Segment) -> ControlFlow<()>) -> ControlFlow<()> {
+    pub fn visit_segments(&self, range: Extent, mut f: impl FnMut(&Segment) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut open: Option<Segment> = None;
         let mut add = |place: Place, offset: u64, blocks: u64| {
             match &mut open {
@@ -239,7 +261,7 @@ impl Table {
                     segment.blocks += blocks;
                     return ControlFlow::Continue(());
                 }
-                Some(segment) => f(*segment)?,
+                Some(segment) => f(segment)?,
                 None => {}
             }
             open = Some(Segment { place, offset, blocks });
@@ -257,7 +279,7 @@ impl Table {
         if range.blocks > offset {
             add(Place::Base(range.lba.plus(offset)), offset, range.blocks - offset)?;
         }
-        open.map_or(ControlFlow::Continue(()), f)
+        open.as_ref().map_or(ControlFlow::Continue(()), f)
     }
 
     /// The first segment of `range`, for whoever goes on from its end. It has at most `longest` blocks, unless it is on the

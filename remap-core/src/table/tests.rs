@@ -38,7 +38,7 @@ fn blocks_of(table: &Table, range: Extent) -> Vec<Place> {
             assert_ne!(last.place.plus(last.blocks), Some(segment.place), "neighbours are coalesced");
         }
         places.extend((0..segment.blocks).map(|i| segment.place.plus(i).unwrap()));
-        last = Some(segment);
+        last = Some(*segment);
         ControlFlow::Continue(())
     });
     places

@@ -98,6 +98,7 @@ fn slot_field(kind: u8, slot: Slot) -> u8 {
 
 impl Record {
     /// The record as it is on the spare.
+    #[inline]
     #[must_use]
     pub fn encode(self) -> RawRecord {
         let raw = |kind, lba: BaseLba, spare: Option<SpareBlock>, count: u32| RawRecord {

@@ -40,7 +40,7 @@ impl<'a> Records<'a> {
 
     /// With this instead of what the table holds for some blocks.
     pub(crate) fn with(self, instead: &'a BTreeMap<BaseLba, Option<Mapping>>) -> Records<'a> {
-        Records { instead: Some(instead), ..self }
+        Records { instead: Some(instead).filter(|instead| !instead.is_empty()), ..self }
     }
 
     /// The same, made and written at this pace.
@@ -52,7 +52,7 @@ impl<'a> Records<'a> {
     pub(super) fn make(&self) -> Making<'_> {
         let end = self.table.map_or(BaseLba(0), |table| BaseLba(table.base_blocks()));
         let rest = self.bad.iter();
-        Making { of: self, pace: (self.pace)(), from: BaseLba(0), end, bad: rest, last: None, ended: false }
+        Making { of: self, pace: (self.pace)(), from: BaseLba(0), end, run: None, bad: rest, last: None, ended: false }
     }
 
     /// How many there are.
@@ -76,8 +76,10 @@ pub(super) struct Making<'a> {
     /// What of the table is left.
     from: BaseLba,
     end: BaseLba,
+    /// What was seen of it last, and may yet grow.
+    run: Option<Run>,
     bad: std::slice::Iter<'a, SpareBlock>,
-    /// The last one, which may yet grow.
+    /// The last record of what is not from the table, which may yet grow.
     last: Option<Record>,
     ended: bool,
 }
@@ -107,7 +109,9 @@ impl Making<'_> {
         {
             return self.of_table(table, records, most).max(1);
         }
-        if let Some(spare) = self.bad.next() {
+        if let Some(run) = self.run.take() {
+            records.push(run.record().encode());
+        } else if let Some(spare) = self.bad.next() {
             add(&mut self.last, Record::BadSpare { spare: *spare, count: 1 }, records);
         } else if !self.ended {
             self.ended = true;
@@ -121,7 +125,7 @@ impl Making<'_> {
     }
 
     fn of_table(&mut self, table: &Table, records: &mut Vec<RawRecord>, most: usize) -> usize {
-        let Making { of: Records { instead, .. }, from, end, last, .. } = self;
+        let Making { of: Records { instead, .. }, from, end, run, .. } = self;
         let (mut seen, mut next) = (0, *end);
         let _ = table.visit(Extent::new(*from, end.0 - from.0), |lba, held| {
             if seen == Pace::STRIDE || records.len() == most {
@@ -129,16 +133,50 @@ impl Making<'_> {
                 return ControlFlow::Break(());
             }
             seen += 1;
-            match instead.and_then(|instead| instead.get(&lba).copied()).unwrap_or(Some(held)) {
-                Some(Mapping::Spare(spare)) => add(last, Record::Remap { lba, spare, count: 1 }, records),
-                Some(Mapping::Lost(spare)) => add(last, Record::Lost { lba, spare, count: 1 }, records),
-                Some(Mapping::Pending) => add(last, Record::Pending { lba, count: 1 }, records),
-                None => {}
+            let mapping = match instead.and_then(|instead| instead.get(&lba)) {
+                Some(instead) => *instead,
+                None => Some(held),
+            };
+            let Some(mapping) = mapping else { return ControlFlow::Continue(()) };
+            match run {
+                Some(run) if run.goes_on(lba, mapping) => run.count += 1,
+                _ => {
+                    let before = run.replace(Run { lba, mapping, count: 1 });
+                    records.extend(before.map(|run| run.record().encode()));
+                }
             }
             ControlFlow::Continue(())
         });
         *from = next;
         seen
+    }
+}
+
+/// Blocks that follow one another, on the base and on the spare.
+struct Run {
+    lba: BaseLba,
+    /// Of the first.
+    mapping: Mapping,
+    count: u32,
+}
+
+impl Run {
+    /// Whether this is the block behind it.
+    #[inline]
+    fn goes_on(&self, lba: BaseLba, mapping: Mapping) -> bool {
+        lba == self.lba.plus(u64::from(self.count))
+            && self.mapping.plus(u64::from(self.count)) == Some(mapping)
+            && self.count < u32::MAX
+    }
+
+    #[inline]
+    fn record(&self) -> Record {
+        let Run { lba, mapping, count } = *self;
+        match mapping {
+            Mapping::Spare(spare) => Record::Remap { lba, spare, count },
+            Mapping::Lost(spare) => Record::Lost { lba, spare, count },
+            Mapping::Pending => Record::Pending { lba, count },
+        }
     }
 }
 

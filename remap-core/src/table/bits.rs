@@ -141,19 +141,20 @@ impl<'a> BitsRef<'a> {
     pub(super) fn get(self, key: u16) -> Option<u32> {
         let (word, bit) = place_of(key);
         let found = self.head().words[word];
-        // SAFETY: the bit is set, and these are the ones before it.
-        (found >> bit & 1 != 0).then(|| unsafe { self.value(word, found & !(!0 << bit)) })
+        (found >> bit & 1 != 0).then(|| {
+            let at = u32::from(self.head().before[word]) + (found & !(!0 << bit)).count_ones();
+            // SAFETY: its bit is set, and so many are before it.
+            unsafe { self.value(at) }
+        })
     }
 
-    /// The value of a bit of this word.
+    /// The value of the block that has `at` others before it.
     ///
     /// # Safety
-    /// It is set, and `below` are the set ones before it.
+    /// There is one.
     #[inline]
-    unsafe fn value(self, word: usize, below: u64) -> u32 {
-        let head = self.head();
-        let at = u32::from(head.before[word]) + below.count_ones();
-        match head.row {
+    unsafe fn value(self, at: u32) -> u32 {
+        match self.head().row {
             Some(first) => first + at,
             // SAFETY: the values follow the header, one for each bit that is set, and by contract `at` of these are before this one.
             None => unsafe { self.bits.add(1).cast::<u32>().add(at as usize).read() },
@@ -200,20 +201,21 @@ impl<'a> BitsRef<'a> {
     /// The keys from `key` on, with their values.
     #[inline]
     pub(super) fn from(self, key: u16) -> impl Iterator<Item = (u16, u32)> + use<'a> {
-        let (first, bit) = place_of(key);
-        let mut word = first;
-        let mut left = self.head().words[word] & (!0 << bit);
+        let (head, (mut word, bit)) = (self.head(), place_of(key));
+        let mut left = head.words[word] & (!0 << bit);
+        // How many are before the next one, of 512 at most.
+        let mut at = u32::from(head.before[word]) + (head.words[word] & !(!0 << bit)).count_ones();
         std::iter::from_fn(move || {
             while left == 0 {
                 word += 1;
-                left = *self.head().words.get(word)?;
+                left = *head.words.get(word)?;
             }
             // Below 64, and the word is below 8.
             let key = word as u16 * WORD + left.trailing_zeros() as u16;
-            let lowest = left & left.wrapping_neg();
-            left &= !lowest;
-            // SAFETY: it was one of those that are left, and these are the ones before it.
-            let value = unsafe { self.value(word, self.head().words[word] & (lowest - 1)) };
+            left &= left - 1;
+            // SAFETY: its bit is set, and so many are before it.
+            let value = unsafe { self.value(at) };
+            at += 1;
             Some((key, value))
         })
     }

@@ -179,9 +179,13 @@ async fn replay<D: Device, E: Env>(
         for (records, page) in bodies.into_iter().zip(&mut pages) {
             let damaged = |what| damaged(chosen, what, page);
             let of_checkpoint = page < chosen.checkpoint_pages;
-            let mut pieces = pieces(&records, superblock.slot).peekable();
-            while pieces.peek().is_some() {
-                pace.step(replay.some(&mut pieces, of_checkpoint).map_err(damaged)?).await;
+            let mut pieces = pieces(&records, superblock.slot);
+            loop {
+                let entries = replay.some(&mut pieces, of_checkpoint).map_err(damaged)?;
+                if entries == 0 {
+                    break;
+                }
+                pace.step(entries).await;
             }
             if page + 1 == chosen.checkpoint_pages && !replay.ended() {
                 return Err(damaged("the checkpoint has no end"));

@@ -97,7 +97,8 @@ impl Replay {
         self.ended
     }
 
-    /// Takes as many records, of the checkpoint or from behind it, as long work does in one step; how many entries they were.
+    /// Takes as many records, of the checkpoint or from behind it, as long work does in one step; how many entries they were, none only
+    /// when there are no more records.
     pub(super) fn some(
         &mut self,
         records: &mut impl Iterator<Item = Result<Record, &'static str>>,

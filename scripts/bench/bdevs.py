@@ -34,6 +34,11 @@ def passthru():
     return [null("Null0"), call("bdev_passthru_create", name="Dut", base_bdev_name="Null0")]
 
 
+def passthru_on_hollow():
+    """Over what data on a null spare is, so that both have the same below them."""
+    return [*hollow("Hollow0"), call("bdev_passthru_create", name="Dut", base_bdev_name="Hollow0")]
+
+
 def split():
     """One part that is all of it, which SPDK calls Null0p0."""
     return [null("Null0"), call("bdev_split_create", base_bdev="Null0", split_count=1)]
@@ -44,9 +49,9 @@ def raid1():
             call("bdev_raid_create", name="Dut", raid_level="raid1", base_bdevs=["Null0", "Null1"])]
 
 
-def hollow():
+def hollow(name="Dut"):
     """bdev_fault where it does nothing for an I/O: what data on a null spare costs by itself."""
-    return [null("Null0"), call("bdev_fault_create", name="Dut", base_bdev="Null0", hollow_blocks=BASE_BLOCKS)]
+    return [null("Null0"), call("bdev_fault_create", name=name, base_bdev="Null0", hollow_blocks=BASE_BLOCKS)]
 
 
 class Spare:

@@ -64,6 +64,7 @@ def _start(bench, fleet):
     fleet.add("split", bdevs.split(), dut="Null0p0")
     fleet.add("raid1", bdevs.raid1())
     fleet.add("hollow", bdevs.hollow())
+    fleet.add("passthru on hollow", bdevs.passthru_on_hollow())
     fleet.add("remap 0", bdevs.remap(bdevs.small_spare()))
     fleet.add("linked", bdevs.remap(bdevs.small_spare()), flavour="static")
     fleet.add("small 1000", bdevs.remap(bdevs.null_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
@@ -99,6 +100,9 @@ def _throughput(bench, fleet, rounds):
                       ("hits_1000", "hits 1000"), ("hits_million", "hits %d" % MILLION)):
         bench.row(key + "_reads", summary(found[READS].ratios[name]))
         bench.row(key + "_writes", summary(found[WRITES].ratios[name]))
+    for workload, key in ((READS, "reads"), (WRITES, "writes")):
+        hits = compared(bench, fleet, "passthru on hollow", ["hits 1000"], iops(workload), rounds, "4 KiB, as null below, " + workload)
+        bench.row("hits_as_null_" + key, summary(hits.ratios["hits 1000"]))
     bench.series["peers"] = [
         {"name": name, "workload": workload, "iops": summary(of.values[name]), "to_passthru": summary(of.ratios.get(name, [1]))}
         for workload, of in found.items() for name in ("raw", "split", "passthru", "raid1", "remap 0", "hollow")]

@@ -22,8 +22,11 @@ use crate::status::{IoStatus, RemapOn};
 use crate::tasks::Tasks;
 use crate::units::SpareLba;
 
-/// How long an operation may take before it counts as failed.
+/// How long an operation may take before it counts as failed: that many looks at what is under way, so that none needs to know what time
+/// it is. The first may come just after it has begun.
 const LIMIT: Duration = Duration::from_secs(10);
+const LOOKS: u64 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(LIMIT.as_secs() / (LOOKS - 1));
 /// Pauses between attempts after an error that may pass: 10 ms at first, twice as long each time, 2.5 s in all.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// As many pauses as that.
@@ -40,7 +43,7 @@ pub(crate) struct Spare<D: Device, E: Env> {
     /// What goes on beside those that use this. It touches the device, so that who gives the device up waits for it.
     tasks: Tasks<E>,
     under_way: Rc<UnderWay>,
-    /// Dropped with this: the task that looks at the clock ends then, as nobody waits for anything any more.
+    /// Dropped with this: the task that looks after them ends then, as nobody waits for anything any more.
     watch: Cell<Option<oneshot::Sender<()>>>,
 }
 
@@ -187,13 +190,13 @@ impl<D: Device, E: Env> Spare<D, E> {
 
     /// Waits for `operation`, which writes to `range`, to its end, or until it is late: then `None`, and it goes on by itself.
     async fn limited<T: 'static>(&self, range: Range<u64>, operation: impl Future<Output = T> + 'static) -> Option<T> {
-        let id = self.under_way.begin(range, self.env.now() + LIMIT);
+        let id = self.under_way.begin(range);
         self.watch();
         let (under_way, tasks) = (Rc::clone(&self.under_way), self.tasks.clone());
         Running { operation: Some(Box::pin(operation)), under_way, id, tasks }.await
     }
 
-    /// Sees to it that somebody looks at the clock while an operation is under way. That task ends with this at the latest.
+    /// Sees to it that somebody looks after the operations that are under way. That task ends with this at the latest.
     fn watch(&self) {
         if self.under_way.watched.replace(true) {
             return;
@@ -202,8 +205,8 @@ impl<D: Device, E: Env> Spare<D, E> {
         let (watch, mut gone) = oneshot::channel();
         self.watch.set(Some(watch));
         self.tasks.spawn(async move {
-            while under_way.tell_late(env.now()) {
-                if let Either::Left(_) = select(&mut gone, Box::pin(env.sleep(LIMIT / 2))).await {
+            while under_way.look() {
+                if let Either::Left(_) = select(&mut gone, Box::pin(env.sleep(BETWEEN_LOOKS))).await {
                     break;
                 }
             }
@@ -289,25 +292,28 @@ impl<'a, E: Env> Patience<'a, E> {
 struct UnderWay {
     operations: RefCell<Vec<Operation>>,
     begun: Cell<u64>,
-    /// Whether a task looks at the clock.
+    /// Whether a task looks after them.
     watched: Cell<bool>,
+    /// How often it has looked.
+    looks: Cell<u64>,
 }
 
 struct Operation {
     id: u64,
     /// The blocks that it writes.
     range: Range<u64>,
-    until: Duration,
+    /// How often anybody had looked when it began.
+    since: u64,
     late: bool,
     /// Who waits for it.
     waiter: Option<Waker>,
 }
 
 impl UnderWay {
-    fn begin(&self, range: Range<u64>, until: Duration) -> u64 {
+    fn begin(&self, range: Range<u64>) -> u64 {
         let id = self.begun.get() + 1;
         self.begun.set(id);
-        self.operations.borrow_mut().push(Operation { id, range, until, late: false, waiter: None });
+        self.operations.borrow_mut().push(Operation { id, range, since: self.looks.get(), late: false, waiter: None });
         id
     }
 
@@ -332,11 +338,12 @@ impl UnderWay {
         operations.iter().any(|operation| operation.late && overlaps(&operation.range))
     }
 
-    /// Tells those that are late; whether there are others to be watched.
-    fn tell_late(&self, now: Duration) -> bool {
-        let mut others = false;
+    /// Looks after them, and tells those that are late; whether there are others.
+    fn look(&self) -> bool {
+        let (looks, mut others) = (self.looks.get() + 1, false);
+        self.looks.set(looks);
         for operation in &mut *self.operations.borrow_mut() {
-            if operation.until > now {
+            if looks - operation.since < LOOKS {
                 others = true;
             } else if !std::mem::replace(&mut operation.late, true) {
                 operation.waiter.take().into_iter().for_each(Waker::wake);

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use super::Shared;
 use crate::device::Env;
 use crate::format::Record;
@@ -37,12 +39,15 @@ impl Asked {
 
 pub(super) type Answer = Result<Vec<Committed>, Refused>;
 
+/// What there is one of for each block: most pages are of so few that it needs no memory of its own.
+pub(super) type Few<T> = SmallVec<[T; 4]>;
+
 /// A log page that is to be written, and what it means.
 #[derive(Default)]
 pub(super) struct Page {
-    pub(super) records: Vec<Record>,
+    pub(super) records: Few<Record>,
     /// What blocks become with it.
-    pub(super) changes: Vec<(BaseLba, Option<Mapping>)>,
+    pub(super) changes: Few<(BaseLba, Option<Mapping>)>,
     /// Spare blocks that go out of use with it.
     pub(super) bad: Vec<SpareBlock>,
     /// Spare blocks that hold nothing any more with it.

@@ -23,7 +23,7 @@ use futures_channel::oneshot;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 
-use super::batch::{Answer, Asked, Page};
+use super::batch::{Answer, Asked, Few, Page};
 use super::check::{Checked, Part};
 use super::report::{RestoreReport, SaveReport};
 use super::switch::{SwitchTo, Switched};
@@ -257,7 +257,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         if active(Mutation::PublishBeforeCommit) {
             self.take_effect(page).await;
         }
-        let records: Vec<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
+        let records: Few<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
         let appended = if active(Mutation::SecondPageNotWritten) && number == 1 {
             Ok(())
         } else {

@@ -56,6 +56,7 @@ pub use self::report::{
 
 pub use self::settle::{give_up_for, retire_outdated};
 
+use self::batch::Few;
 use self::committer::{Committer, Request};
 use self::mirror::{Forget, Mirror};
 use self::range_lock::RangeLocks;
@@ -300,7 +301,7 @@ impl<E: Env> Shared<E> {
     }
 
     /// Publishes the changes of a log page. They may be in many regions, some of each of which is copied: others go on in between.
-    async fn publish_page(&self, mut changes: Vec<Change>) {
+    async fn publish_page(&self, mut changes: Few<Change>) {
         let (mut retired, mut pace) = (Retired::default(), Pace::default());
         for region in by_region(&mut changes) {
             let copied = self.table.copied_for(region[0].lba, region.len());

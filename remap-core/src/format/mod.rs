@@ -13,7 +13,7 @@ pub mod superblock;
 mod tests;
 
 pub use layout::Layout;
-pub use page::{PageAt, PageContent, PageInfo, PageOwner, decode_page, encode_page, records_per_page};
+pub use page::{CopyB, PageAt, PageContent, PageInfo, PageOwner, decode_page, encode_page, records_per_page};
 pub use place::{Area, Copy, PerArea, PerCopy};
 pub use record::Record;
 pub use superblock::{OtherSpare, ScrubPosition, SpareState, Superblock, SuperblockContent};

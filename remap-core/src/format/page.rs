@@ -135,6 +135,38 @@ pub fn encode_page(page: &mut [u8], owner: PageOwner, at: PageAt, info: PageInfo
     count
 }
 
+/// What makes a page for copy B of the one for copy A: they differ in the number of the copy, and so in the checksum, by the same bits
+/// whatever else is in them, as CRCs of equally many bytes are linear.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyB {
+    differs: u32,
+}
+
+impl CopyB {
+    /// For pages of so many bytes.
+    #[must_use]
+    pub fn new(page_bytes: usize) -> CopyB {
+        let mut page = vec![0; page_bytes];
+        let field = offset_of!(PageHeader, crc);
+        let of_zeros = crc_without(&page, field);
+        CopyB::number(&mut page).into_iter().for_each(|copy| *copy = Copy::B.index() as u8);
+        CopyB { differs: of_zeros ^ crc_without(&page, field) }
+    }
+
+    /// Turns `page`, as [`encode_page`] has made it for copy A, into that for copy B.
+    pub fn make_of(self, page: &mut [u8]) {
+        CopyB::number(page).into_iter().for_each(|copy| *copy = Copy::B.index() as u8);
+        let field = offset_of!(PageHeader, crc);
+        let Some(crc) = page.get_mut(field..).and_then(|rest| U32::mut_from_prefix(rest).ok()) else { return };
+        crc.0.set(crc.0.get() ^ self.differs);
+    }
+
+    /// Where the page says of which copy it is.
+    fn number(page: &mut [u8]) -> Option<&mut u8> {
+        page.get_mut(offset_of!(PageHeader, copy))
+    }
+}
+
 /// The set, whichever it is, that `page` shows to have been in use: what a spare that seems empty must not have. The first
 /// checkpoint, which is empty, shows nothing: formatting that was cut short leaves it.
 #[must_use]

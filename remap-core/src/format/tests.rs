@@ -132,6 +132,22 @@ proptest! {
     }
 
     #[test]
+    fn the_page_of_copy_b_is_made_of_that_of_copy_a(
+        records in prop::collection::vec(record(), 0..20),
+        info in info(),
+        page_bytes in prop::sample::select(vec![4096, 4160, 65_536]),
+    ) {
+        let page = |copy| {
+            let mut page = vec![0xaa; page_bytes];
+            encode_page(&mut page, OWNER, PageAt { copy, ..AT }, info, &encoded(&records));
+            page
+        };
+        let (mut made, expected) = (page(Copy::A), page(Copy::B));
+        CopyB::new(page_bytes).make_of(&mut made);
+        prop_assert_eq!(made, expected);
+    }
+
+    #[test]
     fn a_flipped_bit_of_a_page_is_noticed(records in prop::collection::vec(record(), 0..20), info in info(), bit in 0..4096 * 8_usize) {
         let mut page = vec![0; 4096];
         encode_page(&mut page, OWNER, AT, info, &encoded(&records));

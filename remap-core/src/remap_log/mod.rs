@@ -25,7 +25,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
 use crate::format::{
-    Area, Copy, PageAt, PageInfo, PageOwner, PerArea, PerCopy, Superblock, encode_page, records_per_page,
+    Area, Copy, CopyB, PageAt, PageInfo, PageOwner, PerArea, PerCopy, Superblock, encode_page, records_per_page,
 };
 use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
@@ -156,6 +156,7 @@ pub(crate) struct Log<D: Device, E: Env> {
     dirty: PerArea<bool>,
     /// The buffer of the page that was appended last, for the next one.
     page: Option<D::Buffer>,
+    copy_b: CopyB,
 }
 
 impl<D: Device, E: Env> Log<D, E> {
@@ -171,6 +172,7 @@ impl<D: Device, E: Env> Log<D, E> {
         let (noted, marked) = ((superblock.committed, superblock.epoch), superblock.in_use);
         // From the first that is written on: before that, nothing is appended.
         let superblock = Superblock { in_use: true, ..superblock };
+        let copy_b = CopyB::new(superblock.layout.page_bytes as usize);
         let mut log = Log {
             spare,
             counters,
@@ -185,6 +187,7 @@ impl<D: Device, E: Env> Log<D, E> {
             marked,
             dirty: health.dirty,
             page: None,
+            copy_b,
         };
         log.seal_after_reading();
         log
@@ -286,7 +289,18 @@ impl<D: Device, E: Env> Log<D, E> {
             if copy == Copy::B && !taken[Copy::A] && !self.note_from_now_on().await {
                 return Err(self.in_doubt());
             }
-            match self.append_to(copy, sequence, records).await {
+            let page = match self.page.take() {
+                Some(mut page) if copy == Copy::B && taken[Copy::A] => {
+                    self.copy_b.make_of(page.as_mut());
+                    Ok(page)
+                }
+                page => self.encode(page, copy, sequence, records),
+            };
+            let appended = match page {
+                Ok(page) => self.append_to(copy, page).await,
+                Err(error) => Err(error),
+            };
+            match appended {
                 Ok(()) => taken[copy] = true,
                 Err(error) => self.copy_failed(copy, &error),
             }
@@ -302,13 +316,24 @@ impl<D: Device, E: Env> Log<D, E> {
         Ok(())
     }
 
-    async fn append_to(&mut self, copy: Copy, sequence: Sequence, records: &[RawRecord]) -> Result<(), Error> {
-        let layout = &self.superblock.layout;
+    /// The next page as that of `copy`, in `page` if there is such a buffer.
+    fn encode(
+        &self,
+        page: Option<D::Buffer>,
+        copy: Copy,
+        sequence: Sequence,
+        records: &[RawRecord],
+    ) -> Result<D::Buffer, Error> {
         let Position { area, epoch, checkpoint_pages, next_page: index, .. } = self.position;
-        let mut page = self.page.take().map_or_else(|| self.spare.alloc(layout.page_blocks()), Ok)?;
+        let mut page = page.map_or_else(|| self.spare.alloc(self.superblock.layout.page_blocks()), Ok)?;
         let info = PageInfo { epoch, sequence, checkpoint_pages };
         encode_page(page.as_mut(), self.owner(), PageAt { copy, area, index }, info, records);
-        let at = layout.log_page(copy, area, u64::from(index));
+        Ok(page)
+    }
+
+    async fn append_to(&mut self, copy: Copy, page: D::Buffer) -> Result<(), Error> {
+        let Position { area, next_page: index, .. } = self.position;
+        let at = self.superblock.layout.log_page(copy, area, u64::from(index));
         let (page, written) = self.spare.write(at, page).await;
         self.page = page;
         written?;

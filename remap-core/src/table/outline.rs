@@ -88,12 +88,15 @@ impl Outline {
     fn of_region(&self, number: u64, filter: u64) -> Option<(Bits, Bits)> {
         let start = number * REGION_BLOCKS;
         let all = self.bits(start, start + (REGION_BLOCKS - 1))?;
+        // A bit here is for so many of the filter.
+        let together = 1 << (self.shift - FILTER_SHIFT).min(6);
         let mut mask = 0;
         let mut rest = filter;
         while rest != 0 {
-            let block = start + (u64::from(rest.trailing_zeros()) << FILTER_SHIFT);
+            let part = rest.trailing_zeros();
+            let block = start + (u64::from(part) << FILTER_SHIFT);
             mask |= self.bits(block, block)?.mask;
-            rest &= rest - 1;
+            rest &= (!0_u64).checked_shl(part - part % together + together).unwrap_or(0);
         }
         Some((all, Bits { word: all.word, mask }))
     }

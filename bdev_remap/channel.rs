@@ -104,7 +104,8 @@ impl Channel {
         self.abilities.get()
     }
 
-    /// All devices, as long as something is sent to them: what comes of that comes later, so that no spare comes or goes meanwhile.
+    /// All devices, as long as something is sent to them: spares come and go only in visits of all channels, each of which begins with a
+    /// message.
     #[inline]
     pub fn devices(&self) -> Reach<'_> {
         Reach { base: &self.base, spares: self.spares.borrow() }

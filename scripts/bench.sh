@@ -32,7 +32,7 @@ if $measure; then
 		--test commit_pace
 	# For all that are there at the same time. What is reserved for that is given back in the end.
 	reserved=$(cat /proc/sys/vm/nr_hugepages)
-	[[ $(memory_options 5376 | head -n 1) != --huge-unlink ]] || options+=(--huge)
+	[[ $(memory_options 5632 | head -n 1) != --huge-unlink ]] || options+=(--huge)
 	options+=(--spdk "$TOP/scripts/spdk" --spdk-version "$(cat "$spdk/VERSION")")
 fi
 export PYTHONPATH=$TOP/rpc:$spdk/python PYTHONDONTWRITEBYTECODE=1

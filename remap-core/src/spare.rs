@@ -18,6 +18,7 @@ use futures_util::future::{Either, select};
 use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::mutation::{Mutation, active};
+use crate::pace::yield_now;
 use crate::status::{IoStatus, RemapOn};
 use crate::tasks::Tasks;
 use crate::units::SpareLba;
@@ -206,8 +207,14 @@ impl<D: Device, E: Env> Spare<D, E> {
         self.watch.set(Some(watch));
         self.tasks.spawn(async move {
             while under_way.look() {
-                if let Either::Left(_) = select(&mut gone, Box::pin(env.sleep(BETWEEN_LOOKS))).await {
-                    break;
+                // In time, also where a sleep ends early for want of memory.
+                let next = env.now() + BETWEEN_LOOKS;
+                while env.now() < next {
+                    let pause = next.saturating_sub(env.now());
+                    if let Either::Left(_) = select(&mut gone, Box::pin(env.sleep(pause))).await {
+                        return under_way.watched.set(false);
+                    }
+                    yield_now().await;
                 }
             }
             under_way.watched.set(false);

@@ -154,8 +154,9 @@ pub(crate) struct Log<D: Device, E: Env> {
     /// Whether the area may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
     /// end of the log for one that may have held records, so an area is zeroed before it is used again.
     dirty: PerArea<bool>,
-    /// The buffer of the page that was appended last, for the next one.
+    /// The buffer of the page that was written last, with what is in it.
     page: Option<D::Buffer>,
+    /// What makes a page for copy B of it.
     copy_b: CopyB,
 }
 
@@ -290,6 +291,7 @@ impl<D: Device, E: Env> Log<D, E> {
                 return Err(self.in_doubt());
             }
             let page = match self.page.take() {
+                // It is this very page, as copy A has just taken it.
                 Some(mut page) if copy == Copy::B && taken[Copy::A] => {
                     self.copy_b.make_of(page.as_mut());
                     Ok(page)

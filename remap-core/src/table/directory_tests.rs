@@ -53,8 +53,9 @@ fn mapping() -> impl Strategy<Value = Option<Mapping>> {
 
 /// A base, of any height of directory, and blocks of it: around the ends of regions and nodes, and of the base.
 fn base() -> impl Strategy<Value = (u64, Vec<u64>)> {
-    let sizes = [1, REGION_BLOCKS, NODE - 1, NODE, NODE + 1, 300 * NODE + 77, HIGHER, HIGHER + 1, MAX_BASE_BLOCKS];
-    prop::sample::select(sizes.to_vec()).prop_map(|size| {
+    let small = [1, REGION_BLOCKS, NODE - 1, NODE, NODE + 1];
+    let large = [5 * NODE, 20 * NODE, 100 * NODE, 300 * NODE + 77, HIGHER, HIGHER + 1, MAX_BASE_BLOCKS];
+    prop::sample::select([&small[..], &large].concat()).prop_map(|size| {
         let edges = [0, REGION_BLOCKS, NODE, 255 * NODE, HIGHER, 200 * HIGHER + 5 * NODE, size];
         let blocks = edges.into_iter().flat_map(|edge| edge.saturating_sub(2)..edge + 2);
         (size, blocks.filter(|lba| *lba < size + 2).collect())
@@ -98,6 +99,7 @@ proptest! {
             prop_assert_eq!(first_held, expected.first().copied());
             prop_assert_eq!(all(&table, range), expected);
             prop_assert_eq!(table.mapping(BaseLba(one)), model.get(&one).copied());
+            prop_assert_eq!(table.look_up_more(BaseLba(one)), table.lookup(BaseLba(one)));
             let (mut next, mut segments) = (0, Vec::new());
             let _ = table.visit_segments(range, |segment| {
                 assert_eq!(segment.offset, next, "segments follow each other");

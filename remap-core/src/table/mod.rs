@@ -236,7 +236,8 @@ impl Table {
         self.find(top, lba)
     }
 
-    /// Where the block `lba` lives, if it is none that [`Table::is_plain`] knows to be on the base: without asking that again.
+    /// Where the block `lba` lives, without a look at the outline: who asks has mostly been told by [`Table::is_plain`] that this does not
+    /// know it.
     #[inline]
     pub(crate) fn look_up_more(&self, lba: BaseLba) -> Place {
         let found = self.directory.top().and_then(|top| self.find(top, lba));

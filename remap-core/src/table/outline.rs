@@ -120,6 +120,23 @@ mod tests {
     }
 
     #[test]
+    fn a_bit_is_set_where_one_of_a_filter_is_that_it_is_for() {
+        let filters = [0, 1, 1 << 63, 1 << 31 | 1 << 32, 0x8000_0100_0001_8000, 0x5555_5555_5555_5555, !0];
+        for shift in FILTER_SHIFT..FILTER_SHIFT + 20 {
+            let outline = Outline::new(BITS << shift);
+            assert_eq!(outline.shift, shift);
+            for (number, filter) in [0, 5, 63].into_iter().flat_map(|number| filters.map(|filter| (number, filter))) {
+                let start = number * REGION_BLOCKS;
+                let block = |part: u64| start + (part << FILTER_SHIFT);
+                let expected = (0..64).filter(|part| filter >> part & 1 != 0).map(block);
+                let expected = expected.fold(0, |mask, block| mask | outline.bits(block, block).unwrap().mask);
+                let (all, set) = outline.of_region(number, filter).unwrap();
+                assert_eq!((set.mask, set.mask & !all.mask), (expected, 0), "{filter:x} of {number}, {shift}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_announced_may_be_there_until_it_is_settled() {
         let outline = Outline::new(BASES[0]);
         let start = 9 * REGION_BLOCKS;

@@ -1,9 +1,13 @@
 //! Errors of the spare while the log is written: one copy, both copies, and what is in doubt then.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use futures_util::future::join;
 
 use super::*;
-use remap_core::{Device, Owner, Target};
+use remap_core::{Device, Owner, Refused, Target};
 
 #[test]
 fn one_log_copy_is_enough_and_the_other_heals_by_itself() {
@@ -14,7 +18,7 @@ fn one_log_copy_is_enough_and_the_other_heals_by_itself() {
         world.write(&host, 11, filled(2)).unwrap();
         assert_eq!(host.engine.status().counters.log_copy_errors, 1);
         // No time has to go by.
-        world.executor.run_for(std::time::Duration::from_millis(1));
+        world.executor.run_for(Duration::from_millis(1));
         let status = host.engine.status();
         assert_eq!((status.state, status.epoch), (SetState::Online, epoch.plus(1)), "a checkpoint in the other area");
         assert!(status.metadata.degraded_at.is_some() && status.metadata.healed_at >= status.metadata.degraded_at);
@@ -32,11 +36,29 @@ fn one_log_copy_is_enough_and_the_other_heals_by_itself() {
 }
 
 #[test]
+fn what_takes_less_than_ten_seconds_is_waited_for_and_more_than_that_is_a_failure() {
+    for (seconds, expected) in [(9.9, Ok(())), (100.0, Err(Refused::LogFailed))] {
+        let (world, host) = world();
+        // Nobody looks after anything any more.
+        world.executor.run_for(Duration::from_secs(30));
+        world.spare.hang_until(world.executor.now() + Duration::from_secs_f64(seconds));
+        let (engine, told) = (Rc::clone(&host.engine), Rc::new(Cell::new(None)));
+        let answer = Rc::clone(&told);
+        world.executor.spawn(async move { answer.set(Some(engine.set_pending(vec![lba(7)]).await)) });
+        world.executor.run_for(Duration::from_millis(9_899));
+        assert_eq!(told.get(), None, "nothing has come of it yet");
+        world.executor.run_for(Duration::from_millis(102));
+        assert_eq!(told.get(), Some(expected), "{seconds} s");
+        assert_eq!(host.engine.status().counters.log_copy_errors, 0);
+    }
+}
+
+#[test]
 fn a_copy_that_cannot_be_made_whole_is_tried_again_with_growing_pauses() {
     let (world, host) = world();
     world.spare.fail(log_fault(&host, Copy::A, Verb::Write));
     world.write(&host, 11, filled(2)).unwrap();
-    world.executor.run_for(std::time::Duration::from_secs(600));
+    world.executor.run_for(Duration::from_secs(600));
     let status = host.engine.status();
     let attempts = status.counters.checkpoints;
     assert!((10..30).contains(&attempts), "{attempts} attempts in ten minutes");
@@ -45,7 +67,7 @@ fn a_copy_that_cannot_be_made_whole_is_tried_again_with_growing_pauses() {
         (SetState::Degraded, CopyHealth::Bad, CopyHealth::Ok)
     );
     world.spare.heal();
-    world.executor.run_for(std::time::Duration::from_secs(61));
+    world.executor.run_for(Duration::from_secs(61));
     assert_eq!(host.engine.status().state, SetState::Online);
 }
 
@@ -55,7 +77,7 @@ fn one_copy_bad(bad: Copy) -> (World, Vbdev, u64) {
     world.spare.fail(log_fault(&host, bad, Verb::Write));
     world.write(&host, 11, filled(2)).unwrap();
     // The attempt to heal has gone to another area, on the good copy alone; commits go on there.
-    world.executor.run_for(std::time::Duration::from_millis(1));
+    world.executor.run_for(Duration::from_millis(1));
     world.write(&host, 12, filled(3)).unwrap();
     let layout = host.engine.layout();
     let good = if bad == Copy::A { Copy::B } else { Copy::A };

@@ -13,7 +13,8 @@
 //! to be on the base again (its data is in both places); what was on the spare and was to move there becomes lost (its
 //! reads fail until then). That checkpoint says what was true before, and so does the table then.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use futures_channel::mpsc::UnboundedReceiver;
 use futures_channel::oneshot;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
+use smallvec::smallvec;
 
 use super::batch::{Answer, Asked, Few, Page};
 use super::check::{Checked, Part};
@@ -187,11 +189,11 @@ impl<D: Device, E: Env> Committer<D, E> {
     pub(super) fn observe(&self) {
         let (before, now) = (self.shared.log.get(), self.log.view());
         self.shared.log.set(now);
-        let seconds = Some(self.shared.env.unix_time().as_secs());
+        let seconds = || Some(self.shared.env.unix_time().as_secs());
         let times = self.shared.times.get();
         match (before.sound(), now.sound()) {
-            (true, false) => self.shared.times.set(Times { degraded: seconds, ..times }),
-            (false, true) => self.shared.times.set(Times { healed: seconds, ..times }),
+            (true, false) => self.shared.times.set(Times { degraded: seconds(), ..times }),
+            (false, true) => self.shared.times.set(Times { healed: seconds(), ..times }),
             _ => {}
         }
         self.shared.tell_copies(now);
@@ -201,7 +203,7 @@ impl<D: Device, E: Env> Committer<D, E> {
     /// Serves this request and those behind it that are of the same kind.
     async fn serve_changes(&mut self, asked: Asked, answer: oneshot::Sender<Answer>) {
         let mut blocks = asked.blocks();
-        let mut queued = vec![(asked, answer)];
+        let mut queued: Few<_> = smallvec![(asked, answer)];
         while blocks < BATCH_BLOCKS {
             match self.requests.try_recv() {
                 Ok(Request::Change(asked, answer)) => {
@@ -225,7 +227,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         let batch = self.shared.decide(queued.iter().map(|one| &one.0), self.log.page_capacity()).await;
         let decided = queued.into_iter().zip(batch.outcomes);
         let decided = decided.map(|((asked, to), (answer, pages))| Decided { asked, to, answer, pages });
-        let mut waiting = decided.collect::<VecDeque<_>>();
+        let mut waiting = decided.peekable();
         let mut durable = 0;
         self.answer_those_done(&mut waiting, durable).await;
         for page in &batch.pages {
@@ -235,14 +237,13 @@ impl<D: Device, E: Env> Committer<D, E> {
             durable += 1;
             self.answer_those_done(&mut waiting, durable).await;
         }
-        self.refuse(waiting.into_iter().map(|one| (one.asked, one.to)), Refused::LogFailed).await;
+        self.refuse(waiting.map(|one| (one.asked, one.to)), Refused::LogFailed).await;
     }
 
     /// Answers those whose pages are durable.
-    async fn answer_those_done(&self, waiting: &mut VecDeque<Decided>, durable: usize) {
+    async fn answer_those_done(&self, waiting: &mut Peekable<impl Iterator<Item = Decided>>, durable: usize) {
         let enough = if active(Mutation::AnswerOnePageEarly) && durable > 0 { durable + 1 } else { durable };
-        while waiting.front().is_some_and(|one| one.pages <= enough) {
-            let Some(Decided { asked, to, answer, .. }) = waiting.pop_front() else { return };
+        while let Some(Decided { asked, to, answer, .. }) = waiting.next_if(|one| one.pages <= enough) {
             self.give_back(&asked).await;
             // Nobody listens any more if the caller is gone; the mapping holds all the same.
             let _ = to.send(answer);

@@ -19,6 +19,7 @@ use crate::json;
 use crate::map::words::shown;
 use crate::spare::{Base, Spare};
 use crate::style::{WARN, styled, verdict};
+use crate::units::counted;
 
 /// What a set is that says that it is in use.
 pub(crate) const NOT_CLOSED: &str = "the set was not closed: it is in use, or its process died";
@@ -178,7 +179,7 @@ pub(crate) fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
         notes.push(NOT_CLOSED.to_owned());
     }
     if counts.lost > 0 {
-        notes.push(format!("{} blocks are lost: reads of them fail until they are written", counts.lost));
+        notes.push(format!("{} lost: what is lost cannot be read until it is written", counted(counts.lost, "block")));
     }
     if counts.free_spare_blocks == 0 {
         notes.push("the spare is full: give the set a larger one by bdev_remap_migrate".to_owned());

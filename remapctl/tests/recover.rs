@@ -96,7 +96,7 @@ fn lost_blocks_are_zeros_and_listed() {
     let files = Files::new("lost");
     let done = files.recover(&[]);
     assert_eq!(done.code, 1, "{}", done.err);
-    assert!(done.out.contains("2 blocks cannot be read (2 of them are lost)"), "{}", done.out);
+    assert!(done.out.contains("2 blocks cannot be read (2 of that lost): zeros in it, and listed in"), "{}", done.out);
     assert!(fs::read(&files.output).unwrap() == files.expected("lost"));
     assert_eq!(in_map(&files.map(), "-"), [(60, 2)]);
     // Once more with nothing to do, and with another try.
@@ -254,7 +254,7 @@ fn blocks_of_a_device_that_cannot_be_read_are_listed_and_tried_again() {
     File::options().write(true).open(&file).unwrap().set_len(200 * BLOCK as u64).unwrap();
     let done = files.recover(&[]);
     assert_eq!(done.code, 1, "{}{}", done.out, done.err);
-    assert!(done.out.contains("100 blocks cannot be read"), "{}", done.out);
+    assert!(done.out.contains("100 blocks cannot be read (0 of that lost)"), "{}", done.out);
     assert_eq!(in_map(&files.map(), "-"), [(200, 100)]);
     // It is as good as it was.
     fs::write(&file, &whole).unwrap();

@@ -9,6 +9,7 @@ use indicatif::BinaryBytes;
 use super::report::{AreaReport, Damage, PageReport, Report, SetReport, SuperblockReport, SuperblockSays};
 use crate::map::words::shown;
 use crate::style::{BOLD, GOOD, WARN, styled, verdict};
+use crate::units::counted;
 
 /// Runs of pages, and lines of damage, that are shown; JSON has all of them.
 const SHOWN: usize = 24;
@@ -34,11 +35,11 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\n{}", styled(BOLD, "in force"))?;
         writeln!(
             out,
-            "  epoch {}, sequence {}, in area {}: {} pages of checkpoint, {} behind it; copy A is {}, copy B is {}",
+            "  epoch {}, sequence {}, in area {}: {} of checkpoint, {} behind it; copy A is {}, copy B is {}",
             log.state.epoch,
             log.state.sequence,
             log.state.area,
-            log.checkpoint_pages,
+            counted(log.checkpoint_pages.into(), "page"),
             log.pages - log.checkpoint_pages,
             whole(log.copy_a_whole),
             whole(log.copy_b_whole)
@@ -78,7 +79,13 @@ fn set_lines(set: &SetReport, out: &mut impl Write) -> io::Result<()> {
         if set.in_use { "not closed: it is in use, or its process died" } else { "closed cleanly" }.to_owned(),
     )?;
     let (data, start) = (set.data_blocks, set.data_start);
-    line("room", format!("{data} blocks for data from block {start} on; log areas of {} pages", set.area_pages))?;
+    line(
+        "room",
+        format!(
+            "{data} blocks for data from block {start} on; log areas of {}",
+            counted(set.area_pages.into(), "page")
+        ),
+    )?;
     if let (Some(next), Some(end)) = (set.scrub_next, set.scrub_end) {
         line("scrub", format!("has not ended: goes on at block {} of {}", next.0, end.0))?;
     }

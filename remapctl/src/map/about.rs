@@ -11,6 +11,7 @@ use crate::check;
 use crate::error::Verdict;
 use crate::inspect::date;
 use crate::spare::Spare;
+use crate::units::counted;
 
 /// What is known of a set beside its blocks.
 #[derive(Clone, Debug)]
@@ -130,7 +131,7 @@ fn parts(layout: &Layout, found: &Inspection) -> Vec<Part> {
             PageCounts { bad: 0, current, .. } => {
                 format!("{} % full", current * 100 / u64::from(layout.area_pages.max(1)))
             }
-            PageCounts { bad, .. } => format!("{bad} pages bad"),
+            PageCounts { bad, .. } => format!("{} bad", counted(bad, "page")),
         };
         let in_force = found.in_force.is_some_and(|in_force| in_force.state.area == area);
         Part { name, first, blocks, says: found.areas.as_ref().map_or_else(String::new, says), in_force }
@@ -184,9 +185,11 @@ fn history(set: &SetPreview, found: &Inspection) -> Vec<Moment> {
                 says: match in_force {
                     Some(log) => {
                         let behind = log.pages.saturating_sub(log.checkpoint_pages);
+                        let pages = |count: u32| counted(count.into(), "page");
                         format!(
-                            "in force: a checkpoint of {} pages, {behind} pages of changes since",
-                            log.checkpoint_pages
+                            "in force: a checkpoint of {}, {} of changes since",
+                            pages(log.checkpoint_pages),
+                            pages(behind)
                         )
                     }
                     None if areas[area].last.is_some() => "not in force".to_owned(),

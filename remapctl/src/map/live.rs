@@ -10,6 +10,7 @@ use crate::error::{Error, Verdict};
 use crate::inspect::date;
 use crate::rpc::Client;
 use crate::rpc::answers::{Bdev, Online};
+use crate::units::counted;
 
 /// Asks `client` for all that is known of a set that is online. It takes memory in proportion to its extents, a few bytes each.
 ///
@@ -58,7 +59,7 @@ fn about(client: &Client, set: &Online, bdev: &Bdev, spare: Option<&Bdev>) -> Ab
                 when: None,
                 epoch: Some(set.epoch),
                 sequence: Some(set.sequence),
-                says: format!("{} pages since the set was opened", set.counters.log_pages),
+                says: format!("{} since the set was opened", counted(set.counters.log_pages, "page")),
             },
         ],
         notes,

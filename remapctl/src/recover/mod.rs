@@ -29,6 +29,7 @@ use crate::in_use;
 use crate::map::words::shown;
 use crate::progress::Progress;
 use crate::spare::{Base, Spare};
+use crate::units::counted;
 
 /// Bytes that are read at once, or one block where that is larger.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -179,7 +180,8 @@ fn report(set: &SetPreview, done: &Recovery<'_>, args: &RecoverArgs, out: &mut i
     let lost = set.mappings.count(|mapping| matches!(mapping, Mapping::Lost(_)));
     writeln!(
         out,
-        "{bad} blocks cannot be read ({lost} of them are lost); they are zeros in it, and listed in {}; --retry tries them again",
+        "{} cannot be read ({lost} of that lost): zeros in it, and listed in {}; --retry tries again",
+        counted(bad, "block"),
         done.journal.path().display()
     )?;
     out.flush()?;

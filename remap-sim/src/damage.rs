@@ -142,7 +142,8 @@ impl World {
         }
     }
 
-    /// What the set was loaded without does not come back: no checkpoint may have made it void, as both copies fail.
+    /// What the set was loaded without does not come back: no checkpoint may have made it void, as both copies fail (docs/reliability.md
+    /// says what would come of that).
     pub(crate) fn settle_damage(&self) {
         self.rotten.borrow_mut().clear();
         let mut gone = Vec::new();

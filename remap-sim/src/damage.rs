@@ -142,8 +142,7 @@ impl World {
         }
     }
 
-    /// What the set was loaded without does not come back: no checkpoint may have made it void, as both copies fail (docs/reliability.md
-    /// says what would come of that).
+    /// What the set was loaded without does not come back: no checkpoint may have made it void, as both copies fail.
     pub(crate) fn settle_damage(&self) {
         self.rotten.borrow_mut().clear();
         let mut gone = Vec::new();

@@ -116,12 +116,10 @@ fn opened(world: &World, vbdev: &Vbdev, known: bool, errors: bool, cached: &[u64
     world.set.set(Some(set));
     world.formatted.set(true);
     world.open.set(true);
-    let status = vbdev.engine.status();
-    // Where no checkpoint could be written, nothing has made void what it was loaded without.
-    let as_it_was = matches!(world.harm, Harm::KnownBad(_)) && status.counters.checkpoints == 0;
-    if world.harm == Harm::Both || as_it_was {
+    if world.harm == Harm::Both {
         world.settle_damage();
     }
+    let status = vbdev.engine.status();
     world.note(|| format!("open: {:?}", status.metadata));
     if status.spare.bad < world.bad_saved.get() {
         world.fail(|| {

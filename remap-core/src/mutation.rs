@@ -68,6 +68,8 @@ mutations! {
     EpochOffByOne,
     /// A set whose last process died is loaded as if it had been closed.
     DeathForgotten,
+    /// Of a set that was opened and not saved, the superblocks do not say that its log ends.
+    EndNotNoted,
     /// An attempt at a checkpoint counts although it was given up, and records were committed since.
     GivenUpCounts,
     /// Recovery takes a page whose checksum is wrong.

@@ -75,6 +75,7 @@ mod mutations {
         Mutation::BadReservationReleased,
         Mutation::ChangedWhileCopied,
         Mutation::FreedSpareNotDrained,
+        Mutation::EndNotNoted,
         Mutation::GivenUpCounts,
         Mutation::GrownOverLateWrites,
     ];

@@ -175,7 +175,7 @@ pub(crate) fn notes_on(set: &SetPreview, spare: &Spare) -> Vec<String> {
     let counts = Set::of(set);
     let mut notes = Vec::new();
     let found = spare.superblock.as_ref();
-    if found.is_some_and(|found| found.in_use) {
+    if found.is_some_and(|found| !found.was_closed()) {
         notes.push(NOT_CLOSED.to_owned());
     }
     if counts.lost > 0 {

@@ -12,7 +12,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::page::used_by;
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
-use crate::format::{Copy, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
+use crate::format::{Copy, InUse, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::recovery::{Recovered, recover};
@@ -91,7 +91,7 @@ pub(super) async fn load<D: Device, E: Env>(
     let mut recovered = recover(spare, &superblock, params.stated_end, Pace::while_hosts_wait()).await?;
     let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
     // What the last process had under way may be there or not, and be seen now or only the next time.
-    let died = superblock.in_use && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
+    let died = !superblock.was_closed() && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
     // The checkpoint takes into use what the spare has grown by.
     let grown = superblock.layout.spare_blocks < spare.geometry().blocks;
     recovered.unfinished |= rewrite || died || resized || grown;
@@ -259,7 +259,7 @@ async fn format<D: Device, E: Env>(
         epoch: Epoch::ZERO,
         committed: Sequence::ZERO,
         noted_epoch: Epoch::ZERO,
-        in_use: false,
+        in_use: InUse::No,
         base_blocks: params.base_blocks,
         md_size: params.md_size,
         name: params.name.clone(),
@@ -314,7 +314,7 @@ pub(super) async fn format_beside<D: Device, E: Env>(
         epoch: Epoch::ZERO,
         committed: Sequence::ZERO,
         noted_epoch: Epoch::ZERO,
-        in_use: false,
+        in_use: InUse::No,
         layout,
         ..in_force.clone()
     };

@@ -66,7 +66,8 @@ impl Upkeep {
 
 impl<D: Device, E: Env> Committer<D, E> {
     /// What loading found is put right before anything rests on it. If that fails it is tried again later, and the
-    /// superblocks note how far the log goes, so that a page that only one copy has is missed if it is lost later.
+    /// superblocks note how far the log goes, so that a page that only one copy has is missed if it is lost later, and that it ends there,
+    /// so that one that was not seen now does not count if it is there later.
     ///
     /// # Errors
     /// Neither could be done; or something that was found must not be served as it is (`unsettled`).
@@ -77,9 +78,6 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.log.still_unfinished();
             if unsettled || !self.log.note_end().await {
                 return Err(error);
-            }
-            if self.log.note_is_due() && !self.log.note_committed().await {
-                log::warn!("{}: no superblock can be written", self.shared.name);
             }
         }
         self.observe();

@@ -16,4 +16,4 @@ pub use layout::Layout;
 pub use page::{CopyB, PageAt, PageContent, PageInfo, PageOwner, decode_page, encode_page, records_per_page};
 pub use place::{Area, Copy, PerArea, PerCopy};
 pub use record::Record;
-pub use superblock::{OtherSpare, ScrubPosition, SpareState, Superblock, SuperblockContent};
+pub use superblock::{InUse, OtherSpare, ScrubPosition, SpareState, Superblock, SuperblockContent};

@@ -99,7 +99,7 @@ pub struct RawSuperblock {
     pub superblock_b: U64,
     /// Bytes of the name.
     pub name_len: U32,
-    /// Not zero from the first page that is written after a start on, until it is closed cleanly.
+    /// An [`InUse`].
     pub in_use: U32,
     /// Name of the Remap bdev, UTF-8, zeros behind it.
     pub name: [u8; 192],
@@ -168,6 +168,35 @@ impl SpareState {
     }
 }
 
+/// Whether pages may be behind `committed`, under `epoch`, that the superblocks do not tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InUse {
+    /// It was closed cleanly: there are none.
+    No,
+    /// It was not closed cleanly: one may have been under way.
+    Yes,
+    /// Nor was it, but nothing is appended under this epoch any more: what turns up there later does not count.
+    Ended,
+}
+
+impl InUse {
+    fn encode(self) -> u32 {
+        match self {
+            InUse::No => 0,
+            InUse::Yes => 1,
+            InUse::Ended => 2,
+        }
+    }
+
+    fn decode(in_use: u32) -> InUse {
+        match in_use {
+            0 => InUse::No,
+            2 => InUse::Ended,
+            _ => InUse::Yes,
+        }
+    }
+}
+
 /// The spare in the other slot of the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OtherSpare {
@@ -210,8 +239,8 @@ pub struct Superblock {
     /// The epoch in which every commit is noted in `committed` before it is acknowledged, or zero: there, nothing behind
     /// `committed` was acknowledged. Greater than `epoch` after a state was chosen by an operator: [`Superblock::hides_epochs`].
     pub noted_epoch: Epoch,
-    /// Whether it was not closed cleanly since something was written to the log: a page may have been under way.
-    pub in_use: bool,
+    /// Whether log pages may be there that the superblocks do not tell of.
+    pub in_use: InUse,
     /// Size of the base in blocks.
     pub base_blocks: u64,
     /// Metadata bytes a block.
@@ -270,6 +299,12 @@ impl Superblock {
         self.noted_epoch > self.epoch
     }
 
+    /// Whether it was closed cleanly since something was written to the log.
+    #[must_use]
+    pub fn was_closed(&self) -> bool {
+        self.in_use == InUse::No
+    }
+
     /// Fills `page` (at least [`SUPERBLOCK_SIZE`] bytes, or nothing is done) with the superblock, and zeros behind it.
     pub fn encode(&self, page: &mut [u8]) {
         page.fill(0);
@@ -321,7 +356,7 @@ impl Superblock {
             superblock_b: U64::new(layout.superblock_b.0),
             // At most 191.
             name_len: U32::new(name_len as u32),
-            in_use: U32::new(u32::from(self.in_use)),
+            in_use: U32::new(self.in_use.encode()),
             ..RawSuperblock::new_zeroed()
         };
         if let Some(ScrubPosition { next, end, max_mbps }) = self.scrub {
@@ -398,7 +433,7 @@ impl Superblock {
             epoch: Epoch::new(raw.epoch.get()).ok_or("epoch")?,
             committed: Sequence::new(raw.committed.get()).ok_or("committed sequence")?,
             noted_epoch: Epoch::new(raw.noted_epoch.get()).ok_or("noted epoch")?,
-            in_use: raw.in_use.get() != 0,
+            in_use: InUse::decode(raw.in_use.get()),
             base_blocks: raw.base_blocks.get(),
             md_size: raw.md_size.get(),
             name,

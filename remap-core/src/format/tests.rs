@@ -30,7 +30,7 @@ fn superblock() -> Superblock {
         epoch: Epoch::new(5).unwrap(),
         committed: Sequence::new(70).unwrap(),
         noted_epoch: Epoch::new(4).unwrap(),
-        in_use: true,
+        in_use: InUse::Yes,
         base_blocks: 1 << 35,
         md_size: 8,
         name: "n".repeat(NAME_MAX),
@@ -216,8 +216,12 @@ proptest! {
 
 #[test]
 fn a_superblock_is_decoded_as_it_was_encoded() {
-    for (state, slot) in [(SpareState::Active, 0), (SpareState::MigratingIn, 1), (SpareState::Retired, 1)] {
-        let superblock = Superblock { state, slot: Slot::new(slot).unwrap(), ..superblock() };
+    for (state, slot, in_use) in [
+        (SpareState::Active, 0, InUse::Yes),
+        (SpareState::MigratingIn, 1, InUse::Ended),
+        (SpareState::Retired, 1, InUse::No),
+    ] {
+        let superblock = Superblock { state, slot: Slot::new(slot).unwrap(), in_use, ..superblock() };
         let mut page = vec![0xEE; 8192];
         superblock.encode(&mut page);
         assert_eq!(Superblock::decode(&page), SuperblockContent::Valid(Box::new(superblock)));

@@ -13,7 +13,7 @@
 use super::StatedEnd;
 use super::scan::{PageState, Pages};
 use crate::error::Error;
-use crate::format::{Area, Copy, PageInfo, PerArea, PerCopy, Superblock};
+use crate::format::{Area, Copy, InUse, PageInfo, PerArea, PerCopy, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::units::{Epoch, Sequence};
 
@@ -26,17 +26,29 @@ pub(super) struct Known {
     pub(super) committed: Sequence,
     /// The epoch in which nothing behind `committed` was acknowledged.
     pub(super) noted_epoch: Epoch,
+    /// Whether nothing behind `committed` counts under this epoch.
+    pub(super) ended: bool,
 }
 
 impl Known {
     pub(super) fn of(superblock: &Superblock) -> Known {
-        let Superblock { epoch, committed, noted_epoch, .. } = *superblock;
-        Known { epoch, committed, noted_epoch }
+        let Superblock { epoch, committed, noted_epoch, in_use, .. } = *superblock;
+        Known { epoch, committed, noted_epoch, ended: in_use == InUse::Ended }
+    }
+
+    /// Whether a page is of no state that may count.
+    pub(super) fn is_void(self, page: u32, info: &PageInfo) -> bool {
+        self.gave_up(page, info) || self.ended_before(info)
+    }
+
+    /// Whether a page is behind the end of its log: nobody was told of it, and the set was used without it.
+    fn ended_before(self, info: &PageInfo) -> bool {
+        self.ended && info.epoch == self.epoch && info.sequence > self.committed
     }
 
     /// Whether a page is of an attempt at a checkpoint that was given up, which no superblock knows. Its first page has a higher
     /// sequence number than all that was committed before; so what was committed since, under an epoch that is known, is not in it.
-    pub(super) fn gave_up(self, page: u32, info: &PageInfo) -> bool {
+    fn gave_up(self, page: u32, info: &PageInfo) -> bool {
         let first = info.sequence.minus(u64::from(page));
         info.epoch > self.epoch
             && first.is_some_and(|first| first <= self.committed)
@@ -111,6 +123,7 @@ fn sequence_before(first: Sequence, page: u32) -> Sequence {
 /// One area, as seen under one epoch.
 struct View<'a> {
     pages: &'a Pages,
+    known: Known,
     area: Area,
     epoch: Epoch,
     first_sequence: Sequence,
@@ -121,7 +134,7 @@ struct View<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Held,
-    /// Nothing, or a page of an earlier epoch.
+    /// Nothing, or a page of an earlier epoch, or behind the end of this one.
     Older,
     Bad,
 }
@@ -131,9 +144,9 @@ fn infos(pages: &Pages) -> impl Iterator<Item = (u32, &PageInfo)> {
     pages.iter().flat_map(|copy| (0..).zip(copy)).filter_map(|(page, state)| Some((page, state.info()?)))
 }
 
-/// The pages that may count: all but those of attempts that were given up.
+/// The pages that may count.
 fn counting(pages: &Pages, known: Known) -> impl Iterator<Item = &PageInfo> {
-    infos(pages).filter(move |(page, info)| !known.gave_up(*page, info)).map(|(_, info)| info)
+    infos(pages).filter(move |(page, info)| !known.is_void(*page, info)).map(|(_, info)| info)
 }
 
 /// The highest epoch of the pages of an area that may count.
@@ -150,15 +163,15 @@ pub(super) fn choose(areas: &PerArea<Pages>, known: Known) -> Result<Chosen, Err
     let newest =
         if tops[Area::One] > tops[Area::Zero] && !active(Mutation::IgnoreEpoch) { Area::One } else { Area::Zero };
     let Some(epoch) = tops[newest] else { return Err(Error::NoCheckpoint) };
-    let mut view = View::new(areas, newest, epoch)?;
+    let mut view = View::new(areas, newest, epoch, known)?;
     if tops[Area::Zero] == tops[Area::One] {
         return Err(view.damaged("both areas have the same epoch", 0));
     }
     let mut unfinished = epoch > known.epoch;
     if !view.complete() {
-        view.check_unfinished(known.epoch)?;
+        view.check_unfinished()?;
         let other = newest.other();
-        view = View::new(areas, other, tops[other].ok_or(Error::NoCheckpoint)?)?;
+        view = View::new(areas, other, tops[other].ok_or(Error::NoCheckpoint)?, known)?;
         if !view.complete() {
             return Err(Error::NoCheckpoint);
         }
@@ -168,13 +181,15 @@ pub(super) fn choose(areas: &PerArea<Pages>, known: Known) -> Result<Chosen, Err
     if view.epoch < known.epoch && !active(Mutation::IgnoreEpoch) && !off_by_one {
         return Err(Error::EpochLost { known: known.epoch, found: view.epoch });
     }
-    // What is noted of the lost epoch would tell as well.
-    let known = if off_by_one { Known { committed: Sequence::ZERO, ..known } } else { known };
-    let end = view.end(known)?;
+    if off_by_one {
+        // What is noted of the lost epoch would tell as well.
+        view.known.committed = Sequence::ZERO;
+    }
+    let end = view.end()?;
     let mut chosen = view.chosen(areas, end);
     chosen.unsettled |= may_come_back(&areas[view.area.other()], view.epoch, known);
     // What is replayed behind a note is relied upon from now on, so that the note must not hold any longer.
-    chosen.unfinished = unfinished || chosen.unsettled || view.is_noted(known) || !chosen.log_ok.all();
+    chosen.unfinished = unfinished || chosen.unsettled || view.is_noted() || !chosen.log_ok.all();
     Ok(chosen)
 }
 
@@ -205,7 +220,7 @@ pub(super) fn choose_stated(areas: &PerArea<Pages>, known: Known, stated: Stated
 }
 
 fn candidate(areas: &PerArea<Pages>, area: Area, known: Known) -> Option<(Candidate, Chosen)> {
-    let view = View::new(areas, area, top_epoch(&areas[area], known)?).ok()?;
+    let view = View::new(areas, area, top_epoch(&areas[area], known)?, known).ok()?;
     if !view.complete() {
         return None;
     }
@@ -214,20 +229,20 @@ fn candidate(areas: &PerArea<Pages>, area: Area, known: Known) -> Option<(Candid
 }
 
 impl<'a> View<'a> {
-    fn new(areas: &'a PerArea<Pages>, area: Area, epoch: Epoch) -> Result<View<'a>, Error> {
+    fn new(areas: &'a PerArea<Pages>, area: Area, epoch: Epoch, known: Known) -> Result<View<'a>, Error> {
         let pages = &areas[area];
-        let mut view = View { pages, area, epoch, first_sequence: Sequence::ZERO, checkpoint_pages: 0 };
-        let mut known: Option<(Option<Sequence>, u32)> = None;
+        let mut view = View { pages, known, area, epoch, first_sequence: Sequence::ZERO, checkpoint_pages: 0 };
+        let mut first: Option<(Option<Sequence>, u32)> = None;
         for copy in pages.iter() {
             for (page, state) in (0_u32..).zip(copy) {
-                let Some(info) = state.info().filter(|info| info.epoch == epoch) else { continue };
+                let Some(info) = state.info().filter(|info| view.holds(info)) else { continue };
                 let says = (info.sequence.minus(u64::from(page)), info.checkpoint_pages);
-                if *known.get_or_insert(says) != says || says.0.is_none() {
+                if *first.get_or_insert(says) != says || says.0.is_none() {
                     return Err(view.damaged("pages contradict each other", page));
                 }
             }
         }
-        if let Some((first, pages)) = known {
+        if let Some((first, pages)) = first {
             view.first_sequence = first.unwrap_or(Sequence::ZERO);
             view.checkpoint_pages = pages;
         }
@@ -254,10 +269,15 @@ impl<'a> View<'a> {
         self.pages[copy].get(page as usize).copied().unwrap_or(PageState::Zero)
     }
 
+    /// Whether a page is of this log.
+    fn holds(&self, info: &PageInfo) -> bool {
+        info.epoch == self.epoch && !self.known.ended_before(info)
+    }
+
     /// The checksum of the records of a page that this copy holds.
     fn held(&self, copy: Copy, page: u32) -> Option<u32> {
         match self.state(copy, page) {
-            PageState::Valid(info, records) if info.epoch == self.epoch => Some(records),
+            PageState::Valid(info, records) if self.holds(&info) => Some(records),
             _ => None,
         }
     }
@@ -265,8 +285,8 @@ impl<'a> View<'a> {
     fn kind(&self, copy: Copy, page: u32) -> Kind {
         match self.state(copy, page) {
             PageState::Zero => Kind::Older,
-            PageState::Valid(info, _) if info.epoch == self.epoch => Kind::Held,
-            PageState::Valid(info, _) if info.epoch < self.epoch => Kind::Older,
+            PageState::Valid(info, _) if self.holds(&info) => Kind::Held,
+            PageState::Valid(info, _) if info.epoch <= self.epoch => Kind::Older,
             PageState::Valid(..) | PageState::Bad => Kind::Bad,
         }
     }
@@ -286,8 +306,8 @@ impl<'a> View<'a> {
     }
 
     /// Checks that the checkpoint, which is not complete, was never in force: that a crash, or a failing device, stopped it.
-    fn check_unfinished(&self, known: Epoch) -> Result<(), Error> {
-        if known >= self.epoch {
+    fn check_unfinished(&self) -> Result<(), Error> {
+        if self.known.epoch >= self.epoch {
             return Err(self.damaged("the checkpoint, which the superblock knows, is not complete any more", 0));
         }
         match (self.checkpoint_pages..self.len()).find(|page| self.any(*page)) {
@@ -307,34 +327,35 @@ impl<'a> View<'a> {
     }
 
     /// The first page that no copy holds.
-    fn end(&self, known: Known) -> Result<u32, Error> {
+    fn end(&self) -> Result<u32, Error> {
         let end = self.first_gap();
         if let Some(page) = (end..self.len()).find(|page| self.any(*page)) {
             return Err(self.damaged("a page is there, those before it are lost", page));
         }
         let last = self.sequence_before(end);
-        if last < known.committed && !active(Mutation::NoteIgnored) {
-            return Err(Error::PagesLost { known: known.committed, found: last });
+        let committed = self.known.committed;
+        if last < committed && !active(Mutation::NoteIgnored) {
+            return Err(Error::PagesLost { known: committed, found: last });
         }
         if end == self.len() {
             return Ok(end);
         }
         // Nothing is appended before a superblock knows the checkpoint.
-        let unknown = self.epoch > known.epoch;
+        let unknown = self.epoch > self.known.epoch;
         match self.kinds(end).0 {
             // Copy A is written first: the page was never durable.
             [_, Kind::Older] => Ok(end),
             // Copy B is written only when copy A is done, which has nothing here.
             [Kind::Older, _] => Ok(end),
             // All that is committed is there.
-            _ if self.is_noted(known) || unknown || active(Mutation::BadPageTakenForEnd) => Ok(end),
+            _ if self.is_noted() || unknown || active(Mutation::BadPageTakenForEnd) => Ok(end),
             _ => Err(self.damaged("a page is bad that may hold records", end)),
         }
     }
 
     /// Whether commits of this epoch are noted before they are acknowledged.
-    fn is_noted(&self, known: Known) -> bool {
-        known.noted_epoch == self.epoch && !active(Mutation::NoteIgnored)
+    fn is_noted(&self) -> bool {
+        self.known.noted_epoch == self.epoch && !active(Mutation::NoteIgnored)
     }
 
     fn chosen(&self, areas: &PerArea<Pages>, end: u32) -> Chosen {

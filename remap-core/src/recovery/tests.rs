@@ -26,7 +26,7 @@ pub(super) fn sequence(number: u64) -> Sequence {
 
 /// What superblocks know that know `epoch` only.
 pub(super) fn known(number: u64) -> Known {
-    Known { epoch: epoch(number), committed: Sequence::ZERO, noted_epoch: Epoch::ZERO }
+    Known { epoch: epoch(number), committed: Sequence::ZERO, noted_epoch: Epoch::ZERO, ended: false }
 }
 
 /// A page of an epoch; the sequence number of page 0 is 100 times the epoch.
@@ -148,6 +148,33 @@ fn a_note_is_made_anew_before_what_is_replayed_behind_it_is_relied_upon() {
     let known = Known { committed: sequence(501), noted_epoch: epoch(5), ..known(5) };
     let chosen = choose(&PerArea([old(), area(5, "vvv", "vvv")]), known).unwrap();
     assert_eq!((chosen.end, chosen.log_ok, chosen.unfinished), (3, PerCopy::BOTH, true));
+}
+
+#[test]
+fn what_turns_up_behind_the_noted_end_of_a_log_does_not_count() {
+    let ended = |epoch_number, committed| Known {
+        committed: sequence(committed),
+        noted_epoch: epoch(epoch_number),
+        ended: true,
+        ..known(epoch_number)
+    };
+    // In one copy, in both, and not the first page behind the end.
+    for (a, b) in [("vvvv", "vvv"), ("vvv", "vvvv"), ("vvvv", "vvvv"), ("vvvo.v", "vvvo")] {
+        let areas = PerArea([old(), area(5, a, b)]);
+        let chosen = choose(&areas, ended(5, 502)).unwrap();
+        assert_eq!((chosen.end, chosen.log_ok, chosen.unfinished), (3, PerCopy::BOTH, true), "{a} {b}");
+        assert!(chosen.top_sequence > sequence(502), "its number is not used again");
+        let states: Vec<_> = candidates(&areas, ended(5, 502)).iter().map(|one| one.sequence).collect();
+        assert_eq!(states, [sequence(402), sequence(502)], "{a} {b}");
+    }
+    // What is lost is lost all the same, and another epoch knows no such end.
+    let lost = choose(&PerArea([old(), area(5, "vv.v", "vv")]), ended(5, 502));
+    assert_eq!(lost, Err(Error::PagesLost { known: sequence(502), found: sequence(501) }));
+    let later = choose(&PerArea([old(), area(5, "vvv", "vvv")]), ended(4, 401)).unwrap();
+    assert_eq!((later.epoch, later.end), (epoch(5), 3));
+    // Nor does it where the later epoch is not complete.
+    let earlier = choose(&PerArea([old(), area(5, "v", "v")]), ended(4, 401)).unwrap();
+    assert_eq!((earlier.epoch, earlier.end), (epoch(4), 2));
 }
 
 #[test]

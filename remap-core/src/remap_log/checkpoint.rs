@@ -6,7 +6,7 @@
 use super::{Log, Position, Records, Sealed};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Area, Copy, Layout, PageAt, PageInfo, PerArea, PerCopy, encode_page};
+use crate::format::{Area, Copy, InUse, Layout, PageAt, PageInfo, PerArea, PerCopy, encode_page};
 use crate::mutation::{Mutation, active};
 use crate::units::Epoch;
 
@@ -97,6 +97,7 @@ impl<D: Device, E: Env> Log<D, E> {
         self.log_ok = written;
         self.superblock.epoch = next.epoch;
         self.superblock.committed = next.last();
+        self.superblock.in_use = InUse::Yes;
         self.superblock.noted_epoch = if written.all() { Epoch::ZERO } else { next.epoch };
         self.sealed = None;
         if !self.write_superblocks().await {

@@ -25,7 +25,7 @@ use crate::device::{Device, Env};
 use crate::error::Error;
 use crate::format::record::RawRecord;
 use crate::format::{
-    Area, Copy, CopyB, PageAt, PageInfo, PageOwner, PerArea, PerCopy, Superblock, encode_page, records_per_page,
+    Area, Copy, CopyB, InUse, PageAt, PageInfo, PageOwner, PerArea, PerCopy, Superblock, encode_page, records_per_page,
 };
 use crate::mutation::{Mutation, active};
 use crate::spare::Spare;
@@ -149,8 +149,8 @@ pub(crate) struct Log<D: Device, E: Env> {
     data_stuck: bool,
     /// What the superblocks on the spare say is committed, and which epoch they know.
     noted: (Sequence, Epoch),
-    /// Whether they say that it is in use.
-    marked: bool,
+    /// What they say of its use.
+    marked: InUse,
     /// Whether the area may have bad pages, as a torn write or a failed one leaves them. Recovery takes a bad page at the
     /// end of the log for one that may have held records, so an area is zeroed before it is used again.
     dirty: PerArea<bool>,
@@ -172,7 +172,7 @@ impl<D: Device, E: Env> Log<D, E> {
     ) -> Log<D, E> {
         let (noted, marked) = ((superblock.committed, superblock.epoch), superblock.in_use);
         // From the first that is written on: before that, nothing is appended.
-        let superblock = Superblock { in_use: true, ..superblock };
+        let superblock = Superblock { in_use: InUse::Yes, ..superblock };
         let copy_b = CopyB::new(superblock.layout.page_bytes as usize);
         let mut log = Log {
             spare,
@@ -352,10 +352,15 @@ impl<D: Device, E: Env> Log<D, E> {
         self.write_superblocks().await
     }
 
-    /// Has the superblocks say how far the log goes, where they do not and a copy misses a page, or does not count without:
-    /// a loss is noticed then. Whether that is durable, or not needed.
+    /// Has the superblocks say how far the log goes, and that it ends there if nothing is appended any more: a loss is noticed
+    /// then, and what turns up behind that later does not count. Whether that is durable, or a loss is noticed without, as no
+    /// copy misses a page, or does not count without.
     pub(crate) async fn note_end(&mut self) -> bool {
-        self.note(self.position.last()).await
+        let noted = self.note(self.position.last()).await;
+        if noted && self.note_is_due() && !self.write_superblocks().await {
+            log::warn!("{}: no superblock can be written", self.superblock.name);
+        }
+        noted
     }
 
     /// If a copy misses a page of this epoch, or did so once, or no superblock knows the epoch, the superblocks say what is

@@ -3,14 +3,15 @@
 use super::Log;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Copy, OtherSpare, PerCopy, SpareState};
+use crate::format::{Copy, InUse, OtherSpare, PerCopy, SpareState};
 use crate::mutation::{Mutation, active};
 use crate::units::SpareLba;
 
 impl<D: Device, E: Env> Log<D, E> {
-    /// Whether the superblocks know less than is committed.
+    /// Whether the superblocks know less than is committed, or not that nothing comes behind that.
     pub(crate) fn note_is_due(&self) -> bool {
-        self.noted < (self.superblock.committed, self.superblock.epoch)
+        let ended = self.sealed.is_some() && self.marked == InUse::Yes;
+        ended || self.noted < (self.superblock.committed, self.superblock.epoch)
     }
 
     /// Notes in the superblocks what is committed, and makes a bad one whole. Whether at least one is durable.
@@ -49,7 +50,9 @@ impl<D: Device, E: Env> Log<D, E> {
 
     /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.
     pub(crate) async fn close(&mut self) -> bool {
-        self.superblock.in_use = !self.view().sound();
+        if self.view().sound() {
+            self.superblock.in_use = InUse::No;
+        }
         let due = self.note_is_due() || self.marked != self.superblock.in_use;
         !due || self.write_superblocks().await
     }
@@ -59,6 +62,9 @@ impl<D: Device, E: Env> Log<D, E> {
         if self.sealed.is_some() {
             // Nothing that was committed is behind this, and nothing will be under this epoch.
             self.superblock.noted_epoch = self.position.epoch;
+            if self.superblock.in_use == InUse::Yes && !active(Mutation::EndNotNoted) {
+                self.superblock.in_use = InUse::Ended;
+            }
         }
         self.superblock.sequence = self.superblock.sequence.plus(1);
         // Below 2^64 until the year 586524.

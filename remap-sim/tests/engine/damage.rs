@@ -88,10 +88,9 @@ fn an_attempt_that_was_given_up_and_comes_back_in_one_copy_is_no_loss() {
     }
 }
 
-/// The process died before a page was in copy B. Copy A reads as it was before that, and the block is written to the base; then copy A
-/// tells the truth.
-#[test]
-fn a_page_that_a_stale_copy_hid_at_open_does_not_come_back() {
+/// The process dies before a page is in copy B. Copy A reads as it was before that, and the block is written to the base; then copy A
+/// tells the truth. What the block holds for a host, and the world of the last process.
+fn after_a_page_that_a_stale_copy_hid(trouble: impl Fn(&World, &Vbdev)) -> (u64, World) {
     let (world, host) = world();
     let before = world.spare.contents();
     world.write(&host, 11, filled(2)).unwrap();
@@ -102,11 +101,32 @@ fn a_page_that_a_stale_copy_hid_at_open_does_not_come_back() {
     world.spare.set_past(Some(before));
     world.spare.fail(Fault::new(Verb::Read, a..a + 1, IoStatus::Failed).with_effect(Effect::Stale).times(1));
     world.base.heal();
+    trouble(&world, &host);
     let host = world.open();
     assert_eq!(mappings(&host.engine).len(), 1, "block 11 is not known to be remapped");
     world.write(&host, 11, filled(3)).unwrap();
     let world = world.after_kill();
-    assert_eq!(value(&world.read(&world.open(), 11, 1).unwrap()), 3);
+    let host = world.open();
+    assert_eq!(host.engine.status().state, SetState::Online);
+    (value(&world.read(&host, 11, 1).unwrap()), world)
+}
+
+#[test]
+fn a_page_that_a_stale_copy_hid_at_open_does_not_come_back() {
+    assert_eq!(after_a_page_that_a_stale_copy_hid(|_, _| {}).0, 3);
+}
+
+fn after_a_page_that_nobody_saw_and_no_checkpoint() -> (u64, World) {
+    after_a_page_that_a_stale_copy_hid(|world, host| log_cannot_be_written(world, host, Effect::Nothing))
+}
+
+/// Found by the simulation.
+#[test]
+fn nor_does_it_if_no_checkpoint_could_be_written() {
+    let (holds, world) = after_a_page_that_nobody_saw_and_no_checkpoint();
+    assert_eq!(holds, 3);
+    // It is void for good: there is a new epoch.
+    assert_eq!(mappings(&world.after_kill().open().engine).len(), 1);
 }
 
 /// No checkpoint can be written, as far as the device says, and what is there is restored; behind it, an attempt to zero the area has
@@ -321,5 +341,11 @@ mod mutations {
             let left = opened.map(|host| mappings(&host.engine).len());
             assert_ne!(left, Ok(2), "{area:?}");
         }
+    }
+
+    #[test]
+    fn a_page_that_was_not_seen_comes_back_if_the_end_is_not_noted() {
+        let (holds, _) = with_bug(Mutation::EndNotNoted, after_a_page_that_nobody_saw_and_no_checkpoint);
+        assert_eq!(holds, 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use remap_core::engine::{AreaInspection, Inspection, PageCounts, PageRun, PageView};
-use remap_core::format::{Area, Copy, PerArea, PerCopy, Superblock};
+use remap_core::format::{Area, Copy, InUse, PerArea, PerCopy, Superblock};
 use remap_core::{BaseLba, Candidate, Epoch, InForce, Sequence};
 use serde::Serialize;
 use uuid::Uuid;
@@ -53,6 +53,8 @@ pub(super) struct SuperblockSays {
     pub(super) committed: Sequence,
     pub(super) noted_epoch: Epoch,
     pub(super) in_use: bool,
+    /// Whether nothing is appended to the log any more: what turns up behind `committed` does not count.
+    pub(super) log_ended: bool,
     pub(super) generation: u64,
 }
 
@@ -204,7 +206,8 @@ impl SuperblockSays {
             epoch: superblock.epoch,
             committed: superblock.committed,
             noted_epoch: superblock.noted_epoch,
-            in_use: superblock.in_use,
+            in_use: !superblock.was_closed(),
+            log_ended: superblock.in_use == InUse::Ended,
             generation: superblock.generation,
         }
     }
@@ -225,7 +228,7 @@ impl SetReport {
             slot: superblock.slot.get(),
             state: superblock.state.name(),
             other_spare: superblock.other.map(|other| OtherReport { spare_id: other.id, state: other.state.name() }),
-            in_use: superblock.in_use,
+            in_use: !superblock.was_closed(),
             spare_blocks: layout.spare_blocks,
             data_start: layout.data_start.0,
             data_blocks: layout.data_blocks,

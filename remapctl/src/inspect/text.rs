@@ -102,7 +102,10 @@ fn superblocks(a: &SuperblockReport, b: &SuperblockReport, out: &mut impl Write)
         ("epoch", |says| says.epoch.to_string()),
         ("committed", |says| says.committed.to_string()),
         ("noted epoch", |says| says.noted_epoch.to_string()),
-        ("in use", |says| if says.in_use { "yes" } else { "no" }.to_owned()),
+        ("in use", |says| {
+            let in_use = if says.in_use { "yes" } else { "no" };
+            if says.log_ended { format!("{in_use}, log ended") } else { in_use.to_owned() }
+        }),
     ];
     if a.says.is_none() && b.says.is_none() {
         return Ok(());

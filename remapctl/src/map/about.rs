@@ -168,7 +168,7 @@ fn history(set: &SetPreview, found: &Inspection) -> Vec<Moment> {
             says: says.map_or_else(
                 || found.superblocks[copy].to_owned(),
                 |says| {
-                    let used = if says.in_use { "not closed" } else { "closed cleanly" };
+                    let used = if says.was_closed() { "closed cleanly" } else { "not closed" };
                     format!("{}, {used}, log known to be committed up to {}", says.state.name(), says.committed)
                 },
             ),

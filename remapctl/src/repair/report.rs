@@ -153,7 +153,7 @@ impl PageReport {
 
 fn notes(superblock: &Superblock) -> Vec<String> {
     let mut notes = Vec::new();
-    if superblock.in_use {
+    if !superblock.was_closed() {
         notes.push(NOT_CLOSED.to_owned());
     }
     if !superblock.host_id.is_nil() {

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use remap_core::format::superblock::Kept;
 use remap_core::format::{
-    Area, Copy, Layout, PageAt, PageInfo, PageOwner, Record, SpareState, Superblock, SuperblockContent, encode_page,
-    records_per_page,
+    Area, Copy, InUse, Layout, PageAt, PageInfo, PageOwner, Record, SpareState, Superblock, SuperblockContent,
+    encode_page, records_per_page,
 };
 use remap_core::{Epoch, Sequence, Slot, SpareBlock};
 use uuid::Uuid;
@@ -61,7 +61,7 @@ pub fn write_spare(path: &Path, wanted: &Wanted, records: impl Iterator<Item = R
         epoch: Epoch::ONE,
         committed: Sequence::new(checkpoint_pages.into()).unwrap(),
         noted_epoch: Epoch::ZERO,
-        in_use: false,
+        in_use: InUse::No,
         base_blocks,
         md_size: 0,
         name: name.into(),

@@ -89,7 +89,7 @@ fn written(areas: &PerArea<Pages>, known: Known, chosen: &InForce) -> Written {
             for (index, page) in (0..).zip(&areas[area][copy]) {
                 let PageState::Valid(info, _) = page else { continue };
                 let within = area == state.area && index < *end;
-                if info.epoch >= state.epoch && !within && !known.gave_up(index, info) {
+                if info.epoch >= state.epoch && !within && !known.is_void(index, info) {
                     let at = PageAt { copy, area, index };
                     written.entry((info.epoch, area, index)).or_insert((at, *info));
                 }

@@ -119,13 +119,14 @@ impl World {
 
     /// Changes what is on the medium of the spare, and remembers what was there. What is in the cache is not touched.
     pub(crate) fn spoil(&self, change: impl FnOnce(&mut Medium)) {
-        let before = self.spare.durable();
+        let (before, seen) = (self.spare.durable(), self.spare.contents());
         self.spare.rot(change);
         let after = self.spare.durable();
         let metadata = Copy::BOTH.map(|copy| [self.metadata(false, copy), self.metadata(true, copy)]);
         for lba in metadata.into_iter().flatten().flatten() {
             let (old, new) = (before.get(lba), after.get(lba));
-            if old != new {
+            // What is there as the cache has it is as good as flushed.
+            if old != new && new != seen.get(lba) {
                 self.rotten.borrow_mut().push((lba, old, new));
             }
         }

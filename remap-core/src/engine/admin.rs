@@ -222,7 +222,9 @@ impl<D: Device, E: Env> Committer<D, E> {
         }
         self.shared.closed.set(true);
         let (spare, layout) = (self.log.spare(), self.log.superblock().layout);
-        for copy in [Copy::B, Copy::A] {
+        // A bad copy first, which may know less: it must not be the only one that is left.
+        let order = if self.log.view().superblock_ok[Copy::A] { [Copy::B, Copy::A] } else { Copy::BOTH };
+        for copy in order {
             spare.zero(layout.superblock(copy), layout.page_blocks()).await?;
             spare.flush().await?;
         }

@@ -99,7 +99,7 @@ impl<D: Device, E: Env> Log<D, E> {
         self.superblock.committed = next.last();
         self.superblock.in_use = InUse::Yes;
         self.superblock.noted_epoch = if written.all() { Epoch::ZERO } else { next.epoch };
-        self.sealed = None;
+        (self.sealed, self.only_read) = (None, false);
         if !self.write_superblocks().await {
             self.sealed = Some(Sealed::InDoubt);
             return Err(Error::CheckpointFailed);

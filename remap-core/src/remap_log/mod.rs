@@ -145,6 +145,8 @@ pub(crate) struct Log<D: Device, E: Env> {
     /// Where superblock B was when superblock A was last written, if the spare has grown since.
     former_b: Option<SpareLba>,
     sealed: Option<Sealed>,
+    /// Whether nothing was appended under this epoch since it was read.
+    only_read: bool,
     /// Whether the data of the last page could not be flushed.
     data_stuck: bool,
     /// What the superblocks on the spare say is committed, and which epoch they know.
@@ -183,6 +185,7 @@ impl<D: Device, E: Env> Log<D, E> {
             superblock_ok: health.superblock,
             former_b,
             sealed: None,
+            only_read: true,
             data_stuck: false,
             noted,
             marked,
@@ -250,7 +253,7 @@ impl<D: Device, E: Env> Log<D, E> {
         self.superblock.epoch = self.superblock.epoch.max(self.position.epoch);
         self.superblock.committed = self.superblock.committed.max(self.position.last());
         if !active(Mutation::GoOnInTheSameEpoch) {
-            self.sealed = Some(Sealed::Opened);
+            (self.sealed, self.only_read) = (Some(Sealed::Opened), true);
         }
     }
 

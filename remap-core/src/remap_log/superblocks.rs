@@ -10,8 +10,8 @@ use crate::units::SpareLba;
 impl<D: Device, E: Env> Log<D, E> {
     /// Whether the superblocks know less than is committed, or not that nothing comes behind that.
     pub(crate) fn note_is_due(&self) -> bool {
-        let ended = self.sealed.is_some() && self.marked == InUse::Yes;
-        ended || self.noted < (self.superblock.committed, self.superblock.epoch)
+        let ended = self.sealed.is_some() && self.only_read;
+        (ended && self.marked == InUse::Yes) || self.noted < (self.superblock.committed, self.superblock.epoch)
     }
 
     /// Notes in the superblocks what is committed, and makes a bad one whole. Whether at least one is durable.
@@ -62,7 +62,7 @@ impl<D: Device, E: Env> Log<D, E> {
         if self.sealed.is_some() {
             // Nothing that was committed is behind this, and nothing will be under this epoch.
             self.superblock.noted_epoch = self.position.epoch;
-            if self.superblock.in_use == InUse::Yes && !active(Mutation::EndNotNoted) {
+            if self.only_read && self.superblock.in_use == InUse::Yes && !active(Mutation::EndNotNoted) {
                 self.superblock.in_use = InUse::Ended;
             }
         }

@@ -46,6 +46,23 @@ fn blocks_beyond_the_old_end_are_rescued_when_the_new_size_is_durable() {
     }
 }
 
+/// Superblock A, which cannot be written, knows the old size only: it must not be the only one that is left, or blocks beyond are taken for
+/// damage.
+#[test]
+fn a_wipe_that_fails_leaves_the_superblock_that_knows_more() {
+    let last = BASE_BLOCKS - 1;
+    let (world, host) = small();
+    world.spare.fail(Fault::new(Verb::Write, 0..1, WRITE_FAULT));
+    grow(&world, &host, BASE_BLOCKS).unwrap();
+    assert_eq!(base_blocks(&world.spare.durable()), [OLD, BASE_BLOCKS]);
+    world.write(&host, last, filled(2)).unwrap();
+    let engine = Rc::clone(&host.engine);
+    let wiped = world.executor.block_on(async move { engine.wipe(true).await }).unwrap();
+    assert!(matches!(wiped, Err(Error::Io { what: "zero", .. })), "{wiped:?}");
+    let again = world.after_kill();
+    assert_eq!(mappings(&again.open_with(of_size(BASE_BLOCKS)).unwrap().engine).len(), 2);
+}
+
 #[test]
 fn a_crash_at_any_moment_of_the_growth_leaves_a_set_that_is_loaded() {
     let last = BASE_BLOCKS - 1;

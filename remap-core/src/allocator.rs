@@ -130,14 +130,16 @@ impl Allocator {
 
     /// The block holds data from now on, whatever it was.
     pub(crate) fn set_used(&mut self, block: SpareBlock) {
-        // At open, when a million come one after the other, nothing is in either.
-        if !self.reserved.is_empty() {
-            self.reserved.remove(&block);
-        }
-        if !self.held.is_empty() {
-            self.held.remove(&block);
-        }
+        self.reserved.remove(&block);
+        self.held.remove(&block);
         self.take(block);
+    }
+
+    /// The blocks with these indices hold data; before any is given out.
+    pub(crate) fn set_all_used(&mut self, used: &FixedBitSet) {
+        self.free.difference_with(used);
+        // It was made from a u32.
+        self.free_count = self.free.count_ones(..) as u32;
     }
 
     /// The block is out of use for good.

@@ -75,7 +75,7 @@ use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
-use crate::table::{Change, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, by_region, reclaim};
+use crate::table::{Change, Filling, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, by_region, reclaim};
 use crate::tasks::Tasks;
 use crate::units::BaseLba;
 
@@ -260,12 +260,33 @@ impl<D: Device, E: Env> Engine<D, E> {
 }
 
 impl<E: Env> Shared<E> {
-    /// Puts what the log says into the table and the allocator, which are empty.
+    /// Puts what the log says into the table and the allocator, which know of nothing.
     async fn load(&self, recovered: Recovered) {
-        recovered.bad.iter().for_each(|spare| self.state.borrow_mut().allocator.set_bad(*spare));
-        let changes = recovered.mappings.into_blocks().map(|(lba, to)| Change { lba, to });
+        {
+            let allocator = &mut self.state.borrow_mut().allocator;
+            allocator.set_all_used(&recovered.used);
+            recovered.bad.iter().for_each(|spare| allocator.set_bad(*spare));
+        }
+        let (mut filling, mut blocks) = (Filling::default(), recovered.mappings.into_blocks());
         // No host can reach the set yet.
-        self.publish_many(changes, Pace::while_hosts_wait()).await;
+        let mut pace = Pace::while_hosts_wait();
+        loop {
+            let done = self.load_some(&mut blocks, &mut filling);
+            if done == 0 {
+                break;
+            }
+            pace.step(done).await;
+        }
+        filling.end(&mut self.state.borrow_mut().writer);
+    }
+
+    /// Puts some more of what the log says into the table; how much that was.
+    fn load_some(&self, blocks: &mut impl Iterator<Item = (BaseLba, Option<Mapping>)>, filling: &mut Filling) -> usize {
+        let (writer, mut done) = (&mut self.state.borrow_mut().writer, 0);
+        for (lba, to) in blocks.take(Pace::STRIDE) {
+            done += 1 + to.map_or(0, |mapping| filling.put(lba, mapping, writer));
+        }
+        done
     }
 
     /// Publishes any number of changes, ascending by block, in steps; the spare blocks that they name are used then.

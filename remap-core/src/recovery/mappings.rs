@@ -17,6 +17,8 @@ const PIECE: usize = 4096;
 pub struct Mappings {
     /// Ascending by block; no piece is empty.
     pieces: Vec<Vec<(BaseLba, Mapping)>>,
+    /// The last block in there.
+    end: Option<BaseLba>,
     /// What holds instead: `None` for a block that is not mapped any more.
     changed: BTreeMap<BaseLba, Option<Mapping>>,
 }
@@ -68,9 +70,9 @@ impl Mappings {
     }
 
     /// Says what holds for a block; what did before.
+    #[inline(always)]
     pub(super) fn insert(&mut self, lba: BaseLba, to: Mapping) -> Option<Mapping> {
-        let last = self.pieces.last().and_then(|piece| piece.last());
-        if self.changed.is_empty() && last.is_none_or(|last| last.0 < lba) {
+        if self.end < Some(lba) && self.changed.is_empty() {
             self.push((lba, to));
             return None;
         }
@@ -86,7 +88,9 @@ impl Mappings {
         }
     }
 
+    #[inline]
     fn push(&mut self, entry: (BaseLba, Mapping)) {
+        self.end = Some(entry.0);
         match self.pieces.last_mut() {
             Some(piece) if piece.len() < PIECE => piece.push(entry),
             _ => {

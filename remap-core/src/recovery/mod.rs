@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use fixedbitset::FixedBitSet;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use self::choose::{Candidate, InForce};
@@ -51,6 +52,8 @@ pub struct StatedEnd {
 /// What the log says.
 pub(crate) struct Recovered {
     pub(crate) mappings: Mappings,
+    /// The spare blocks that these name, by index.
+    pub(crate) used: FixedBitSet,
     pub(crate) bad: BTreeSet<SpareBlock>,
     pub(crate) position: Position,
     /// Of the log; nothing is said of the superblocks.
@@ -68,6 +71,7 @@ impl Recovered {
     pub(crate) fn empty() -> Recovered {
         Recovered {
             mappings: Mappings::default(),
+            used: FixedBitSet::new(),
             bad: BTreeSet::new(),
             position: Position::START,
             log_ok: PerCopy::BOTH,
@@ -146,6 +150,7 @@ pub(crate) async fn recover<D: Device, E: Env>(
     let next_epoch = chosen.top_epoch.max(superblock.epoch).plus(1 + hidden);
     Ok(Recovered {
         mappings: replay.mappings,
+        used: replay.used,
         bad: replay.bad,
         position: Position {
             area: chosen.area,

@@ -16,12 +16,21 @@ use crate::units::BaseLba;
 
 /// The records of a page, in pieces that do not hold the thread for long.
 pub(super) fn pieces(records: &[RawRecord], slot: Slot) -> impl Iterator<Item = Result<Record, &'static str>> {
-    let (mut raw, mut left) = (records.iter(), None);
+    let (mut raw, mut left) = (records.iter(), None::<Record>);
     std::iter::from_fn(move || {
-        let whole = left.take().or_else(|| Some(Record::decode(raw.next()?, slot)));
-        let Some(whole) = whole? else { return Some(Err("an unknown record")) };
+        let whole = match left.take() {
+            Some(left) => left,
+            None => match Record::decode(raw.next()?, slot) {
+                Some(record) => record,
+                None => return Some(Err("an unknown record")),
+            },
+        };
+        // Nearly all are no longer than a piece.
+        if whole.count() <= Pace::STRIDE as u32 {
+            return Some(Ok(whole));
+        }
         let (first, rest) = whole.cut(Pace::STRIDE as u32);
-        left = rest.map(Some);
+        left = rest;
         Some(Ok(first))
     })
 }
@@ -30,7 +39,8 @@ pub(super) fn pieces(records: &[RawRecord], slot: Slot) -> impl Iterator<Item = 
 pub(super) struct Replay {
     pub(super) mappings: Mappings,
     pub(super) bad: BTreeSet<SpareBlock>,
-    used: FixedBitSet,
+    /// The spare blocks that the mappings name, by index.
+    pub(super) used: FixedBitSet,
     pending: u64,
     bounds: Bounds,
     pending_limit: u64,
@@ -116,6 +126,7 @@ impl Replay {
     }
 
     /// Takes a record of the checkpoint. Its end has to be its last record.
+    #[inline(always)]
     pub(super) fn checkpoint_record(&mut self, record: Record) -> Result<(), &'static str> {
         if self.ended {
             return Err("records behind the end of the checkpoint");
@@ -131,6 +142,7 @@ impl Replay {
     }
 
     /// Takes a record from behind the checkpoint.
+    #[inline(always)]
     pub(super) fn log_record(&mut self, record: Record) -> Result<(), &'static str> {
         match record {
             Record::EndOfCheckpoint => Err("an end of checkpoint behind the checkpoint"),
@@ -139,20 +151,21 @@ impl Replay {
     }
 
     /// Applies a record; `again` if it may change what is mapped already.
+    #[inline(always)]
     fn apply(&mut self, record: Record, again: bool) -> Result<(), &'static str> {
         self.bounds.check(record)?;
         match record {
-            Record::Remap { lba, spare, count } => self
-                .each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Spare(spare), again)),
-            Record::Lost { lba, spare, count } => {
-                self.each(lba, spare, count, |replay, lba, spare| replay.place(lba, spare, Mapping::Lost(spare), again))
-            }
-            Record::Pending { lba, count } => self.each_base(lba, count, |replay, lba| replay.pend(lba, again)),
-            Record::Clear { lba, count } => self.each_base(lba, count, |replay, lba| {
-                let old = replay.mappings.remove(lba);
-                replay.leave(old);
+            Record::Remap { lba, spare, count } => self.place_run(lba, (spare, count), Mapping::Spare, again),
+            Record::Lost { lba, spare, count } => self.place_run(lba, (spare, count), Mapping::Lost, again),
+            Record::Pending { lba, count } => (0..u64::from(count)).try_for_each(|i| self.pend(lba.plus(i), again)),
+            Record::Clear { lba, count } => {
+                for lba in (0..u64::from(count)).map(|i| lba.plus(i)) {
+                    if let Some(old) = self.mappings.remove(lba) {
+                        self.leave(old);
+                    }
+                }
                 Ok(())
-            }),
+            }
             Record::BadSpare { spare, count } => {
                 for block in (0..count).filter_map(|i| spare.plus(u64::from(i))) {
                     if self.used.contains(block.index() as usize) {
@@ -178,21 +191,37 @@ impl Replay {
     }
 
     /// A block is not any more what it was.
-    fn leave(&mut self, old: Option<Mapping>) {
+    fn leave(&mut self, old: Mapping) {
         match old {
-            Some(Mapping::Pending) => self.pending -= 1,
-            Some(Mapping::Spare(at) | Mapping::Lost(at)) => self.used.set(at.index() as usize, false),
-            None => {}
+            Mapping::Pending => self.pending -= 1,
+            Mapping::Spare(at) | Mapping::Lost(at) => self.used.set(at.index() as usize, false),
         }
     }
 
-    fn place(&mut self, lba: BaseLba, spare: SpareBlock, to: Mapping, again: bool) -> Result<(), &'static str> {
-        let old = self.mappings.insert(lba, to);
-        if old.is_some() && !again {
-            return Err("two remaps of one block");
+    #[inline(always)]
+    fn place_run(
+        &mut self,
+        lba: BaseLba,
+        (spare, count): (SpareBlock, u32),
+        mapping: impl Fn(SpareBlock) -> Mapping,
+        again: bool,
+    ) -> Result<(), &'static str> {
+        let blocks = (0..u64::from(count)).filter_map(|i| Some((lba.plus(i), spare.plus(i)?)));
+        for (lba, spare) in blocks {
+            self.place(lba, spare, mapping(spare), again)?;
         }
-        // The block's own old place is free for it to take.
-        self.leave(old);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn place(&mut self, lba: BaseLba, spare: SpareBlock, to: Mapping, again: bool) -> Result<(), &'static str> {
+        if let Some(old) = self.mappings.insert(lba, to) {
+            if !again {
+                return Err("two remaps of one block");
+            }
+            // The block's own old place is free for it to take.
+            self.leave(old);
+        }
         if self.used.put(spare.index() as usize) {
             return Err("a spare block is used twice");
         }
@@ -200,29 +229,5 @@ impl Replay {
             return Err("a bad spare block is used");
         }
         Ok(())
-    }
-
-    fn each(
-        &mut self,
-        lba: BaseLba,
-        spare: SpareBlock,
-        count: u32,
-        mut f: impl FnMut(&mut Replay, BaseLba, SpareBlock) -> Result<(), &'static str>,
-    ) -> Result<(), &'static str> {
-        for i in 0..u64::from(count) {
-            if let Some(spare) = spare.plus(i) {
-                f(self, lba.plus(i), spare)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn each_base(
-        &mut self,
-        lba: BaseLba,
-        count: u32,
-        mut f: impl FnMut(&mut Replay, BaseLba) -> Result<(), &'static str>,
-    ) -> Result<(), &'static str> {
-        (0..u64::from(count)).try_for_each(|i| f(self, lba.plus(i)))
     }
 }

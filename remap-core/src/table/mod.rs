@@ -38,8 +38,8 @@ use crate::units::{BaseLba, Extent};
 
 pub use self::reclaim::Retired;
 pub(crate) use self::reclaim::{reclaim, reclaim_table};
-pub(crate) use self::writer::by_region;
 pub use self::writer::{Change, Counts, TableWriter};
+pub(crate) use self::writer::{Filling, by_region};
 
 /// What the table holds for a block that is not simply on the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -270,7 +270,12 @@ impl Region {
             _ => merged((0, std::iter::empty()), changes, &mut replaced),
         };
         self.retire_shell(retired);
-        if entries.len() <= FEW { Region::keys(Keys::make(&entries)) } else { Chunks::make(&entries).into() }
+        Region::make(&entries)
+    }
+
+    /// With `entries`, which ascend.
+    pub(super) fn make(entries: &[(u16, u32)]) -> Region {
+        if entries.len() <= FEW { Region::keys(Keys::make(entries)) } else { Chunks::make(entries).into() }
     }
 }
 

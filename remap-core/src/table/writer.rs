@@ -58,6 +58,44 @@ pub(crate) fn by_region(changes: &mut [Change]) -> impl Iterator<Item = &[Change
     changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS)
 }
 
+/// What is put into a table that is empty, block by block in ascending order.
+#[derive(Default)]
+pub(crate) struct Filling {
+    /// The region that is being gathered, and what is in it.
+    number: u64,
+    entries: Vec<(u16, u32)>,
+}
+
+impl Filling {
+    /// The block has this mapping. If it is in another region than the one before, that one is published; how many entries it has.
+    #[inline]
+    pub(crate) fn put(&mut self, lba: BaseLba, mapping: Mapping, into: &mut TableWriter) -> usize {
+        let number = lba.0 / REGION_BLOCKS;
+        let published = if number == self.number { 0 } else { self.end(into) };
+        self.number = number;
+        if lba.0 < into.table.base_blocks() {
+            *into.counts.of(mapping) += 1;
+            // The remainder is below 16,384.
+            self.entries.push(((lba.0 % REGION_BLOCKS) as u16, mapping.encode()));
+        }
+        published
+    }
+
+    /// Publishes the last region; how many entries it has.
+    pub(crate) fn end(&mut self, into: &mut TableWriter) -> usize {
+        let (published, region) = (self.entries.len(), Region::make(&self.entries));
+        self.entries.clear();
+        if published > 0 {
+            // Relaxed: who sees the region, which is published with Release, sees this.
+            into.table.used.store(true, Ordering::Relaxed);
+            // SAFETY: the region is fresh; and there is one writer, which is borrowed mutably here. Nothing is in its place, as the
+            // table was empty and this region was not published before.
+            unsafe { into.table.directory.set_region(self.number, region, &mut Retired::default()) }
+        }
+        published
+    }
+}
+
 /// The right to change a [`Table`].
 pub struct TableWriter {
     table: Arc<Table>,

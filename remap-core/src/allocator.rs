@@ -261,6 +261,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_use_at_open_is_not_given_out() {
+        let mut allocator = Allocator::new(Slot::FIRST, 100);
+        allocator.set_all_used(&FixedBitSet::from_iter((0..96).chain([98])));
+        allocator.set_bad(spare(97));
+        assert_eq!((allocator.free_count(), allocator.bad_count()), (2, 1));
+        assert_eq!(allocator.reserve(2).unwrap(), [spare(96), spare(99)]);
+        assert_eq!(allocator.reserve(1), None);
+    }
+
+    #[test]
     fn bad_used_and_doubtful_blocks_are_not_given_out() {
         let mut allocator = Allocator::new(Slot::FIRST, 6);
         let got = allocator.reserve(4).unwrap();

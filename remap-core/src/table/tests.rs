@@ -103,6 +103,36 @@ fn run() -> impl Strategy<Value = Run> {
 
 proptest! {
     #[test]
+    fn a_table_that_is_filled_is_as_one_that_was_changed(runs in prop::collection::vec(run(), 0..6)) {
+        let mut changed = TableWriter::new(BLOCKS);
+        let mut map = BTreeMap::new();
+        for change in runs.iter().flat_map(Run::changes) {
+            match change.to {
+                Some(mapping) => map.insert(change.lba, mapping),
+                None => map.remove(&change.lba),
+            };
+        }
+        let whole = |(lba, to): (&BaseLba, &Mapping)| Change { lba: *lba, to: Some(*to) };
+        publish(&mut changed, map.iter().map(whole).collect());
+        let (mut filled, mut filling) = (TableWriter::new(BLOCKS), Filling::default());
+        let mut published: usize = map.iter().map(|(lba, to)| filling.put(*lba, *to, &mut filled)).sum();
+        // There is none behind the end.
+        published += filling.put(BaseLba(BLOCKS), Mapping::Pending, &mut filled) + filling.end(&mut filled);
+        prop_assert_eq!(published, map.len());
+        prop_assert_eq!(filled.counts(), changed.counts());
+        prop_assert_eq!((filled.table().was_used(), filled.table().is_empty()), (!map.is_empty(), map.is_empty()));
+        let all = Extent::new(BaseLba(0), BLOCKS);
+        prop_assert_eq!(blocks_of(filled.table(), all), blocks_of(changed.table(), all));
+        for lba in (0..BLOCKS).map(BaseLba) {
+            prop_assert_eq!(filled.table().mapping(lba), map.get(&lba).copied());
+        }
+        // What comes later finds it as it should be.
+        let last = map.last_key_value().map_or(BaseLba(5), |(lba, _)| *lba);
+        publish(&mut filled, vec![Change { lba: last, to: None }]);
+        prop_assert_eq!(filled.counts().total(), map.len().saturating_sub(1) as u64);
+    }
+
+    #[test]
     fn the_table_is_as_a_map_however_much_is_in_it(
         batches in prop::collection::vec(prop::collection::vec(run(), 1..4), 1..12),
         ranges in prop::collection::vec((0..BLOCKS, 0..3_000_u64), 1..20),

@@ -11,7 +11,7 @@
 # APP_FLAVOUR=static (or shared-spdk) has scripts/spdk, and with it all other scripts and the end-to-end tests, start these programs:
 #
 #   APP_FLAVOUR=static scripts/spdk bdevperf -c config.json -q 128 -o 4096 -w randread -t 10 -T Remap0
-#   APP_FLAVOUR=static cargo test -p e2e --test rescue
+#   APP_FLAVOUR=static cargo test -p e2e rescue::
 #
 # The other applications (nvmf_tgt, vhost, iscsi_tgt, spdk_dd, bdevio) are the stock ones with the library preloaded, as ever.
 # bdev_fault is never linked in: for tests and drills it is preloaded into these programs, too; they export the functions of SPDK.

@@ -115,12 +115,20 @@ impl Method for Delete {
 #[serde(deny_unknown_fields)]
 struct InjectParams {
     name: String,
-    lba: u64,
+    lba: Lbas,
     num_blocks: u64,
     stride: Option<u64>,
     op: rules::Op,
     error: rules::Fault,
     count: Option<u64>,
+}
+
+/// The first block of a rule, or of several that are the same otherwise. SPDK takes 1,024 values in a request.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Lbas {
+    One(u64),
+    Many(Vec<u64>),
 }
 
 struct Inject;
@@ -139,7 +147,12 @@ impl Method for Inject {
         if num_blocks == 0 {
             return Err(Error::invalid("num_blocks", "must be at least 1"));
         }
-        find(&name)?.rules.add(Rule { lba, num_blocks, stride, op, error, count });
+        let lbas = match lba {
+            Lbas::One(lba) => vec![lba],
+            Lbas::Many(lbas) => lbas,
+        };
+        let fault = find(&name)?;
+        lbas.into_iter().for_each(|lba| fault.rules.add(Rule { lba, num_blocks, stride, op, error, count }));
         Ok(true)
     }
 }

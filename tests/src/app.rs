@@ -25,8 +25,15 @@ pub const COMMON: &[&str] =
 pub struct Slot(Range<usize>);
 
 const SLOTS: usize = 2;
-static BUSY: Mutex<[bool; SLOTS]> = Mutex::new([false; SLOTS]);
-static FREED: Condvar = Condvar::new();
+static PLACES: Mutex<Places> = Mutex::new(Places { busy: [false; SLOTS], came: 0, served: 0 });
+static CHANGED: Condvar = Condvar::new();
+
+/// The places, and a queue in front of them: who needs all of them is not passed by others all the time.
+struct Places {
+    busy: [bool; SLOTS],
+    came: u64,
+    served: u64,
+}
 
 impl Slot {
     /// Waits for a place.
@@ -40,13 +47,19 @@ impl Slot {
     }
 
     fn when(free: impl Fn(&[bool]) -> Option<Range<usize>>) -> Slot {
-        let mut busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = places.came;
+        places.came += 1;
         loop {
-            if let Some(free) = free(&*busy) {
-                busy[free.clone()].fill(true);
+            if places.served == number
+                && let Some(free) = free(&places.busy)
+            {
+                places.busy[free.clone()].fill(true);
+                places.served += 1;
+                CHANGED.notify_all();
                 return Slot(free);
             }
-            busy = FREED.wait(busy).unwrap_or_else(PoisonError::into_inner);
+            places = CHANGED.wait(places).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -64,8 +77,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        BUSY.lock().unwrap_or_else(PoisonError::into_inner)[self.0.clone()].fill(false);
-        FREED.notify_all();
+        PLACES.lock().unwrap_or_else(PoisonError::into_inner).busy[self.0.clone()].fill(false);
+        CHANGED.notify_all();
     }
 }
 

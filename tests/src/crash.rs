@@ -14,7 +14,7 @@ use crate::{
     nvme_tcp::Host,
     random::{Random, number},
     rpc::RpcError,
-    scene::{Scene, Stack, fault, stack_on_two_reactors, stack_with_caches},
+    scene::{Scene, Stack, fault, fault_at, stack_on_two_reactors, stack_with_caches},
 };
 
 /// Writers at a time.
@@ -216,15 +216,13 @@ impl Mortal {
         self.figures.while_starting += 1;
     }
 
-    fn faults(&self) -> Vec<serde_json::Value> {
-        let mut faults = Vec::new();
-        for (lba, unreadable) in self.shared.bad.list() {
-            faults.push(fault(lba, 1, "write", "write_fault"));
-            if unreadable {
-                faults.push(fault(lba, 1, "read", "read_error"));
-            }
-        }
-        faults
+    /// Each call that a configuration makes takes 8 ms.
+    fn faults(&self) -> [serde_json::Value; 2] {
+        let bad = self.shared.bad.list();
+        let unreadable = bad.iter().filter(|(_, unreadable)| *unreadable);
+        let writes = bad.iter().map(|(lba, _)| *lba).collect::<Vec<_>>();
+        let reads = unreadable.map(|(lba, _)| *lba).collect::<Vec<_>>();
+        [fault_at(&writes, "write", "write_fault"), fault_at(&reads, "read", "read_error")]
     }
 
     /// A set that moves is found by what is on its devices, whichever comes first.

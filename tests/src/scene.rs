@@ -63,6 +63,11 @@ pub fn fault(lba: u64, blocks: u64, op: &str, error: &str) -> Value {
     json!({ "name": "Fault0", "lba": lba, "num_blocks": blocks, "op": op, "error": error })
 }
 
+/// As [`fault`], on each of these blocks.
+pub fn fault_at(lbas: &[u64], op: &str, error: &str) -> Value {
+    json!({ "name": "Fault0", "lba": lbas, "num_blocks": 1, "op": op, "error": error })
+}
+
 /// As [`fault`], on the spare; `lba` is one of the spare bdev.
 pub fn spare_fault(lba: u64, blocks: u64, op: &str, error: &str) -> Value {
     json!({ "name": "Spare0", "lba": lba, "num_blocks": blocks, "op": op, "error": error })

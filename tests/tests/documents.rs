@@ -70,6 +70,15 @@ fn paths_that_are_named_exist() {
     assert!(named > 100, "only {named} paths were recognised");
 }
 
+#[test]
+fn every_file_of_tests_is_part_of_them() {
+    let main = read("tests/tests/main.rs");
+    let files = files(&project().join("tests/tests"), ".rs");
+    let names = files.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).filter(|name| *name != "main");
+    let missing: Vec<_> = names.filter(|name| !main.contains(&format!("\nmod {name};\n"))).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
 /// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
 fn spelled_out(path: &str) -> Vec<String> {
     match path.split_once('{').and_then(|(head, rest)| Some((head, rest.split_once('}')?))) {

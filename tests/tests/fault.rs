@@ -9,7 +9,7 @@ use std::{
 use e2e::{
     config::Config,
     nvme_tcp::Status,
-    scene::{BASE_UUID, BLOCK, connect, fault, fault_every, free_port, stamped},
+    scene::{BASE_UUID, BLOCK, connect, fault, fault_at, fault_every, free_port, stamped},
     target::Target,
 };
 use serde_json::{Value, json};
@@ -64,6 +64,11 @@ fn faults_keep_to_operation_stride_and_count() {
     target.rpc("bdev_fault_inject", fault_every(3, 100, 9, "write", "write_fault"));
     let failing: Vec<_> = (98..112).filter(|&lba| !host.write(lba, &stamped(lba, 1, 1)).unwrap().ok()).collect();
     assert_eq!(failing, [100, 103, 106]);
+
+    target.rpc("bdev_fault_inject", fault_at(&[300, 302, 309], "write", "write_fault"));
+    target.rpc("bdev_fault_inject", fault_at(&[], "all", "io"));
+    let failing: Vec<_> = (298..312).filter(|&lba| !host.write(lba, &stamped(lba, 1, 1)).unwrap().ok()).collect();
+    assert_eq!(failing, [300, 302, 309]);
 
     let mut twice = fault(200, 1, "write", "write_fault");
     twice["count"] = 2.into();

@@ -173,7 +173,7 @@ fn a_call_that_is_wrong_is_refused_by_name_and_item_and_changes_nothing() {
     target.stop();
 }
 
-/// A million single blocks: `cargo test --release -p e2e --test import -- --ignored --nocapture`. `E2E_DIR` says where the files
+/// A million single blocks: `cargo test --release -p e2e import:: -- --ignored --nocapture`. `E2E_DIR` says where the files
 /// are. How much memory it takes, or disk: 512 MiB.
 #[test]
 #[ignore = "measures; nothing is asserted of a machine"]

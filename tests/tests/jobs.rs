@@ -83,8 +83,12 @@ fn relocate_all(scene: &Scene) {
 }
 
 /// A set on which jobs take long, with data.
-fn slow(options: Value) -> Scene {
-    let scene = Scene::of(Stack { latency_us: 50_000, spare1_mib: 16, options, ..Stack::default() }, &[]);
+fn slow() -> Scene {
+    with_data(Stack { latency_us: 50_000, ..Stack::default() })
+}
+
+fn with_data(stack: Stack) -> Scene {
+    let scene = Scene::of(Stack { spare1_mib: 16, ..stack }, &[]);
     let mut host = scene.host();
     for lba in (0..BLOCKS).step_by(32) {
         assert_eq!(host.write(lba, &stamped(lba, 32, 1)).unwrap(), Status::SUCCESS);
@@ -102,7 +106,7 @@ fn assert_whole(scene: &Scene, when: &str) {
 
 #[test]
 fn asked_for_twice_the_second_is_refused_and_the_first_is_done() {
-    let mut scene = slow(json!({}));
+    let mut scene = slow();
     for work in all() {
         let ask = |scene: &mut Scene| scene.target.refused(&work.method(), work.params.clone());
         let (answer, (code, message)) = work.with(&mut scene, ask);
@@ -116,7 +120,7 @@ fn asked_for_twice_the_second_is_refused_and_the_first_is_done() {
 
 #[test]
 fn on_a_bdev_that_is_no_set_or_is_not_there_it_is_refused_by_name() {
-    let mut scene = slow(json!({}));
+    let mut scene = slow();
     for (work, name) in all().iter().flat_map(|work| ["Base0", "Spare0", "Nowhere"].map(|name| (work, name))) {
         let (code, message) = scene.target.refused(&work.method(), work.on(name));
         assert!(code == -19 && message.contains(name), "{} on {name}: {message} ({code})", work.kind);
@@ -128,7 +132,7 @@ fn on_a_bdev_that_is_no_set_or_is_not_there_it_is_refused_by_name() {
 
 #[test]
 fn resets_in_the_middle_do_not_end_it() {
-    let mut scene = slow(json!({}));
+    let mut scene = slow();
     for work in all() {
         let reset = |scene: &mut Scene| {
             for _ in 0..4 {
@@ -148,7 +152,7 @@ fn resets_in_the_middle_do_not_end_it() {
 
 #[test]
 fn deleted_in_the_middle_it_ends_soon_and_says_so() {
-    let mut scene = slow(json!({}));
+    let mut scene = slow();
     for work in all() {
         let delete = |scene: &mut Scene| {
             let begun = Instant::now();
@@ -176,7 +180,7 @@ fn deleted_in_the_middle_it_ends_soon_and_says_so() {
 
 #[test]
 fn stopped_in_the_middle_the_target_ends_cleanly_and_comes_back_with_all_data() {
-    let mut scene = slow(json!({}));
+    let mut scene = slow();
     for work in all() {
         let (answer, ()) = work.with(&mut scene, |scene| scene.target.stop());
         assert!(answer.is_err() || !work.answers_at_its_end(), "{}: {answer:?}", work.kind);
@@ -189,7 +193,7 @@ fn stopped_in_the_middle_the_target_ends_cleanly_and_comes_back_with_all_data() 
 
 #[test]
 fn with_the_storm_brake_on_nothing_is_relocated_and_the_rest_is_done() {
-    let mut scene = slow(json!({ "storm_limit": BLOCKS }));
+    let mut scene = with_data(Stack { options: json!({ "storm_limit": BLOCKS }), ..Stack::default() });
     let given = scene.target.rpc("bdev_remap_add", json!({ "name": "Remap0", "lba": 0, "num_blocks": 64 }));
     assert_eq!(given["added"], 64, "{given}");
     let mut host = scene.host();

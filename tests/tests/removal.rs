@@ -16,7 +16,8 @@ use e2e::{
     nvme_tcp::{Host, Status},
     random::{Random, announce, number, seed},
     scene::{
-        BASE_UUID, NQN, SPARE_UUID, SPARE1_UUID, Scene, Stack, fault, fault_every, stack_on_two_reactors, stamped,
+        BASE_UUID, NQN, SPARE_UUID, SPARE1_UUID, Scene, Stack, fault, fault_at, fault_every, stack_on_two_reactors,
+        stamped,
     },
     wait::wait_until,
 };
@@ -301,9 +302,7 @@ fn nothing_is_lost_in_200_removals_and_returns_under_load() {
         } else {
             scene.target.rpc("bdev_fault_create", json!({ "name": "Fault0", "base_bdev": "Base0" }));
             let bad = shared.bad.list().into_iter().map(|(lba, _)| lba).chain(goes_bad.then_some(WINDOW));
-            for lba in bad {
-                scene.target.rpc("bdev_fault_inject", fault(lba, 1, "write", "write_fault"));
-            }
+            scene.target.rpc("bdev_fault_inject", fault_at(&bad.collect::<Vec<_>>(), "write", "write_fault"));
         }
         wait_until("the set to come back", LIMIT, || scene.status()["state"] == "online");
         let params = json!({ "nqn": NQN, "namespace": { "bdev_name": "Remap0", "nsid": 1 } });

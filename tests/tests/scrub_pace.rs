@@ -1,6 +1,6 @@
 //! What a scrub at its default rate leaves to a host with one command under way: at least nine tenths.
 //!
-//! `cargo test -p e2e --test scrub_pace -- --ignored --nocapture`, on a machine with little else to do.
+//! `cargo test -p e2e scrub_pace:: -- --ignored --nocapture`, on a machine with little else to do.
 
 use std::{fs, io::Write, path::Path, time::Duration};
 

@@ -161,6 +161,12 @@ impl CopyB {
         crc.0.set(crc.0.get() ^ self.differs);
     }
 
+    /// The checksum that a page of this copy has, if it was made for copy A: the same for both copies of a page.
+    pub(crate) fn checksum_in_a(self, copy: Copy, page: &[u8]) -> u32 {
+        let crc = PageHeader::ref_from_prefix(page).map_or(0, |(header, _)| header.crc.get());
+        if copy == Copy::A { crc } else { crc ^ self.differs }
+    }
+
     /// Where the page says of which copy it is.
     fn number(page: &mut [u8]) -> Option<&mut u8> {
         page.get_mut(offset_of!(PageHeader, copy))

@@ -137,14 +137,19 @@ proptest! {
         info in info(),
         page_bytes in prop::sample::select(vec![4096, 4160, 65_536]),
     ) {
-        let page = |copy| {
+        let page = |copy, records: &[Record]| {
             let mut page = vec![0xaa; page_bytes];
-            encode_page(&mut page, OWNER, PageAt { copy, ..AT }, info, &encoded(&records));
+            encode_page(&mut page, OWNER, PageAt { copy, ..AT }, info, &encoded(records));
             page
         };
-        let (mut made, expected) = (page(Copy::A), page(Copy::B));
-        CopyB::new(page_bytes).make_of(&mut made);
-        prop_assert_eq!(made, expected);
+        let (a, b, copy_b) = (page(Copy::A, &records), page(Copy::B, &records), CopyB::new(page_bytes));
+        let mut made = a.clone();
+        copy_b.make_of(&mut made);
+        prop_assert_eq!(&made, &b);
+        // What differs elsewhere has another checksum, whichever copy it is.
+        prop_assert_eq!(copy_b.checksum_in_a(Copy::A, &a), copy_b.checksum_in_a(Copy::B, &b));
+        let other = page(Copy::B, &[&records[..], &[Record::EndOfCheckpoint]].concat());
+        prop_assert_ne!(copy_b.checksum_in_a(Copy::A, &a), copy_b.checksum_in_a(Copy::B, &other));
     }
 
     #[test]

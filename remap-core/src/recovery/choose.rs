@@ -274,10 +274,10 @@ impl<'a> View<'a> {
         info.epoch == self.epoch && !self.known.ended_before(info)
     }
 
-    /// The checksum of the records of a page that this copy holds.
+    /// The checksum of a page that this copy holds, the same for both copies.
     fn held(&self, copy: Copy, page: u32) -> Option<u32> {
         match self.state(copy, page) {
-            PageState::Valid(info, records) if self.holds(&info) => Some(records),
+            PageState::Valid(info, checksum) if self.holds(&info) => Some(checksum),
             _ => None,
         }
     }

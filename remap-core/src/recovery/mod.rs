@@ -246,7 +246,7 @@ async fn read_copy<D: Device, E: Env>(
         return Ok(None);
     }
     let mut expected = seen.iter().filter_map(PageState::info);
-    let records = |content: PageContent<'_>| match (content, expected.next()) {
+    let records = |_: &[u8], content: PageContent<'_>| match (content, expected.next()) {
         (PageContent::Valid(info, records), Some(expected)) if info == *expected => Some(records.to_vec()),
         _ => None,
     };

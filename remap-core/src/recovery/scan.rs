@@ -5,11 +5,12 @@
 use std::cell::RefCell;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use zerocopy::IntoBytes;
 
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::{Area, Copy, PageAt, PageContent, PageInfo, PageOwner, PerArea, PerCopy, Superblock, decode_page};
+use crate::format::{
+    Area, Copy, CopyB, PageAt, PageContent, PageInfo, PageOwner, PerArea, PerCopy, Superblock, decode_page,
+};
 use crate::spare::Spare;
 
 /// Pages that are read at once.
@@ -22,7 +23,7 @@ pub(super) const IN_FLIGHT: usize = 8;
 pub(crate) enum PageState {
     /// Never written.
     Zero,
-    /// A valid page of this set, and the checksum of its records.
+    /// A valid page of this set, and its checksum as it is in copy A.
     Valid(PageInfo, u32),
     /// Anything else, or unreadable.
     Bad,
@@ -36,14 +37,6 @@ impl PageState {
         match self {
             PageState::Valid(info, _) => Some(info),
             PageState::Zero | PageState::Bad => None,
-        }
-    }
-
-    fn of(content: PageContent<'_>) -> PageState {
-        match content {
-            PageContent::Zero => PageState::Zero,
-            PageContent::Valid(info, records) => PageState::Valid(info, crc32c::crc32c(records.as_bytes())),
-            PageContent::Bad => PageState::Bad,
         }
     }
 }
@@ -62,13 +55,15 @@ pub(super) fn chunks(pages: u32) -> impl Iterator<Item = (u32, u32)> {
 pub(crate) struct Reader<'a, D: Device, E: Env> {
     spare: &'a Spare<D, E>,
     pub(super) superblock: &'a Superblock,
+    copy_b: CopyB,
     /// Buffers for [`CHUNK_PAGES`] pages that were read into before, as a fresh one costs as much as reading does.
     used: RefCell<Vec<D::Buffer>>,
 }
 
 impl<'a, D: Device, E: Env> Reader<'a, D, E> {
     pub(crate) fn new(spare: &'a Spare<D, E>, superblock: &'a Superblock) -> Reader<'a, D, E> {
-        Reader { spare, superblock, used: RefCell::default() }
+        let copy_b = CopyB::new(superblock.layout.page_bytes as usize);
+        Reader { spare, superblock, copy_b, used: RefCell::default() }
     }
 
     /// What is in every page of the log.
@@ -94,12 +89,17 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
 
     /// Looks at `count` pages from `first` on: reads them together if that works, else one by one.
     pub(crate) async fn scan_pages(&self, first: PageAt, count: u32) -> Result<Vec<PageState>, Error> {
-        if let Some(states) = self.read_pages(first, count, PageState::of).await? {
+        let state = |page: &[u8], content: PageContent<'_>| match content {
+            PageContent::Zero => PageState::Zero,
+            PageContent::Valid(info, _) => PageState::Valid(info, self.copy_b.checksum_in_a(first.copy, page)),
+            PageContent::Bad => PageState::Bad,
+        };
+        if let Some(states) = self.read_pages(first, count, state).await? {
             return Ok(states);
         }
         let mut states = Vec::new();
         for index in first.index..first.index + count {
-            match self.read_pages(PageAt { index, ..first }, 1, PageState::of).await? {
+            match self.read_pages(PageAt { index, ..first }, 1, state).await? {
                 Some(one) => states.extend(one),
                 None => states.push(PageState::Bad),
             }
@@ -107,12 +107,12 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
         Ok(states)
     }
 
-    /// What `look` makes of each of `count` pages from `first` on; `None` if the medium does not yield them.
+    /// What `look` makes of each of `count` pages from `first` on, of its bytes and of what is in there; `None` if the medium does not yield them.
     pub(super) async fn read_pages<T>(
         &self,
         first: PageAt,
         count: u32,
-        mut look: impl FnMut(PageContent<'_>) -> T,
+        mut look: impl FnMut(&[u8], PageContent<'_>) -> T,
     ) -> Result<Option<Vec<T>>, Error> {
         let layout = &self.superblock.layout;
         let owner = owner(self.superblock);
@@ -122,7 +122,7 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
             return Ok(None);
         };
         let pages = (first.index..).zip(buffer.as_ref().chunks(layout.page_bytes as usize));
-        let seen = pages.map(|(index, page)| look(decode_page(page, owner, PageAt { index, ..first }))).collect();
+        let seen = pages.map(|(index, page)| look(page, decode_page(page, owner, PageAt { index, ..first }))).collect();
         if count == CHUNK_PAGES {
             self.used.borrow_mut().push(buffer);
         }

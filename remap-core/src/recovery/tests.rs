@@ -235,14 +235,14 @@ fn pages_that_contradict_each_other_are_refused() {
     };
     assert_eq!(refused([old(), area(4, "vv", "vv")]), 0);
     let change = |state: &mut PageState, change: fn(&mut PageInfo, &mut u32)| {
-        if let PageState::Valid(info, records) = state {
-            change(info, records);
+        if let PageState::Valid(info, checksum) = state {
+            change(info, checksum);
         }
     };
     let changes: [fn(&mut PageInfo, &mut u32); 3] = [
         |info, _| info.sequence = info.sequence.plus(1),
         |info, _| info.checkpoint_pages += 1,
-        |_, records| *records += 1,
+        |_, checksum| *checksum += 1,
     ];
     for one in changes {
         let mut new = area(5, "vvvv", "vvvv");

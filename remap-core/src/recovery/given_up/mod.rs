@@ -62,7 +62,7 @@ pub(crate) async fn given_up<D: Device, E: Env>(
         if index == 0 && written.range(checkpoint).count() as u64 == u64::from(info.checkpoint_pages) {
             later.begins_anew();
         }
-        let records = |content: PageContent<'_>| match content {
+        let records = |_: &[u8], content: PageContent<'_>| match content {
             PageContent::Valid(found, records) if found == info => Some(records.to_vec()),
             _ => None,
         };

@@ -72,10 +72,10 @@ fn paths_that_are_named_exist() {
 
 #[test]
 fn every_file_of_tests_is_part_of_them() {
-    let main = read("tests/tests/main.rs");
+    let all = read("tests/tests/all.rs");
     let files = files(&project().join("tests/tests"), ".rs");
-    let names = files.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).filter(|name| *name != "main");
-    let missing: Vec<_> = names.filter(|name| !main.contains(&format!("\nmod {name};\n"))).collect();
+    let names = files.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).filter(|name| *name != "all");
+    let missing: Vec<_> = names.filter(|name| !all.contains(&format!("\nmod {name};\n"))).collect();
     assert_eq!(missing, [""; 0]);
 }
 

@@ -22,7 +22,10 @@ build_sanitized() {
 test_sanitized() {
 	local sanitizer=$1 run=$2 which=() test status=0 variable
 	shift 2
-	for test in "$@"; do which+=("$test::"); done
+	for test in "$@"; do
+		[ -f "$TOP/tests/tests/$test.rs" ] || die "there is no tests/tests/$test.rs"
+		which+=("$test::")
+	done
 	variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$TRIPLE")_RUNNER
 	env "$variable=env BDEV_REMAP_LIBRARIES=$BUILD_DIR/$sanitizer/$TRIPLE/release $run" \
 		cargo test --locked -p e2e --test all -- --skip linked_target "${which[@]}" || status=$?

@@ -125,7 +125,7 @@ struct InjectParams {
 
 /// The first block of a rule, or of several that are the same otherwise. SPDK takes 1,024 values in a request.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a block, or an array of blocks")]
 enum Lbas {
     One(u64),
     Many(Vec<u64>),

@@ -22,7 +22,10 @@ pub const COMMON: &[&str] =
 
 /// A place among the applications that may poll at the same time, which picks their core; or all places at once, for one that polls
 /// on two cores.
-pub struct Slot(Range<usize>);
+pub struct Slot {
+    places: Range<usize>,
+    reactors: usize,
+}
 
 const SLOTS: usize = 2;
 static PLACES: Mutex<Places> = Mutex::new(Places { busy: [false; SLOTS], came: 0, served: 0 });
@@ -38,15 +41,15 @@ struct Places {
 impl Slot {
     /// Waits for a place.
     pub fn take() -> Slot {
-        Slot::when(|busy| busy.iter().position(|taken| !taken).map(|free| free..free + 1))
+        Slot::when(1, |busy| busy.iter().position(|taken| !taken).map(|free| free..free + 1))
     }
 
-    /// Waits until all places are free.
-    pub fn take_all() -> Slot {
-        Slot::when(|busy| busy.iter().all(|taken| !taken).then_some(0..SLOTS))
+    /// Waits until all places are free, for so many reactors.
+    pub fn take_all(reactors: usize) -> Slot {
+        Slot::when(reactors, |busy| busy.iter().all(|taken| !taken).then_some(0..SLOTS))
     }
 
-    fn when(free: impl Fn(&[bool]) -> Option<Range<usize>>) -> Slot {
+    fn when(reactors: usize, free: impl Fn(&[bool]) -> Option<Range<usize>>) -> Slot {
         let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
         let number = places.came;
         places.came += 1;
@@ -57,7 +60,7 @@ impl Slot {
                 places.busy[free.clone()].fill(true);
                 places.served += 1;
                 CHANGED.notify_all();
-                return Slot(free);
+                return Slot { places: free, reactors };
             }
             places = CHANGED.wait(places).unwrap_or_else(PoisonError::into_inner);
         }
@@ -66,7 +69,7 @@ impl Slot {
     /// What its cores are, for `-m`. Of two reactors each has a core where there are two, else they share one.
     pub fn cores(&self) -> &'static str {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        match (self.0.len(), self.0.start) {
+        match (self.reactors, self.places.start) {
             (SLOTS, _) if cores < SLOTS => "[(0,1)@(0)]",
             (SLOTS, _) => "0x3",
             (_, 1) if cores >= SLOTS => "0x2",
@@ -77,7 +80,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        PLACES.lock().unwrap_or_else(PoisonError::into_inner).busy[self.0.clone()].fill(false);
+        PLACES.lock().unwrap_or_else(PoisonError::into_inner).busy[self.places.clone()].fill(false);
         CHANGED.notify_all();
     }
 }

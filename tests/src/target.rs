@@ -52,7 +52,13 @@ impl Target {
     /// hosts are on both.
     #[track_caller]
     pub fn prepare_on_two_reactors() -> Target {
-        Target::in_place(Slot::take_all())
+        Target::in_place(Slot::take_all(2))
+    }
+
+    /// As [`Target::prepare`], and no other application polls meanwhile: for what is measured.
+    #[track_caller]
+    pub fn prepare_alone() -> Target {
+        Target::in_place(Slot::take_all(1))
     }
 
     /// As [`Target::prepare`], for a target with bdev_remap and SPDK linked in, and without bdev_fault.

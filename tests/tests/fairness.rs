@@ -83,7 +83,7 @@ fn most_overtaken(rescues: &mut [Rescue]) -> usize {
 
 #[test]
 fn no_rescue_waits_for_all_that_come_after_it() {
-    let mut target = Target::prepare();
+    let mut target = Target::prepare_alone();
     let (spare, port) = (target.file("spare", 256), free_port());
     let base = json!({
         "name": "Base0", "num_blocks": HOSTS * PART, "block_size": BLOCK, "uuid": BASE_UUID

@@ -127,6 +127,7 @@ fn bad_faults_are_refused() {
         (json!({ "name": "Fault0", "lba": 0, "num_blocks": 1, "op": "erase", "error": "io" }), "op"),
         (json!({ "name": "Fault0", "lba": 0, "num_blocks": 1, "op": "read", "error": "smoke" }), "error"),
         (json!({ "name": "Fault0", "num_blocks": 1, "op": "read", "error": "io" }), "lba"),
+        (json!({ "name": "Fault0", "lba": "5", "num_blocks": 1, "op": "read", "error": "io" }), "an array of blocks"),
     ] {
         let (code, message) = target.refused("bdev_fault_inject", params.clone());
         assert!(code == -32602 && message.contains(word), "{params}: {message} ({code})");

@@ -108,7 +108,7 @@ fn run_refuses_nonsense() {
 /// The demo tells by counters and statuses whether its faults work and its data is there.
 #[test]
 fn the_demo_holds() {
-    let _slot = Slot::take_all();
+    let _slot = Slot::take_all(2);
     let done = Command::new(script("run.sh")).arg("--demo").output().unwrap();
     assert!(
         done.status.success(),

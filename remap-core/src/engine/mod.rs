@@ -87,6 +87,8 @@ const COPIED_AS_ONE: usize = 64;
 const CHANGED_AS: usize = 8;
 /// A region takes as long as copying so many entries, whatever is in it.
 const REGION_AS: usize = 64;
+/// When a table is filled, a region takes as long as so many entries, whatever is in it: some have a node of the directory of their own.
+const REGION_FILLED_AS: usize = 4;
 
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
@@ -284,7 +286,8 @@ impl<E: Env> Shared<E> {
     fn load_some(&self, blocks: &mut impl Iterator<Item = (BaseLba, Option<Mapping>)>, filling: &mut Filling) -> usize {
         let (writer, mut done) = (&mut self.state.borrow_mut().writer, 0);
         for (lba, to) in blocks.take(Pace::STRIDE) {
-            done += 1 + to.map_or(0, |mapping| filling.put(lba, mapping, writer));
+            let published = to.map_or(0, |mapping| filling.put(lba, mapping, writer));
+            done += 1 + if published > 0 { REGION_FILLED_AS + published } else { 0 };
         }
         done
     }

@@ -8,7 +8,8 @@
 //!   a page is acknowledged only when both have it: so a page that one of them never had was never acknowledged.
 //! - From the moment on at which a copy missed a page, a superblock says how far the log is committed, before each commit is
 //!   acknowledged: so behind that nothing was.
-//! - Nothing is appended after an open before there is a new epoch.
+//! - Nothing is appended after an open before there is a new epoch. If there is none, a superblock says where the log ended: a page
+//!   that is there later was not seen when the set was served.
 
 use super::StatedEnd;
 use super::scan::{PageState, Pages};
@@ -235,7 +236,7 @@ impl<'a> View<'a> {
         let mut first: Option<(Option<Sequence>, u32)> = None;
         for copy in pages.iter() {
             for (page, state) in (0_u32..).zip(copy) {
-                let Some(info) = state.info().filter(|info| view.holds(info)) else { continue };
+                let Some(info) = state.info().filter(|info| info.epoch == epoch) else { continue };
                 let says = (info.sequence.minus(u64::from(page)), info.checkpoint_pages);
                 if *first.get_or_insert(says) != says || says.0.is_none() {
                     return Err(view.damaged("pages contradict each other", page));

@@ -167,6 +167,10 @@ fn what_turns_up_behind_the_noted_end_of_a_log_does_not_count() {
         let states: Vec<_> = candidates(&areas, ended(5, 502)).iter().map(|one| one.sequence).collect();
         assert_eq!(states, [sequence(402), sequence(502)], "{a} {b}");
     }
+    // One that is not what it would have been is damage, wherever it is.
+    let mut areas = PerArea([old(), area(5, "vvv", "vvv")]);
+    areas.0[1][Copy::A][1] = page(5, 4);
+    assert!(matches!(choose(&areas, ended(5, 502)), Err(Error::LogDamaged { page: 1, .. })));
     // What is lost is lost all the same, and another epoch knows no such end.
     let lost = choose(&PerArea([old(), area(5, "vv.v", "vv")]), ended(5, 502));
     assert_eq!(lost, Err(Error::PagesLost { known: sequence(502), found: sequence(501) }));
@@ -345,6 +349,7 @@ fn records_behind_the_checkpoint_change_what_it_says() {
         (40, Mapping::Spare(spare(2))),
     ];
     assert_eq!(replay.mappings.iter().collect::<Vec<_>>(), expected.map(|(lba, to)| (BaseLba(lba), to)));
+    assert_eq!(replay.used.ones().collect::<Vec<_>>(), [0, 2, 9, 20, 21]);
     assert_eq!(replay.bad.into_iter().collect::<Vec<_>>(), [spare(1), spare(50), spare(51)]);
 }
 

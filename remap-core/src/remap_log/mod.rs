@@ -185,7 +185,7 @@ impl<D: Device, E: Env> Log<D, E> {
             superblock_ok: health.superblock,
             former_b,
             sealed: None,
-            only_read: true,
+            only_read: false,
             data_stuck: false,
             noted,
             marked,
@@ -355,9 +355,9 @@ impl<D: Device, E: Env> Log<D, E> {
         self.write_superblocks().await
     }
 
-    /// Has the superblocks say how far the log goes, and that it ends there if nothing is appended any more: a loss is noticed
-    /// then, and what turns up behind that later does not count. Whether that is durable, or a loss is noticed without, as no
-    /// copy misses a page, or does not count without.
+    /// Has the superblocks say how far the log goes, and, as long as it was only read, that it ends there. Then a loss is noticed
+    /// later, and what turns up behind the end does not count. False if a loss would not be noticed: where a copy misses a page, or
+    /// the epoch is not known yet, that has to be durable.
     pub(crate) async fn note_end(&mut self) -> bool {
         let noted = self.note(self.position.last()).await;
         if noted && self.note_is_due() && !self.write_superblocks().await {

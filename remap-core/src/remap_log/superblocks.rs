@@ -8,7 +8,8 @@ use crate::mutation::{Mutation, active};
 use crate::units::SpareLba;
 
 impl<D: Device, E: Env> Log<D, E> {
-    /// Whether the superblocks know less than is committed, or not that nothing comes behind that.
+    /// Whether the superblocks know less than is committed, or not that nothing comes behind that. A log that was closed had no page
+    /// under way.
     pub(crate) fn note_is_due(&self) -> bool {
         let ended = self.sealed.is_some() && self.only_read;
         (ended && self.marked == InUse::Yes) || self.noted < (self.superblock.committed, self.superblock.epoch)

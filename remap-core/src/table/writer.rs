@@ -86,10 +86,13 @@ impl Filling {
         let (published, region) = (self.entries.len(), Region::make(&self.entries));
         self.entries.clear();
         if published > 0 {
+            debug_assert!(
+                into.table.directory.whole_region(self.number).is_nothing(),
+                "blocks come in ascending order"
+            );
             // Relaxed: who sees the region, which is published with Release, sees this.
             into.table.used.store(true, Ordering::Relaxed);
-            // SAFETY: the region is fresh; and there is one writer, which is borrowed mutably here. Nothing is in its place, as the
-            // table was empty and this region was not published before.
+            // SAFETY: the region is fresh; and there is one writer, which is borrowed mutably here.
             unsafe { into.table.directory.set_region(self.number, region, &mut Retired::default()) }
         }
         published

@@ -171,6 +171,21 @@ fn changed(change: impl FnOnce(&mut Medium, &SimEngine)) -> Medium {
     medium
 }
 
+/// The used spare as if its last page had not been seen when it was opened, and could not be saved; then that page is in copy A.
+fn ended() -> Medium {
+    let (world, host) = used(BLOCK);
+    let pages = Copy::BOTH.map(|copy| host.engine.layout().log_page(copy, Area::One, 2).0);
+    let mut medium = world.spare.contents();
+    let last = medium.block(pages[0]);
+    pages.iter().for_each(|page| medium.clear(*page, 1));
+    let world = world.after_crash(medium);
+    log_cannot_be_written(&world, &host, Effect::Nothing);
+    world.open();
+    let mut medium = world.spare.contents();
+    medium.set_block(pages[0], &last);
+    medium
+}
+
 /// All images: name, what it is, and how it is made.
 fn images() -> Vec<(&'static str, &'static str, Medium)> {
     let empty = World::new();
@@ -225,6 +240,7 @@ fn images() -> Vec<(&'static str, &'static str, Medium)> {
         ("torn-page", "a crash tore the last page of copy A", torn),
         ("unfinished-checkpoint", "a crash stopped a checkpoint", unfinished),
         ("one-copy", "copy A of the log misses commits, which are noted", one_copy.0.spare.contents()),
+        ("ended", "opened and not saved: a page behind the end of the log does not count", ended()),
         ("damaged-copy", "page 0 is gone from copy A", gone(&[Copy::A])),
         ("damaged", "page 0 is gone from both copies", gone(&Copy::BOTH)),
         (

@@ -108,9 +108,17 @@ fn repair_in_steps(mut medium: Medium, what: &str) -> Result<Medium, Error> {
 #[test]
 fn whatever_of_a_repair_is_written_the_set_is_loaded_as_before() {
     let mut repaired = 0;
-    for name in
-        ["used", "used-512", "used-520", "closed", "one-copy", "torn-page", "unfinished-checkpoint", "damaged-copy"]
-    {
+    for name in [
+        "used",
+        "used-512",
+        "used-520",
+        "closed",
+        "one-copy",
+        "torn-page",
+        "unfinished-checkpoint",
+        "ended",
+        "damaged-copy",
+    ] {
         let json = std::fs::read_to_string(folder().join(name).with_extension("json")).unwrap();
         let golden: serde_json::Value = serde_json::from_str(&json).unwrap();
         let medium = load(name, golden["block_size"].as_u64().unwrap() as u32);

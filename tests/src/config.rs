@@ -53,7 +53,8 @@ impl Config {
         if self.nvmf.is_empty() {
             self = self.nvmf(
                 "nvmf_create_transport",
-                json!({ "trtype": "TCP", "in_capsule_data_size": crate::nvme_tcp::IN_CAPSULE }),
+                // Tests connect all the time: nobody waits 10 ms to be let in.
+                json!({ "trtype": "TCP", "in_capsule_data_size": crate::nvme_tcp::IN_CAPSULE, "acceptor_poll_rate": 500 }),
             );
         }
         let listen = json!({ "trtype": "TCP", "adrfam": "IPv4", "traddr": "127.0.0.1", "trsvcid": port.to_string() });

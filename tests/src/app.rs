@@ -21,7 +21,7 @@ pub const COMMON: &[&str] =
     &["--no-huge", "-u", "--disable-cpumask-locks", "--num-trace-entries", "0", "--msg-mempool-size", "16383"];
 
 /// A place among the applications that may poll at the same time, which picks their core; or all places at once, for one that polls
-/// on two cores.
+/// on two cores, or is measured.
 pub struct Slot {
     places: Range<usize>,
     reactors: usize,

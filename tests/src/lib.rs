@@ -1,8 +1,8 @@
 //! The harness of the end-to-end tests. It starts the real `spdk_tgt` with the built libraries, drives it by JSON-RPC and does
 //! I/O over NVMe/TCP, one block at a time if need be, with the exact status that a host would see.
 //!
-//! Used by `tests/*.rs` only, which are one program. It never mocks anything and knows nothing of how bdev_remap works inside. Every target lives in a
-//! temporary directory of its own, on ports of its own, and dies with the value that stands for it, also on a panic.
+//! Used by `tests/*.rs` only, which are one program. It never mocks anything and knows nothing of how bdev_remap works inside. Every
+//! target lives in a temporary directory of its own, on ports of its own, and dies with the value that stands for it, also on a panic.
 
 #![forbid(unsafe_code)]
 

@@ -193,7 +193,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         let shared = &self.shared;
         shared.state.borrow_mut().allocator.forget_doubts();
         recovered.bad.iter().for_each(|spare| shared.state.borrow_mut().allocator.set_bad(*spare));
-        shared.publish_many(changes.into_iter(), Pace::default()).await;
+        shared.publish_many(changes.into_iter()).await;
         log::info!(
             "{}: restored, {} blocks added, {} removed, {} changed",
             shared.name,
@@ -240,8 +240,8 @@ impl<D: Device, E: Env> Committer<D, E> {
 
     /// Notes in the superblocks how far the log goes, and that nothing is under way. Nothing can be committed any more then.
     pub(super) async fn close(&mut self) {
-        if !self.shared.closed.replace(true) && !self.log.close().await {
-            log::warn!("{}: no superblock can be written", self.shared.name);
+        if !self.shared.closed.replace(true) {
+            self.log.close().await;
         }
     }
 }

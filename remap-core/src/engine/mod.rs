@@ -293,8 +293,8 @@ impl<E: Env> Shared<E> {
     }
 
     /// Publishes any number of changes, ascending by block, in steps; the spare blocks that they name are used then.
-    async fn publish_many(&self, changes: impl Iterator<Item = Change>, mut pace: Pace) {
-        let (mut changes, mut part) = (changes.peekable(), Vec::new());
+    async fn publish_many(&self, changes: impl Iterator<Item = Change>) {
+        let (mut changes, mut part, mut pace) = (changes.peekable(), Vec::new(), Pace::default());
         while changes.peek().is_some() {
             let before = part.len();
             let whole = self.gather(&mut changes, &mut part);

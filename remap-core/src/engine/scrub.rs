@@ -324,8 +324,8 @@ impl<D: Device, E: Env> Committer<D, E> {
     /// Where a scrub goes on; at once, if that is to be durable.
     pub(super) async fn note_scrub(&mut self, at: Option<ScrubPosition>, durable: bool) {
         self.log.set_scrub(at);
-        if durable && !self.shared.closed.get() && !self.log.note_committed().await {
-            log::warn!("{}: no superblock can be written", self.shared.name);
+        if durable && !self.shared.closed.get() {
+            self.log.note_committed().await;
         }
     }
 }

@@ -96,9 +96,7 @@ impl<D: Device, E: Env> Committer<D, E> {
             self.upkeep.note_at = Some(now + QUIET);
         } else if self.upkeep.note_at.is_some_and(|at| at <= now) {
             self.upkeep.note_at = None;
-            if self.log.note_is_due() && !self.log.note_committed().await {
-                log::warn!("{}: no superblock can be written", self.shared.name);
-            }
+            self.log.note_if_due().await;
         }
         // The note may have found a superblock bad.
         self.observe();

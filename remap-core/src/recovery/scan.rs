@@ -107,7 +107,8 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
         Ok(states)
     }
 
-    /// What `look` makes of each of `count` pages from `first` on, of its bytes and of what is in there; `None` if the medium does not yield them.
+    /// What `look` makes of each of `count` pages from `first` on, of its bytes and of what is in there; `None` if the medium does not
+    /// yield them.
     pub(super) async fn read_pages<T>(
         &self,
         first: PageAt,

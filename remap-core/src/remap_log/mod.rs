@@ -360,8 +360,8 @@ impl<D: Device, E: Env> Log<D, E> {
     /// the epoch is not known yet, that has to be durable.
     pub(crate) async fn note_end(&mut self) -> bool {
         let noted = self.note(self.position.last()).await;
-        if noted && self.note_is_due() && !self.write_superblocks().await {
-            log::warn!("{}: no superblock can be written", self.superblock.name);
+        if noted {
+            self.note_if_due().await;
         }
         noted
     }

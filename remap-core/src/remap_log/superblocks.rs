@@ -10,9 +10,16 @@ use crate::units::SpareLba;
 impl<D: Device, E: Env> Log<D, E> {
     /// Whether the superblocks know less than is committed, or not that nothing comes behind that. A log that was closed had no page
     /// under way.
-    pub(crate) fn note_is_due(&self) -> bool {
+    fn note_is_due(&self) -> bool {
         let ended = self.sealed.is_some() && self.only_read;
         (ended && self.marked == InUse::Yes) || self.noted < (self.superblock.committed, self.superblock.epoch)
+    }
+
+    /// Has the superblocks know it, if that is due.
+    pub(crate) async fn note_if_due(&mut self) {
+        if self.note_is_due() {
+            self.write_superblocks().await;
+        }
     }
 
     /// Notes in the superblocks what is committed, and makes a bad one whole. Whether at least one is durable.
@@ -49,13 +56,14 @@ impl<D: Device, E: Env> Log<D, E> {
         self.superblock.base_blocks = blocks;
     }
 
-    /// Nothing is appended any more: notes that, if nothing is in doubt. Whether at least one superblock says so, or none has to.
-    pub(crate) async fn close(&mut self) -> bool {
+    /// Nothing is appended any more: notes that, if nothing is in doubt.
+    pub(crate) async fn close(&mut self) {
         if self.view().sound() {
             self.superblock.in_use = InUse::No;
         }
-        let due = self.note_is_due() || self.marked != self.superblock.in_use;
-        !due || self.write_superblocks().await
+        if self.note_is_due() || self.marked != self.superblock.in_use {
+            self.write_superblocks().await;
+        }
     }
 
     /// Writes both superblocks, one after the other; whether at least one is durable now.
@@ -89,6 +97,8 @@ impl<D: Device, E: Env> Log<D, E> {
         if durable {
             self.noted = (self.superblock.committed, self.superblock.epoch);
             self.marked = self.superblock.in_use;
+        } else {
+            log::warn!("{}: no superblock can be written", self.superblock.name);
         }
         durable
     }

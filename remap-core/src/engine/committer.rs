@@ -258,6 +258,8 @@ impl<D: Device, E: Env> Committer<D, E> {
         if active(Mutation::PublishBeforeCommit) {
             self.take_effect(page).await;
         }
+        // While the page is made and written.
+        page.changes.iter().for_each(|(lba, _)| self.shared.table.fetch_region_of(*lba));
         let records: Few<RawRecord> = page.records.iter().map(|record| record.encode()).collect();
         let appended = if active(Mutation::SecondPageNotWritten) && number == 1 {
             Ok(())

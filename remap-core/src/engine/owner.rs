@@ -108,6 +108,7 @@ impl<E: Env> Shared<E> {
         if self.spare_gone.get() {
             return Err(Refused::LogFailed);
         }
+        blocks.iter().for_each(|lba| self.table.fetch_entry_of(*lba));
         let mappings: Vec<_> = blocks.iter().map(|lba| self.table.mapping(*lba)).collect();
         let new = mappings.iter().filter(|mapping| mapping.and_then(Mapping::spare).is_none()).count();
         let state = &mut *self.state.borrow_mut();

@@ -15,11 +15,12 @@
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
 //! and each node above that the 12 bits above those of the one below.
 //!
-//! Beside the pointers to the regions are their *filters* ([`super::filter`]), which say where in a region nothing is remapped.
+//! Beside the regions are their *filters* ([`super::filter`]), which say what is not in there.
 
 use std::ptr::NonNull;
 
-use super::filter::{Filter, Marks};
+use super::fetch::fetch;
+use super::filter::{Marks, Word, block_may_hold, blocks_may_hold, place_may_hold, places_may_hold};
 use super::keys::Keys;
 use super::outline::Outline;
 use super::reclaim::Retired;
@@ -47,10 +48,10 @@ pub(super) struct Inner {
     watched: Watched,
 }
 
-/// A node of height 1: what is at one place of both arrays is of one region. The filters are by themselves, as most looks end there: so that
-/// more of them are in the near caches.
+/// A node of height 1: what is at one place of the arrays is of one region, the two words of its filter and the pointer to it.
 pub(super) struct Lowest {
-    filters: [Filter; REGIONS],
+    places: [Word; REGIONS],
+    blocks: [Word; REGIONS],
     regions: [AtomicPtr<Keys>; REGIONS],
     used: Used,
     watched: Watched,
@@ -172,7 +173,8 @@ impl Lowest {
     #[inline(never)]
     fn make() -> Box<Lowest> {
         Box::new(Lowest {
-            filters: std::array::from_fn(|_| Filter::new()),
+            places: std::array::from_fn(|_| Word::new()),
+            blocks: std::array::from_fn(|_| Word::new()),
             regions: std::array::from_fn(|_| AtomicPtr::new(Region::NOTHING.to_raw())),
             used: Used(AtomicU64::new(0)),
             watched: Watched::new(),
@@ -192,13 +194,18 @@ impl Lowest {
     /// What the block with this key has in region `number`.
     #[inline]
     fn get(&self, number: u64, key: u16) -> Option<u32> {
-        if self.filters[place_of(number)].may_hold_one(key) { self.region(number)?.get(key) } else { None }
+        let at = place_of(number);
+        let may_hold = place_may_hold(self.places[at].load(), key) && block_may_hold(self.blocks[at].load(), key);
+        if may_hold { self.region(number)?.get(key) } else { None }
     }
 
     /// What is in region `number` between these keys, or more; `None` if nothing is.
     #[inline]
     fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
-        if self.filters[place_of(number)].may_hold(low, high) { self.region(number) } else { None }
+        let at = place_of(number);
+        let places = self.places[at].load();
+        let may_hold = places_may_hold(places, low, high) && blocks_may_hold(self.blocks[at].load(), low, high);
+        if may_hold { self.region(number) } else { None }
     }
 
     #[inline]
@@ -217,9 +224,11 @@ impl Lowest {
     fn set(&self, number: u64, region: Region, marks: Marks) {
         self.used.change(!self.load(number).is_nothing(), !region.is_nothing());
         let at = place_of(number);
-        self.filters[at].announce(marks);
+        self.places[at].announce(marks.places());
+        self.blocks[at].announce(marks.blocks());
         self.regions[at].store(region.to_raw(), Ordering::Release);
-        self.filters[at].settle(marks);
+        self.places[at].settle(marks.places());
+        self.blocks[at].settle(marks.blocks());
     }
 }
 
@@ -255,6 +264,21 @@ impl Top {
     #[inline]
     pub(super) fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
         self.lowest(number).ok()?.look(number, low, high)
+    }
+
+    /// [`super::Table::fetch_entry_of`], of a block in region `number`.
+    pub(super) fn fetch_entry(&self, number: u64) {
+        let (node, at) = (self.lowest(number), place_of(number));
+        node.into_iter().for_each(|node| {
+            fetch(&raw const node.places[at]);
+            fetch(&raw const node.blocks[at]);
+            fetch(&raw const node.regions[at]);
+        });
+    }
+
+    /// [`super::Table::fetch_region_of`], of a block in region `number`.
+    pub(super) fn fetch_region(&self, number: u64) {
+        self.lowest(number).into_iter().for_each(|node| node.load(number).fetch());
     }
 
     /// The first region that holds anything from number `from` up to `last`, with its number.
@@ -296,7 +320,7 @@ impl Top {
     /// That of it.
     unsafe fn set_region(&self, number: u64, region: Region, retired: &mut Retired) {
         // SAFETY: by contract.
-        let marks = unsafe { region.view() }.map_or(Marks::NONE, RegionRef::marks);
+        let marks = unsafe { region.view() }.map_or(Marks::default(), RegionRef::marks);
         self.outline.announce(number, marks.parts());
         // SAFETY: by contract, and the tree has this height.
         unsafe { set_region(&self.tree, self.height, number, (region, marks), retired) }

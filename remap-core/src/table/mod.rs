@@ -11,6 +11,7 @@
 
 mod bits;
 mod directory;
+mod fetch;
 mod filter;
 mod keys;
 mod outline;
@@ -51,6 +52,9 @@ pub enum Mapping {
     /// Remapped to this spare block, which does not hold its data: reads fail until the block is written.
     Lost(SpareBlock),
 }
+
+/// In a visit of many regions the one so far ahead is fetched: what is done with these takes about as long as far memory.
+const FETCHED_AHEAD: u64 = 2;
 
 const PENDING: u32 = u32::MAX;
 const LOST: u32 = 1 << 31;
@@ -328,6 +332,7 @@ impl Table {
         }
         let mut next = first;
         while let Some((number, region)) = top.first_region(next, last) {
+            top.fetch_region(number + FETCHED_AHEAD);
             let low = if number == first { low } else { 0 };
             let high = if number == last { high } else { LAST_KEY };
             region.visit(low, high, |key, value| f(number, key, value))?;
@@ -365,6 +370,16 @@ impl Table {
             from = next;
             pace.step(seen).await;
         }
+    }
+
+    /// Has what says where the region of this block is fetched, while other work goes on.
+    pub(crate) fn fetch_entry_of(&self, lba: BaseLba) {
+        self.directory.top().into_iter().for_each(|top| top.fetch_entry(place_of(lba.0).0));
+    }
+
+    /// Has the region of this block fetched, while other work goes on.
+    pub(crate) fn fetch_region_of(&self, lba: BaseLba) {
+        self.directory.top().into_iter().for_each(|top| top.fetch_region(place_of(lba.0).0));
     }
 
     /// How many entries are copied when `changes` blocks change in the region of this block, at most.

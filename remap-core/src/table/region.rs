@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use smallvec::SmallVec;
 
 use super::bits::{BITS, Bits, BitsRef};
+use super::fetch::fetch;
 use super::filter::Marks;
 use super::keys::{Keys, KeysRef};
 use super::reclaim::Retired;
@@ -29,6 +30,9 @@ const CHUNKS: usize = (REGION_BLOCKS / BITS as u64) as usize;
 const FEW: usize = 128;
 /// Entries that are copied when a block comes or goes, at most.
 pub(super) const COPIED_AT_MOST: usize = BITS as usize;
+
+/// Bytes that are fetched at once.
+const CACHE_LINE: usize = 64;
 
 /// A chunk with as many blocks has a bitmap.
 const MANY_IN_CHUNK: usize = 16;
@@ -226,6 +230,13 @@ impl Region {
         }
     }
 
+    /// Has the beginning of what it points to fetched, while other work goes on.
+    pub(super) fn fetch(self) {
+        let start = self.0.map_addr(|addr| addr & !OTHER);
+        fetch(start);
+        fetch(start.wrapping_byte_add(CACHE_LINE));
+    }
+
     /// Takes out all that it points to, and what that points to.
     ///
     /// # Safety
@@ -408,11 +419,14 @@ impl RegionRef<'_> {
     pub(super) fn marks(self) -> Marks {
         match self {
             RegionRef::Keys(keys) => {
-                keys.keys.iter().fold(Marks::NONE, |marks, key| marks.union(Marks::of(*key, *key)))
+                keys.keys.iter().fold(Marks::default(), |marks, key| marks.union(Marks::of_block(*key)))
             }
-            RegionRef::Chunks(chunks) => (0_u16..).zip(&chunks.chunks).fold(Marks::NONE, |marks, (index, chunk)| {
-                if chunk.is_nothing() { marks } else { marks.union(Marks::of(index * BITS, index * BITS + (BITS - 1))) }
-            }),
+            RegionRef::Chunks(chunks) => {
+                (0_u16..).zip(&chunks.chunks).fold(Marks::default(), |marks, (index, chunk)| {
+                    let first = index * BITS;
+                    if chunk.is_nothing() { marks } else { marks.union(Marks::of_many(first, first + (BITS - 1))) }
+                })
+            }
         }
     }
 }

@@ -27,9 +27,8 @@ if $measure; then
 	"$TOP/scripts/remap_tgt.sh"
 	# What cargo measures is built before the time runs.
 	say "building the benchmarks of the crates"
-	cargo bench --quiet --no-run --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --bench table
-	cargo test --quiet --no-run --release --locked --manifest-path "$TOP/Cargo.toml" -p remap-core --test table_memory \
-		--test commit_pace
+	in_top cargo bench --quiet --no-run --locked -p remap-core --bench table
+	in_top cargo test --quiet --no-run --release --locked -p remap-core --test table_memory --test commit_pace
 	# For all that are there at the same time. What is reserved for that is given back in the end.
 	reserved=$(cat /proc/sys/vm/nr_hugepages)
 	[[ $(memory_options 5632 | head -n 1) != --huge-unlink ]] || options+=(--huge)

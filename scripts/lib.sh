@@ -6,12 +6,15 @@ set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/bdev-remap
-BUILD_DIR=${CARGO_TARGET_DIR:-$TOP/target}
+BUILD_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$TOP/target}")
 PROFILE=${PROFILE:-release}
 LIBRARIES=${BDEV_REMAP_LIBRARIES:-$BUILD_DIR/$PROFILE}
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# in_top COMMAND...: run it in the project's folder, as cargo looks for .cargo/config.toml where it is started.
+in_top() { (cd "$TOP" && CARGO_TARGET_DIR=$BUILD_DIR "$@"); }
 
 # usage: print the comment block at the top of the calling script.
 usage() { sed -n '2,/^$/{/^#/s/^# \{0,1\}//p}' "$0"; }

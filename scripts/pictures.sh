@@ -45,7 +45,7 @@ screenshot() {
 }
 
 map() {
-	cargo run --quiet --locked --manifest-path "$TOP/Cargo.toml" -p remapctl --example worn_spare -- worn.img
+	in_top cargo run --quiet --locked -p remapctl --example worn_spare -- "$PWD/worn.img"
 	"$remapctl" map worn.img --output "$pictures/map.svg" --force
 	"$remapctl" map worn.img --output map.html
 	screenshot "file://$work/map.html" "$pictures/map-page.png" 1280,1130

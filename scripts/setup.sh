@@ -75,10 +75,10 @@ install_ruff() {
 
 build() {
 	command -v cargo >/dev/null || die "no cargo in PATH: install Rust 1.88 or newer, for example with rustup, then run this again"
-	local flags=(--locked --manifest-path "$TOP/Cargo.toml")
+	local flags=(--locked)
 	[ "$PROFILE" != release ] || flags+=(--release)
 	# Only what is loaded into SPDK, and the tool beside it; the tests build themselves.
-	cargo build "${flags[@]}" -p bdev_remap -p bdev_fault -p remapctl
+	in_top cargo build "${flags[@]}" -p bdev_remap -p bdev_fault -p remapctl
 }
 
 install_packages

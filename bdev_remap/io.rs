@@ -166,12 +166,12 @@ fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64
 #[inline(never)]
 fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: &Route) {
     let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
-        let (devices, mut children) = (channel.devices(), SmallVec::<[Part<'_>; 4]>::new());
-        for part in parts {
-            let Some((to, lba)) = devices.place(part.at) else { return io.complete(Err(Status::Failed)) };
-            children.push(Part { to, lba, offset: from + part.offset, blocks: part.blocks });
-        }
-        io.fan_out::<Back>(&children, next);
+        let devices = channel.devices();
+        let children = parts.iter().map(|part| {
+            let (to, lba) = devices.place(part.at)?;
+            Some(Part { to, lba, offset: from + part.offset, blocks: part.blocks })
+        });
+        io.fan_out::<Back>(children, next);
     };
     match route {
         Route::Whole(at) => {

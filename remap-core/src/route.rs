@@ -241,60 +241,79 @@ impl From<HostOp> for Request {
 #[inline(never)]
 fn look_up(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     if range.blocks != 1 && !mutation::active(Mutation::LookUpFirstBlockOnly) {
-        return by_segment(request, range, table, abilities);
+        return by_part(request, range, table, abilities);
     }
-    to_place(request, table.look_up_more(range.lba), abilities, table.is_mirrored())
+    to_place(request, table.look_up_more(range.lba), abilities, table.is_mirrored()).into()
 }
 
-/// Where blocks go that live in one run; `Done` means that they are left out. `mirrored`: what goes to the spare goes to another
-/// one, too.
+/// Where blocks go that live in one run.
+#[derive(Clone, Copy)]
+enum Goes {
+    To(At),
+    /// They are left out.
+    Nowhere,
+    Fail(IoStatus),
+    Rescue(HostOp),
+}
+
+impl From<Goes> for Route {
+    #[inline]
+    fn from(goes: Goes) -> Route {
+        match goes {
+            Goes::To(at) => Route::Whole(at),
+            Goes::Nowhere => Route::Done,
+            Goes::Fail(status) => Route::Fail(status),
+            Goes::Rescue(op) => Route::Rescue(op),
+        }
+    }
+}
+
+/// Where blocks go that live in this place. `mirrored`: what goes to the spare goes to another one, too.
 #[inline]
-fn to_place(request: Request, place: Place, abilities: &Abilities, mirrored: bool) -> Route {
+fn to_place(request: Request, place: Place, abilities: &Abilities, mirrored: bool) -> Goes {
     match (request, place) {
-        (Request::Read, Place::Lost(_)) => Route::Fail(IoStatus::UNRECOVERED_READ),
+        (Request::Read, Place::Lost(_)) => Goes::Fail(IoStatus::UNRECOVERED_READ),
         (Request::Write | Request::WriteZeroes, Place::Pending(lba))
             if mutation::active(Mutation::WritePendingToBase) =>
         {
-            Route::Whole(At::Base(lba))
+            Goes::To(At::Base(lba))
         }
         // A write settles pending and lost blocks, durably.
-        (Request::Write, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::Write),
-        (Request::WriteZeroes, Place::Pending(_) | Place::Lost(_)) => Route::Rescue(HostOp::WriteZeroes),
+        (Request::Write, Place::Pending(_) | Place::Lost(_)) => Goes::Rescue(HostOp::Write),
+        (Request::WriteZeroes, Place::Pending(_) | Place::Lost(_)) => Goes::Rescue(HostOp::WriteZeroes),
         // A rescue knows what is on both.
-        (Request::Write, Place::Spare(_)) if mirrored => Route::Rescue(HostOp::Write),
-        (Request::WriteZeroes, Place::Spare(_)) if mirrored => Route::Rescue(HostOp::WriteZeroes),
+        (Request::Write, Place::Spare(_)) if mirrored => Goes::Rescue(HostOp::Write),
+        (Request::WriteZeroes, Place::Spare(_)) if mirrored => Goes::Rescue(HostOp::WriteZeroes),
         // It could become zeros on the one only.
-        (Request::Unmap, Place::Spare(_) | Place::Lost(_)) if mirrored => Route::Done,
+        (Request::Unmap, Place::Spare(_) | Place::Lost(_)) if mirrored => Goes::Nowhere,
         // The bdev layer would write zeros instead, and hide why that fails.
         (Request::WriteZeroes, Place::Spare(block)) if !abilities.spares[block.slot()].zeroes => {
-            Route::Rescue(HostOp::WriteZeroes)
+            Goes::Rescue(HostOp::WriteZeroes)
         }
         // A device that takes no advice just keeps its data.
-        (Request::Unmap, Place::Base(_) | Place::Pending(_)) if !abilities.base.unmap => Route::Done,
+        (Request::Unmap, Place::Base(_) | Place::Pending(_)) if !abilities.base.unmap => Goes::Nowhere,
         (Request::Unmap, Place::Spare(block) | Place::Lost(block)) if !abilities.spares[block.slot()].unmap => {
-            Route::Done
+            Goes::Nowhere
         }
-        (_, Place::Base(lba) | Place::Pending(lba)) => Route::Whole(At::Base(lba)),
-        (_, Place::Spare(block) | Place::Lost(block)) => Route::Whole(At::Spare(block)),
+        (_, Place::Base(lba) | Place::Pending(lba)) => Goes::To(At::Base(lba)),
+        (_, Place::Spare(block) | Place::Lost(block)) => Goes::To(At::Spare(block)),
     }
 }
 
 /// Some of several blocks may be in the table.
 #[inline(never)]
-fn by_segment(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
-    let mut parts = Parts::new();
-    let mut decided = None;
-    let mut blocks = range.blocks;
+fn by_part(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
+    let (mut parts, mut decided, mut blocks) = (Parts::new(), None, range.blocks);
     let mirrored = table.is_mirrored();
-    let _ = table.visit_segments(range, |segment| {
-        match to_place(request, segment.place, abilities, mirrored) {
-            Route::Whole(at) => {
-                if !add(&mut parts, Part { at, offset: segment.offset, blocks: segment.blocks }) {
-                    blocks = segment.offset;
+    let mut go_to = |place, offset, count| {
+        match to_place(request, place, abilities, mirrored) {
+            Goes::To(at) => {
+                if !add(&mut parts, Part { at, offset, blocks: count }) {
+                    blocks = offset;
                     return ControlFlow::Break(());
                 }
             }
-            Route::Done => {}
+            Goes::Nowhere => {}
             // One such block decides it for all.
             other => {
                 decided = Some(other);
@@ -302,9 +321,22 @@ fn by_segment(request: Request, range: Extent, table: &Table, abilities: &Abilit
             }
         }
         ControlFlow::Continue(())
+    };
+    let base = |offset| Place::Base(range.lba.plus(offset));
+    let mut next = 0;
+    let looked = table.visit(range, |lba, mapping| {
+        let offset = lba.0 - range.lba.0;
+        if offset > next {
+            go_to(base(next), next, offset - next)?;
+        }
+        next = offset + 1;
+        go_to(Place::new(lba, mapping), offset, 1)
     });
+    if looked.is_continue() && range.blocks > next {
+        let _ = go_to(base(next), next, range.blocks - next);
+    }
     match (decided, parts.as_slice()) {
-        (Some(decided), _) => decided,
+        (Some(decided), _) => decided.into(),
         (None, []) => Route::Done,
         (None, [only]) if only.blocks == range.blocks => Route::Whole(only.at),
         (None, _) => Route::Split(Split { parts, blocks }),

@@ -2,7 +2,6 @@
 
 use std::{ffi::c_void, mem::size_of, ptr::NonNull};
 
-use smallvec::SmallVec;
 use spdk_sys as sys;
 
 use crate::{
@@ -56,84 +55,95 @@ pub(crate) struct Fan {
     outcome: Result<(), Status>,
     next: u64,
     sent: Sent,
-    /// The children's vectors: slices of the parent's buffers. Complete, and left alone, before the first child is submitted.
+    /// The children's vectors: slices of the parent's buffers. They have room for all of them from the beginning, so that none moves.
     iovecs: Iovecs,
 }
 
 const _: () = assert!(size_of::<Fan>() <= 128, "the driver context stays small: it is part of every bdev I/O");
 
 impl<B: Bdev, K: Ranged> Io<B, K> {
-    /// Sends blocks of the I/O to other bdevs: `parts`, a window of children, in ascending order; `next` is where the blocks
-    /// begin that are not in this window. When there is no I/O structure for some part, it and those behind it are left out.
-    pub fn fan_out<H: OnFan<B, K>>(self, parts: &[Part<'_>], next: u64) {
-        let fan = self.begin(next);
-        let mut slices: SmallVec<[(usize, Slice); 4]> = SmallVec::new();
-        for part in parts {
-            // SAFETY: the fan is in the I/O, which is live, and nobody else knows it yet.
-            let iovecs = unsafe { &mut (*fan).iovecs };
-            let first = iovecs.len();
-            let Some(memory) = self.cut(part.offset, part.blocks, iovecs) else {
-                log::error!("{:?}: {} blocks at {} are no part of it", K::KIND, part.blocks, part.offset);
-                // SAFETY: as above; it is given up here.
-                unsafe { (&raw mut (*fan).iovecs).drop_in_place() };
-                return self.complete(Err(Status::Failed));
+    /// Sends blocks of the I/O to other bdevs: `parts`, a window of children, in ascending order, `None` if there is no such bdev; `next`
+    /// is where the blocks begin that are not in this window. When there is no I/O structure for some part, it and those behind it are
+    /// left out.
+    pub fn fan_out<'a, H: OnFan<B, K>>(self, parts: impl ExactSizeIterator<Item = Option<Part<'a>>>, next: u64) {
+        // A part has one vector more than there are ends of the parent's vectors in it.
+        let room = parts.len() + self.vectors();
+        let io = self.begin(next, room);
+        let slices = parts.map(|part| {
+            let part = part?;
+            // SAFETY: `send_all` asks while it keeps the parent live, and with it the fan, whose vectors nobody else touches. They have room
+            // for those of all parts, so that those of children under way stay where they are.
+            let slice = unsafe {
+                let iovecs = &mut (*fan_of::<B, K>(io)).iovecs;
+                let first = iovecs.len();
+                let memory = IoRef::<B, K>::new(io).cut(part.offset, part.blocks, iovecs)?;
+                let iovcnt = i32::try_from(iovecs.len() - first).ok()?;
+                Slice { iovs: iovecs.as_mut_ptr().add(first), iovcnt, memory, lba: part.lba, blocks: part.blocks }
             };
-            let iovcnt = i32::try_from(iovecs.len() - first).unwrap_or(0);
-            slices.push((first, Slice { iovcnt, memory, ..Slice::bare(part.lba, part.blocks) }));
-        }
-        let parts = parts.iter().map(|part| (part.to, part.offset));
-        self.send_all::<H>(parts.zip(slices.iter().copied()));
+            Some((part.to, part.offset, slice))
+        });
+        // SAFETY: `begin` has just given it.
+        unsafe { send_all::<B, K, H>(io, slices) }
     }
 
     /// Sends it to each of `targets`, with its block range over there (first block and number), instead of its own.
     pub fn broadcast<H: OnFan<B, K>>(self, targets: &[(&Endpoint, u64, u64)]) {
         const { assert!(!K::HAS_DATA, "data goes to one place") };
-        self.begin(self.blocks());
-        self.send_all::<H>(targets.iter().map(|(to, lba, blocks)| ((*to, 0), (0, Slice::bare(*lba, *blocks)))));
+        let (next, slices) =
+            (self.blocks(), targets.iter().map(|(to, lba, blocks)| (*to, 0, Slice::bare(*lba, *blocks))));
+        let io = self.begin(next, 0);
+        // SAFETY: `begin` has just given it.
+        unsafe { send_all::<B, K, H>(io, slices.map(Some)) }
     }
 
-    /// Makes the fan, which has no vectors yet.
-    fn begin(&self, next: u64) -> *mut Fan {
-        // SAFETY: room for it in the driver context, aligned, which nobody else uses now.
-        unsafe {
-            let fan = &raw mut (*self.driver_ctx()).fan;
-            fan.write(Fan { pending: 1, outcome: Ok(()), next, sent: Sent::All, iovecs: Iovecs::new() });
-            fan
-        }
-    }
-
-    /// Sends slices: each to its bdev, with the blocks before it, and where in the fan's vectors, which are all there, its own begin.
-    fn send_all<'a, H: OnFan<B, K>>(self, slices: impl Iterator<Item = ((&'a Endpoint, u64), (usize, Slice))>) {
+    /// Makes the fan, which has no vectors yet, but room for some.
+    fn begin(self, next: u64, room: usize) -> NonNull<sys::spdk_bdev_io> {
+        let fan = Fan { pending: 1, outcome: Ok(()), next, sent: Sent::All, iovecs: Iovecs::with_capacity(room) };
         let io = self.into_raw();
-        // SAFETY: the I/O was given up just before, and is live; `begin` made its fan, whose vectors stay where they are until it ends.
-        let vectors = unsafe { (*fan_of::<B, K>(io)).iovecs.as_mut_ptr() };
-        for (number, ((to, offset), (first, slice))) in slices.enumerate() {
-            // Inside the vectors, or just behind them for a part that has none.
-            let slice = Slice { iovs: vectors.wrapping_add(first), ..slice };
-            // SAFETY: the submitter's count keeps the parent live, and with it the fan, whose vectors the slices are of, and are not
-            // touched by who touches its other members. Children complete on this thread.
-            unsafe {
-                let fan = fan_of::<B, K>(io);
-                (*fan).pending += 1;
-                match to.submit::<K>(&slice, Some(part_done::<B, K, H>), io.as_ptr().cast()) {
-                    Submitted::Queued => continue,
-                    Submitted::NoMemory => {
-                        (*fan).next = offset;
-                        (*fan).sent = if number == 0 { Sent::Nothing } else { Sent::Some };
-                    }
-                    Submitted::Refused(errno) => {
-                        log::error!("{:?}: a part could not be submitted: {errno}", K::KIND);
-                        (*fan).outcome = (*fan).outcome.and(Err(Status::Failed));
-                    }
-                }
-                // The child does not exist, and gives no count back.
-                (*fan).pending -= 1;
-            }
-            break;
-        }
-        // SAFETY: the submitter's own count is given back once.
-        unsafe { release::<B, K, H>(io) };
+        // SAFETY: the I/O was given up just before, and is live; there is room for the fan in its driver context, aligned, which nobody
+        // else uses now.
+        unsafe { fan_of::<B, K>(io).write(fan) };
+        io
     }
+}
+
+/// Sends slices: each to its bdev, with the blocks before it. They are asked for one by one; `None` if there is no such slice.
+///
+/// # Safety
+/// `io` is the parent of a fan that has just begun: the caller has the submitter's count, which is given back here.
+unsafe fn send_all<'a, B: Bdev, K: Ranged, H: OnFan<B, K>>(
+    io: NonNull<sys::spdk_bdev_io>,
+    slices: impl Iterator<Item = Option<(&'a Endpoint, u64, Slice)>>,
+) {
+    for (number, slice) in slices.enumerate() {
+        // SAFETY: the submitter's count keeps the parent live, and with it the fan, whose vectors the slices are of, and are not touched by
+        // who touches its other members. Children complete on this thread.
+        unsafe {
+            let fan = fan_of::<B, K>(io);
+            let Some((to, offset, slice)) = slice else {
+                log::error!("{:?}: part {number} is no part of it, or has no bdev to go to", K::KIND);
+                (*fan).outcome = (*fan).outcome.and(Err(Status::Failed));
+                break;
+            };
+            (*fan).pending += 1;
+            match to.submit::<K>(&slice, Some(part_done::<B, K, H>), io.as_ptr().cast()) {
+                Submitted::Queued => continue,
+                Submitted::NoMemory => {
+                    (*fan).next = offset;
+                    (*fan).sent = if number == 0 { Sent::Nothing } else { Sent::Some };
+                }
+                Submitted::Refused(errno) => {
+                    log::error!("{:?}: a part could not be submitted: {errno}", K::KIND);
+                    (*fan).outcome = (*fan).outcome.and(Err(Status::Failed));
+                }
+            }
+            // The child does not exist, and gives no count back.
+            (*fan).pending -= 1;
+        }
+        break;
+    }
+    // SAFETY: the submitter's own count is given back once.
+    unsafe { release::<B, K, H>(io) };
 }
 
 /// # Safety

@@ -137,15 +137,20 @@ impl<B: Bdev, K: Ranged> IoRef<B, K> {
         u64::from(unsafe { (*(*self.raw()).bdev).blocklen })
     }
 
+    /// How many vectors of buffers it has.
+    pub(crate) fn vectors(&self) -> usize {
+        if K::HAS_DATA { usize::try_from(self.params().iovcnt).unwrap_or(0) } else { 0 }
+    }
+
     /// Appends to `out` the vectors of `blocks` of its blocks, from the one at `offset` on, if its kind has any; yields
     /// what else there is to know of their memory. None if the I/O does not have those blocks, or no buffers for them.
     pub(crate) fn cut(&self, offset: u64, blocks: u64, out: &mut Iovecs) -> Option<Memory> {
         offset.checked_add(blocks).filter(|end| *end <= self.blocks())?;
         let params = self.params();
-        let vectors = usize::try_from(params.iovcnt).unwrap_or(0);
         if !K::HAS_DATA {
             return Some(Memory::LOCAL);
         }
+        let vectors = self.vectors();
         if params.iovs.is_null() || vectors == 0 {
             return None;
         }

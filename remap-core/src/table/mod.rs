@@ -257,36 +257,6 @@ impl Table {
         top.get(number, key).map(Mapping::decode)
     }
 
-    /// Cuts `range` into segments, and calls `f` for each in ascending order until it breaks. Neighbours are coalesced.
-    pub fn visit_segments(&self, range: Extent, mut f: impl FnMut(&Segment) -> ControlFlow<()>) -> ControlFlow<()> {
-        let mut open: Option<Segment> = None;
-        let mut add = |place: Place, offset: u64, blocks: u64| {
-            match &mut open {
-                Some(segment) if segment.place.plus(segment.blocks) == Some(place) => {
-                    segment.blocks += blocks;
-                    return ControlFlow::Continue(());
-                }
-                Some(segment) => f(segment)?,
-                None => {}
-            }
-            open = Some(Segment { place, offset, blocks });
-            ControlFlow::Continue(())
-        };
-        let mut offset = 0;
-        self.visit(range, |lba, mapping| {
-            let at = lba.0 - range.lba.0;
-            if at > offset {
-                add(Place::Base(range.lba.plus(offset)), offset, at - offset)?;
-            }
-            offset = at + 1;
-            add(Place::new(lba, mapping), at, 1)
-        })?;
-        if range.blocks > offset {
-            add(Place::Base(range.lba.plus(offset)), offset, range.blocks - offset)?;
-        }
-        open.as_ref().map_or(ControlFlow::Continue(()), f)
-    }
-
     /// The first segment of `range`, for whoever goes on from its end. It has at most `longest` blocks, unless it is on the
     /// base and not pending. `None` if the range is empty.
     #[must_use]

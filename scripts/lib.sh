@@ -6,7 +6,9 @@ set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/bdev-remap
-BUILD_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$TOP/target}")
+# For all that is started from here, wherever.
+[ -z "${CARGO_TARGET_DIR:-}" ] || CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
+BUILD_DIR=${CARGO_TARGET_DIR:-$TOP/target}
 PROFILE=${PROFILE:-release}
 LIBRARIES=${BDEV_REMAP_LIBRARIES:-$BUILD_DIR/$PROFILE}
 
@@ -14,7 +16,7 @@ say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # in_top COMMAND...: run it in the project's folder, as cargo looks for .cargo/config.toml where it is started.
-in_top() { (cd "$TOP" && CARGO_TARGET_DIR=$BUILD_DIR "$@"); }
+in_top() { (cd "$TOP" && "$@"); }
 
 # usage: print the comment block at the top of the calling script.
 usage() { sed -n '2,/^$/{/^#/s/^# \{0,1\}//p}' "$0"; }

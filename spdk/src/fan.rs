@@ -66,13 +66,15 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     /// is where the blocks begin that are not in this window. When there is no I/O structure for some part, it and those behind it are
     /// left out.
     pub fn fan_out<'a, H: OnFan<B, K>>(self, parts: impl ExactSizeIterator<Item = Option<Part<'a>>>, next: u64) {
-        // A part has one vector more than there are ends of the parent's vectors in it.
-        let room = parts.len() + self.vectors();
+        // A part has one vector more than there are borders between the parent's vectors in it, and each border is in one part at most.
+        let (mut left, mut end) = (parts.len(), 0);
+        let room = self.vectors().checked_sub(1).map_or(0, |borders| left + borders);
         let io = self.begin(next, room);
         let slices = parts.map(|part| {
-            let part = part?;
+            let part = part.filter(|part| part.offset >= end)?;
+            (left, end) = (left.checked_sub(1)?, part.offset.checked_add(part.blocks)?);
             // SAFETY: `send_all` asks while it keeps the parent live, and with it the fan, whose vectors nobody else touches. They have room
-            // for those of all parts, so that those of children under way stay where they are.
+            // for those of so many parts, of which none begins before the end of another: those of children under way stay where they are.
             let slice = unsafe {
                 let iovecs = &mut (*fan_of::<B, K>(io)).iovecs;
                 let first = iovecs.len();
@@ -121,7 +123,7 @@ unsafe fn send_all<'a, B: Bdev, K: Ranged, H: OnFan<B, K>>(
         unsafe {
             let fan = fan_of::<B, K>(io);
             let Some((to, offset, slice)) = slice else {
-                log::error!("{:?}: part {number} is no part of it, or has no bdev to go to", K::KIND);
+                log::error!("{:?}: part {number} is no part of it, is out of order, or has no bdev to go to", K::KIND);
                 (*fan).outcome = (*fan).outcome.and(Err(Status::Failed));
                 break;
             };

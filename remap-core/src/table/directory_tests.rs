@@ -37,7 +37,7 @@ fn one_by_one(table: &Table, range: Extent, longest: u64) -> Vec<Segment> {
     let mut found = Vec::new();
     let mut offset = 0;
     while let Some(segment) = table.first_segment(Extent::new(range.lba.plus(offset), range.blocks - offset), longest) {
-        found.push(Segment { offset, ..segment });
+        found.push(segment);
         offset += segment.blocks;
     }
     found
@@ -50,13 +50,13 @@ fn segments_of(range: Extent, held: &[(u64, Mapping)]) -> Vec<Segment> {
     let held = held.iter().map(|(lba, mapping)| (lba - range.lba.0, Place::new(BaseLba(*lba), *mapping)));
     for (at, place) in held.map(|(at, place)| (at, Some(place))).chain([(range.blocks, None)]) {
         if at > offset {
-            segments.push(Segment { place: Place::Base(range.lba.plus(offset)), offset, blocks: at - offset });
+            segments.push(Segment { place: Place::Base(range.lba.plus(offset)), blocks: at - offset });
         }
         offset = at + 1;
         match (segments.last_mut(), place) {
             (_, None) => {}
             (Some(last), Some(place)) if last.place.plus(last.blocks) == Some(place) => last.blocks += 1,
-            (_, Some(place)) => segments.push(Segment { place, offset: at, blocks: 1 }),
+            (_, Some(place)) => segments.push(Segment { place, blocks: 1 }),
         }
     }
     segments

@@ -4,7 +4,7 @@
 //! ```text
 //! | places: a bit for each 256 blocks, and one for each 64 |  | blocks: a bit for each remainder by 64, and one by chance |
 //! ```
-//! A block may be in the region where all of its bits are set. Where a region holds 16 blocks, one look in six at another block goes on
+//! Both bits of a word are among the same 64. A block may be in the region where all of its bits are set. Where a region holds 16 blocks, one look in six at another block goes on
 //! from the first word to the second, and one in forty to the region itself, in far memory, which takes longer than all the rest. So the
 //! first words of a node's regions are side by side: there are half as many bytes that all looks share a near cache for.
 //!

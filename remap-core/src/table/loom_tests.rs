@@ -6,6 +6,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering as LoomOrdering};
 use loom::thread;
 
+use super::filter::Marks;
 use super::*;
 use crate::slot::Slot;
 
@@ -135,7 +136,7 @@ fn change(lba: BaseLba, to: Option<u32>) -> Vec<Change> {
     vec![Change { lba, to: to.map(spare).map(Mapping::Spare) }]
 }
 
-/// Of a look at all of the region every bit of filter and outline counts, of one block only its own.
+/// To a look at all of the region every bit of the outline and of the filter's first word counts, to one at a block all of its own.
 fn sees(table: &Table, block: BaseLba) -> bool {
     let look = |lba, _| if lba == block { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     table.visit(Extent::new(BaseLba(1), REGION_BLOCKS - 1), look) == ControlFlow::Break(())
@@ -168,7 +169,12 @@ fn readers_find_what_they_were_told_of() {
 #[test]
 fn readers_never_find_again_what_they_found_gone() {
     in_every_order(|| {
-        let [old, other, third] = [1, REGION_BLOCKS / 2, REGION_BLOCKS / 2 + 2].map(BaseLba);
+        // The third one is where the second one is, and neither has a bit of the first one.
+        let keys = [1, REGION_BLOCKS / 2 + 64, REGION_BLOCKS / 2 + 66];
+        let [first, second, last] = keys.map(|key| Marks::of_block(key as u16));
+        assert!(first.places() & second.places() == 0 && first.blocks() & (second.blocks() | last.blocks()) == 0);
+        assert_eq!(second.places(), last.places());
+        let [old, other, third] = keys.map(BaseLba);
         let (mut writer, told) = one_region(old);
         let before = writer.publish(change(other, Some(8)));
         let reader = {

@@ -142,8 +142,6 @@ impl Place {
 pub struct Segment {
     /// Where the first block lives; the others follow one by one.
     pub place: Place,
-    /// Where the segment starts, in blocks from the start of the range.
-    pub offset: u64,
     /// Its length in blocks.
     pub blocks: u64,
 }
@@ -261,12 +259,12 @@ impl Table {
     /// base and not pending. `None` if the range is empty.
     #[must_use]
     pub fn first_segment(&self, range: Extent, longest: u64) -> Option<Segment> {
-        let base = |blocks| Segment { place: Place::Base(range.lba), offset: 0, blocks };
+        let base = |blocks| Segment { place: Place::Base(range.lba), blocks };
         let mut first: Option<Segment> = None;
         let _ = self.visit(range, |lba, mapping| {
             let (offset, place) = (lba.0 - range.lba.0, Place::new(lba, mapping));
             match &mut first {
-                None if offset == 0 => first = Some(Segment { place, offset, blocks: 1 }),
+                None if offset == 0 => first = Some(Segment { place, blocks: 1 }),
                 None => {
                     first = Some(base(offset));
                     return ControlFlow::Break(());
@@ -302,7 +300,9 @@ impl Table {
         }
         let mut next = first;
         while let Some((number, region)) = top.first_region(next, last) {
-            top.fetch_region(number + FETCHED_AHEAD);
+            if number + FETCHED_AHEAD <= last {
+                top.fetch_region(number + FETCHED_AHEAD);
+            }
             let low = if number == first { low } else { 0 };
             let high = if number == last { high } else { LAST_KEY };
             region.visit(low, high, |key, value| f(number, key, value))?;

@@ -19,8 +19,8 @@ use super::filter::Marks;
 use super::keys::{Keys, KeysRef};
 use super::reclaim::Retired;
 
-/// Blocks of the base in a region: so few that of a million remaps that are spread evenly over a large base only one in four bits of the
-/// filters is set.
+/// Blocks of the base in a region: so few that where a million remaps are spread evenly over a large base no more than two in five bits of
+/// the filters are set.
 pub(crate) const REGION_BLOCKS: u64 = 1 << 14;
 /// The key of its last block.
 pub(super) const LAST_KEY: u16 = (REGION_BLOCKS - 1) as u16;

@@ -59,7 +59,7 @@ def measure(args):
     import hot
     import rescues
 
-    parts = {"main": hot.main, "others": hot.others, "rescues": rescues.all_fail, "slowest": rescues.slowest,
+    parts = {"main": hot.main, "others": hot.others, "huge": hot.huge, "rescues": rescues.all_fail, "slowest": rescues.slowest,
              "zeroes": rescues.zeroes, "crates": crates.run}
     wanted = args.only.split(",") if args.only else list(parts)
     unknown = [name for name in wanted if name not in parts]

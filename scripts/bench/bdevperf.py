@@ -46,14 +46,14 @@ class Result:
 class Bdevperf:
     """One process, which measures the bdev of its configuration that is called `dut`."""
 
-    def __init__(self, start, directory, name, calls, dut="Dut", cores="one", mib=256, options=(), flavour="preload"):
+    def __init__(self, start, directory, name, calls, dut="Dut", cores="one", mib=256, options=(), flavour="preload", environment=()):
         self.name = name
         config, self.socket, self.output = (directory / ("%s.%s" % (name, kind)) for kind in ("json", "sock", "log"))
         config.write_text(json.dumps(document(calls)))
         command = start.command(cores, mib) + ["-r", str(self.socket), "-c", str(config), "-z", "-T", dut, "-l", *options]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                            start_new_session=True, env={**os.environ, "APP_FLAVOUR": flavour})
+                                            start_new_session=True, env={**os.environ, "APP_FLAVOUR": flavour, **dict(environment)})
         self._wait_until_it_serves()
 
     def _wait_until_it_serves(self):
@@ -163,6 +163,7 @@ class Start:
 
     def __init__(self, spdk, huge, count):
         self.spdk = spdk
+        self.huge = huge
         self.memory = "--huge-unlink" if huge else "--no-huge"
         self.masks = dict(self.CORES)
         if count > 1:

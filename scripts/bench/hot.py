@@ -55,7 +55,21 @@ def others(bench):
         _latency(bench, fleet, rounds)
         with fleet.turn("remap %d" % MILLION) as member:
             million.checkpoint(bench, member)
-            million.load(bench, member)
+            million.load(bench, member, "load")
+
+
+def huge(bench):
+    """A million again, with what glibc allocates in hugepages, if there are any."""
+    if not bench.start.huge:
+        return
+    with Fleet(bench.start, bench.directory) as fleet:
+        fleet.add("passthru", bdevs.passthru())
+        _add_spread(bench, fleet, "huge", MILLION, environment={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=2"})
+        for workload, key in ((READS, "reads"), (WRITES, "writes")):
+            found = compared(bench, fleet, "passthru", ["huge"], iops(workload), bench.plan.rounds, "a million in hugepages, " + workload)
+            bench.row("elsewhere_million_huge_" + key, summary(found.ratios["huge"]))
+        with fleet.turn("huge") as member:
+            million.load(bench, member, "load_huge")
 
 
 def _start(bench, fleet):
@@ -70,9 +84,7 @@ def _start(bench, fleet):
     fleet.add("small 1000", bdevs.remap(bdevs.null_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
               bdevs.remapped(bdevs.spread(1000, SMALL_BLOCKS), bdevs.Spare(1000)))
     for count in COUNTS[1:]:
-        bench.say("importing %d remaps" % count)
-        fleet.add("remap %d" % count, bdevs.remap(bdevs.null_spare(count)),
-                  bdevs.remapped(bdevs.spread(count), bdevs.Spare(count)), mib=_mib(count))
+        _add_spread(bench, fleet, "remap %d" % count, count)
     for count in (1_000, MILLION):
         base = [bdevs.null("Null0", count, uuid=bdevs.BASE_UUID)]
         fleet.add("hits %d" % count, bdevs.remap(bdevs.null_spare(count), base),
@@ -83,6 +95,12 @@ def _start(bench, fleet):
     if fleet.start.two_cores:
         fleet.add("passthru on two", bdevs.passthru(), cores="two", options=["-C"])
         fleet.add("remap on two", bdevs.remap(bdevs.small_spare()), cores="two", options=["-C"])
+
+
+def _add_spread(bench, fleet, name, count, **how):
+    """A set with so many blocks remapped, evenly over a large base."""
+    bench.say("importing %d remaps" % count)
+    fleet.add(name, bdevs.remap(bdevs.null_spare(count)), bdevs.remapped(bdevs.spread(count), bdevs.Spare(count)), mib=_mib(count), **how)
 
 
 def _mib(spare):

@@ -60,7 +60,9 @@ const PENDING: u32 = u32::MAX;
 const LOST: u32 = 1 << 31;
 
 impl Mapping {
-    fn encode(self) -> u32 {
+    /// In four bytes.
+    #[inline]
+    pub(crate) fn encode(self) -> u32 {
         match self {
             Mapping::Spare(block) => block.to_bits(),
             Mapping::Pending => PENDING,
@@ -68,8 +70,9 @@ impl Mapping {
         }
     }
 
+    /// What [`Mapping::encode`] gave.
     #[inline]
-    fn decode(value: u32) -> Mapping {
+    pub(crate) fn decode(value: u32) -> Mapping {
         if value == PENDING {
             Mapping::Pending
         } else if value & LOST != 0 {

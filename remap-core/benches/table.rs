@@ -8,6 +8,7 @@ use std::sync::Arc;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use remap_core::{BaseLba, Change, Mapping, Place, Slot, SpareBlock, Table, TableWriter};
 
@@ -61,8 +62,26 @@ fn look_up(
     });
 }
 
+/// What any look into memory takes that is as large as a table of a million: it shows what the machine gives at the time.
+fn far_load(group: &mut BenchmarkGroup<WallTime>) {
+    const LINES: usize = (16 << 20) / 64;
+    #[derive(Clone, Copy)]
+    #[repr(align(64))]
+    struct Line(usize);
+    let mut order: Vec<usize> = (0..LINES).collect();
+    order.shuffle(&mut SmallRng::seed_from_u64(1));
+    let mut next = vec![Line(0); LINES];
+    for (index, line) in order.iter().enumerate() {
+        next[*line] = Line(order[(index + 1) % LINES]);
+    }
+    let mut at = 0;
+    group.bench_function("one load", |bencher| bencher.iter(|| at = next[at].0));
+    black_box(at);
+}
+
 fn lookups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("lookup");
+    far_load(&mut group);
     let giga = 1 << 30;
     // What is measured besides the look-up.
     find(&mut group, "the loop alone", |random| random.random_range(0..giga), |lba| lba);

@@ -10,6 +10,7 @@ from statistic import summary
 
 # Rows, and the measurements of remap-core/benches/table.rs that they are of: the worst counts.
 LOOKUPS = {
+    "far_load": ["lookup/one load"],
     "lookup_empty": ["lookup/empty"],
     "lookup_miss_1000": ["lookup/miss at 1,000"],
     "lookup_miss_million": ["lookup/miss at 1,000,000 in 1 Gi", "lookup/miss at 1,000,000 in 16 Mi"],

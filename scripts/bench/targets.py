@@ -56,6 +56,7 @@ TARGETS = (
     Target("two_reactors", "random reads on two reactors, each its own queue", "one reactor", 1.9),
     at_most("latency_reads", "p99.9 latency of reads at queue depth 1", "passthru", 1.05, " ×"),
     at_most("latency_writes", "p99.9 latency of writes at queue depth 1", "passthru", 1.05, " ×"),
+    at_most("far_load", "one load from memory of 16 MiB, to compare the next with", "", None, " ns", 1),
     at_most("lookup_empty", "lookup, empty table", "", 1, " ns", 1),
     at_most("lookup_miss_1000", "lookup, miss at 1,000", "", 5, " ns", 1),
     at_most("lookup_miss_million", "lookup, miss at 1,000,000, spread evenly", "", 35, " ns", 1),

@@ -21,8 +21,9 @@ struct Piece {
 }
 
 impl Piece {
+    /// Grows with what is in it, as a log may name blocks so far apart that each has a piece of its own.
     fn new(first: BaseLba) -> Piece {
-        Piece { first, entries: Vec::with_capacity(PIECE) }
+        Piece { first, entries: Vec::new() }
     }
 
     /// Whether there was room for one that is behind all others.
@@ -187,6 +188,15 @@ mod tests {
 
     fn mapping(number: u32) -> Mapping {
         SpareBlock::new(Slot::FIRST, number).map_or(Mapping::Pending, Mapping::Spare)
+    }
+
+    #[test]
+    fn blocks_that_are_far_apart_take_little_memory_each() {
+        let mut mappings = Mappings::default();
+        (0..1000).for_each(|at| _ = mappings.insert(BaseLba(at << 33), mapping(7)));
+        assert_eq!(mappings.pieces.len(), 1000);
+        assert!(mappings.pieces.iter().all(|piece| piece.entries.capacity() <= 8));
+        assert!(mappings.iter().eq((0..1000).map(|at| (BaseLba(at << 33), mapping(7)))));
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 # to docs/benchmarks.json. bdevperf runs on one core; what is compared takes turns, round by round.
 #
 #   --quick           in two minutes, with few rounds: to see that everything works, not to believe the figures
-#   --only PARTS      some of main,others,rescues,slowest,zeroes,crates, with commas between them; nothing is written
+#   --only PARTS      some of main,others,huge,rescues,slowest,zeroes,crates, with commas between them; nothing is written
 #   --report          measure nothing; write tables and plots anew from docs/benchmarks.json
 #   --output DIR      the folder with benchmarks.md instead of docs
 #   -h, --help

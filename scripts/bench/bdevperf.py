@@ -4,6 +4,7 @@ as a reactor polls all the time."""
 import contextlib
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -78,6 +79,10 @@ class Bdevperf:
 
     def tail(self):
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-20:])
+
+    def has_mapped(self, what):
+        """Whether there is memory of this name, as the kernel lists it."""
+        return what in pathlib.Path("/proc/%d/maps" % self.process.pid).read_text()
 
     def client(self):
         """A connection of its own, to be closed by `with`."""

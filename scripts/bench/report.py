@@ -108,9 +108,8 @@ def _remarks(found):
                        % (rounds, series["save_ms"]["value"]))
     if "loop_ns" in series:
         remarks.append("The loop around a look-up of criterion takes %.1f ns, which is taken off its rows." % series["loop_ns"])
-    for key, what in (("load", "Loading"), ("load_huge", "The same in hugepages")):
-        if key in rows:
-            load = series[key]
-            remarks.append("%s took %.1f ms and read %.1f MiB; bdevperf reads as much in %.1f ms."
-                           % (what, load["ms"]["value"], load["bytes"] / (1 << 20), load["plain_ms"]["value"]))
+    if "load" in rows:
+        load = series["load"]
+        remarks.append("Loading took %.1f ms and read %.1f MiB; bdevperf reads as much in %.1f ms."
+                       % (load["ms"]["value"], load["bytes"] / (1 << 20), load["plain_ms"]["value"]))
     return "".join("- %s\n" % remark for remark in remarks)

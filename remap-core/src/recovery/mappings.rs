@@ -186,8 +186,24 @@ mod tests {
     /// More than a piece.
     const BLOCKS: u64 = 3 * PIECE as u64;
 
+    /// One of each kind, in both slots.
     fn mapping(number: u32) -> Mapping {
-        SpareBlock::new(Slot::FIRST, number).map_or(Mapping::Pending, Mapping::Spare)
+        let slot = if number.is_multiple_of(2) { Slot::FIRST } else { Slot::FIRST.other() };
+        let block = SpareBlock::new(slot, number).unwrap();
+        match number % 5 {
+            0 => Mapping::Pending,
+            1 | 2 => Mapping::Lost(block),
+            _ => Mapping::Spare(block),
+        }
+    }
+
+    #[test]
+    fn a_piece_reaches_as_far_as_its_numbers() {
+        let blocks = [5, 5 + u64::from(u32::MAX), 6 + u64::from(u32::MAX)].map(BaseLba);
+        let mut mappings = Mappings::default();
+        blocks.iter().for_each(|lba| _ = mappings.insert(*lba, mapping(3)));
+        assert_eq!(mappings.pieces.iter().map(|piece| piece.entries.len()).collect::<Vec<_>>(), [2, 1]);
+        assert!(mappings.iter().map(|(lba, _)| lba).eq(blocks));
     }
 
     #[test]
@@ -211,7 +227,8 @@ mod tests {
         ) {
             let (mut mappings, mut map) = (Mappings::default(), BTreeMap::new());
             for lba in (0..BLOCKS / 2).step_by(every as usize).map(|at| BaseLba(at * apart)) {
-                prop_assert_eq!(mappings.insert(lba, Mapping::Pending), map.insert(lba, Mapping::Pending));
+                let to = mapping(lba.0 as u32 % 100);
+                prop_assert_eq!(mappings.insert(lba, to), map.insert(lba, to));
             }
             for (lba, to) in changes {
                 let lba = BaseLba(lba * apart);

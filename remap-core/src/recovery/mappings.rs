@@ -12,8 +12,8 @@ use crate::units::BaseLba;
 /// Entries of a piece: 64 KiB, which no allocator maps by itself.
 const PIECE: usize = 8192;
 
-/// Blocks that ascend, each in 8 bytes: how far it is behind the first one, and its mapping. Memory that is touched for the first time is a
-/// large part of what loading takes.
+/// Blocks that ascend, at least one, each in 8 bytes: how far it is behind the first one, and its mapping. So few, as memory takes long that
+/// is touched for the first time.
 #[derive(Clone, Debug)]
 struct Piece {
     first: BaseLba,
@@ -22,8 +22,8 @@ struct Piece {
 
 impl Piece {
     /// Grows with what is in it, as a log may name blocks so far apart that each has a piece of its own.
-    fn new(first: BaseLba) -> Piece {
-        Piece { first, entries: Vec::new() }
+    fn new(first: BaseLba, mapping: Mapping) -> Piece {
+        Piece { first, entries: vec![(0, mapping.encode())] }
     }
 
     /// Whether there was room for one that is behind all others.
@@ -66,7 +66,7 @@ impl Piece {
 /// What is known of each block of the base that is not simply there.
 #[derive(Clone, Debug, Default)]
 pub struct Mappings {
-    /// Ascending by block; no piece is empty.
+    /// Ascending by block.
     pieces: Vec<Piece>,
     /// The last block in there.
     end: Option<BaseLba>,
@@ -140,9 +140,7 @@ impl Mappings {
     fn push(&mut self, lba: BaseLba, mapping: Mapping) {
         self.end = Some(lba);
         if !self.pieces.last_mut().is_some_and(|piece| piece.push(lba, mapping)) {
-            let mut piece = Piece::new(lba);
-            piece.push(lba, mapping);
-            self.pieces.push(piece);
+            self.pieces.push(Piece::new(lba, mapping));
         }
     }
 

@@ -75,8 +75,8 @@ impl Bdev for Remap {
     }
 }
 
-// SAFETY: the table's readers are `submit` and `rescue` on threads that have a channel of the bdev; none keeps a pointer
-// into the table across a return to its reactor. `BdevHandle::grace` returns after SPDK has run a message on every such
+// SAFETY: the table's readers are `submit`, the turns of what it has put aside, and `rescue`, on threads that have a channel of the bdev; none keeps a
+// pointer into the table across a return to its reactor. `BdevHandle::grace` returns after SPDK has run a message on every such
 // thread; a thread that gets its channel later sees what was published before. All I/O to blocks goes through its channel's
 // gate before it looks at the table, and leaves when it is completed; a new channel's gate is closed for what its bdev is, from
 // before the others are told. Once the bdev was destructed there are no readers, and no I/O.

@@ -7,9 +7,10 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use futures_util::future::Either;
 use remap_core::{Abilities, At, Gate, PerSlot, Ranges, Slot, Takes};
 use smallvec::SmallVec;
-use spdk::{Endpoint, Errno, IoId};
+use spdk::{Aside, Endpoint, Errno, IoId};
 
 use crate::{
     below::{Below, SpareBelow},
@@ -28,6 +29,8 @@ pub struct Channel {
     pub gate: Rc<Gate>,
     /// The I/O that is held here.
     pub holder: Holder,
+    /// The I/O that waits for what a look at the table needs.
+    pub aside: Aside,
 }
 
 /// A spare, for one thread.
@@ -68,6 +71,7 @@ impl Channel {
             abilities: Cell::new(below.abilities_of_base()),
             gate: Rc::new(Gate::new(closed)),
             holder: Holder::new(resetting),
+            aside: Aside::default(),
         };
         for (slot, spare) in below.spares.iter() {
             spare.iter().try_for_each(|spare| channel.attach(slot, spare))?;
@@ -122,17 +126,24 @@ impl Channel {
         spares.iter().filter(|(slot, _)| slots[*slot]).filter_map(|(_, spare)| spare.clone()).collect()
     }
 
-    /// Gives up all that is held.
+    /// Gives up all that is held. To be called by a message, as a visit is.
     pub fn give_all_up(&self) -> Ready<()> {
+        // What is aside is not held: it goes where it would have gone already, to be reset there. Its own message may be behind this visit, and come
+        // after the reset.
+        self.aside.take_all_turns();
         self.holder.give_all_up();
         self.gate.stir();
         ready(())
     }
 
-    /// Gives `io` up; the answer is whether it will not be sent any more. None if it is not held.
+    /// Gives `io` up; the answer is whether it will not be sent any more. None if it is neither held nor aside. Nothing ends before the answer is
+    /// awaited: the memory of what ends may be that of the next I/O.
     pub fn abort(&self, io: IoId) -> Option<impl Future<Output = bool> + use<>> {
+        if let Some(aborted) = self.aside.abort(io) {
+            return Some(Either::Left(aborted));
+        }
         let aborted = self.holder.abort(io);
         self.gate.stir();
-        aborted
+        aborted.map(Either::Right)
     }
 }

@@ -1,15 +1,19 @@
 //! The hot path: each I/O goes where `remap-core` says, and comes back from there.
 //!
-//! Nothing is decided here. An I/O that goes to one place as a whole is forwarded with its own buffers: no allocation, no
-//! lock, no shared write. Everything else is out of line.
+//! Nothing is decided here but when the table is looked at: where looks wait for far memory, I/O is put aside for a moment, so that several wait at
+//! one time. All other I/O that goes to one place as a whole is forwarded with its own buffers: no allocation, no lock, no shared write. Everything
+//! else is out of line.
 
 use std::{num::NonZeroU8, rc::Rc};
 
-use remap_core::{AfterError, At, BaseLba, Devices, Extent, Request, Route, Side, after_error, route};
+use remap_core::{
+    AfterError, At, BaseLba, Devices, Extent, Glance, Request, Route, Side, after_error, glance, is_plain,
+    is_plain_near, route, route_further,
+};
 use smallvec::SmallVec;
 use spdk::{
-    Child, Endpoint, Flush, Incoming, Io, OnChild, OnFan, OnFree, Part, Ranged, Read, Sent, Status, Unmap, Window,
-    Write, WriteZeroes, thread,
+    Child, Endpoint, Flush, Incoming, Io, OnChild, OnFan, OnFree, OnTurn, Part, Ranged, Read, Sent, Status, Unmap,
+    Window, Write, WriteZeroes, thread,
 };
 
 use crate::{
@@ -19,6 +23,9 @@ use crate::{
     rescue,
     status::{to_core, to_spdk},
 };
+
+/// From so many I/Os under way on, what counts is how many there are a second, and not what one waits in the meantime.
+const MANY: u64 = 8;
 
 /// Takes an I/O.
 #[inline(always)]
@@ -112,7 +119,51 @@ fn start<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>) {
     };
     let Some(side) = entered else { return wait_outside(io, range) };
     io.stamp(stamp(side));
-    match route(K::REQUEST, range, &device.table, &channel.abilities()) {
+    match is_plain(K::REQUEST, range, &device.table) {
+        true => io.forward::<Back>(&channel.base, range.lba.0),
+        false => look_further(device, channel, io, range),
+    }
+}
+
+/// Asks where an I/O goes that is inside and not known to be plain. Among many it is put aside for a moment, while what the look needs comes near.
+#[inline(never)]
+fn look_further<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, range: Extent) {
+    let many = || channel.aside.is_in_use() || channel.gate.inside() >= MANY;
+    let at_leisure = device.table.is_far() && many();
+    let put = match if at_leisure { glance(K::REQUEST, range, &device.table) } else { Glance::Unknown } {
+        Glance::Plain => return io.forward::<Back>(&channel.base, range.lba.0),
+        Glance::Fetched => channel.aside.put::<Remap, K, Look>(io),
+        Glance::Unknown => Err(io),
+    };
+    if let Err(io) = put {
+        send(device, channel, io, range);
+    }
+}
+
+/// An I/O that was put aside for a look.
+struct Look;
+
+impl<K: Asks> OnTurn<Remap, K> for Look {
+    fn pass(io: Io<Remap, K>) -> Option<Io<Remap, K>> {
+        let range = Extent::new(BaseLba(io.lba()), io.blocks());
+        if !is_plain_near(K::REQUEST, range, &io.bdev().table) {
+            return Some(io);
+        }
+        let mut back = None;
+        io.take_up(|_, channel, io| back = io.try_forward::<Back>(&channel.base, range.lba.0).err());
+        back
+    }
+
+    fn turn(io: Io<Remap, K>) {
+        let range = Extent::new(BaseLba(io.lba()), io.blocks());
+        io.take_up(|device, channel, io| send(device, channel, io, range));
+    }
+}
+
+/// Asks where an I/O goes that is inside, and sends it there.
+#[inline(always)]
+fn send<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, range: Extent) {
+    match route_further(K::REQUEST, range, &device.table, &channel.abilities()) {
         Route::Whole(At::Base(lba)) => io.forward::<Back>(&channel.base, lba.0),
         Route::Whole(at) => match channel.devices().place(at) {
             Some((to, lba)) => io.forward::<Back>(to, lba),
@@ -165,7 +216,7 @@ fn go_on<K: Asks>(device: &Remap, channel: &Channel, io: Io<Remap, K>, from: u64
 #[cold]
 #[inline(never)]
 fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: &Route) {
-    let send = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
+    let fan_out = |io: Io<Remap, K>, parts: &[remap_core::Part], next| {
         let devices = channel.devices();
         let children = parts.iter().map(|part| {
             let (to, lba) = devices.place(part.at)?;
@@ -176,9 +227,9 @@ fn carry_out<K: Asks>(channel: &Channel, io: Io<Remap, K>, from: u64, route: &Ro
     match route {
         Route::Whole(at) => {
             let (part, next) = (remap_core::Part { at: *at, offset: 0, blocks: io.blocks() - from }, io.blocks());
-            send(io, &[part], next);
+            fan_out(io, &[part], next);
         }
-        Route::Split(split) => send(io, &split.parts, from + split.blocks),
+        Route::Split(split) => fan_out(io, &split.parts, from + split.blocks),
         Route::Done => io.complete(Ok(())),
         Route::Fail(status) => io.complete(Err(to_spdk(*status))),
         Route::Rescue(_) => K::rescue(io),
@@ -249,9 +300,18 @@ impl<K: Asks> OnFree<Remap, K> for Again {
     }
 }
 
-/// Asks what follows an error.
+/// What follows an error. Some bdevs fail what is sent to them at once: where that is a turn within the submission of another I/O, in which
+/// nothing may end, it follows later.
 #[cold]
 fn settle<K: Asks>(io: Io<Remap, K>, outcome: Result<(), Status>) {
+    io.take_up(|_, channel, io| match channel.aside.takes_turns() {
+        true => thread::spawn(async move { after(io, outcome) }),
+        false => after(io, outcome),
+    });
+}
+
+/// Asks what follows an error.
+fn after<K: Asks>(io: Io<Remap, K>, outcome: Result<(), Status>) {
     let Err(status) = outcome else { return io.complete(outcome) };
     match after_error(K::REQUEST, to_core(status), io.bdev().remap_on()) {
         AfterError::Complete(status) => io.complete(Err(to_spdk(status))),

@@ -118,6 +118,14 @@ impl Gate {
         }
     }
 
+    /// How many are inside.
+    #[inline]
+    #[must_use]
+    pub fn inside(&self) -> u64 {
+        let passed = self.passed();
+        passed.came - passed.left
+    }
+
     /// How many have come in, and how many of those have left.
     #[must_use]
     pub fn passed(&self) -> Passed {
@@ -213,7 +221,9 @@ mod tests {
         let mut drain = pin!(gate.drain());
         assert!(!is_over(&mut drain));
         let later = gate.enter();
+        assert_eq!(gate.inside(), 3, "by whichever side");
         gate.leave(two);
+        assert_eq!(gate.inside(), 2);
         assert!(!is_over(&mut drain));
         gate.leave(one);
         assert!(is_over(&mut drain), "what came later is still inside");

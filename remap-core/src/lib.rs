@@ -53,8 +53,11 @@ pub use owner::{Committed, Move, Owner, Refused, Target, Uncopied};
 pub use ranges::Ranges;
 pub use recovery::{Candidate, GivenUp, InForce, Mappings, StatedEnd};
 pub use rescue::{HostIo, HostOp, Run, rescue};
-pub use route::{Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, route};
+pub use route::{
+    Abilities, AfterError, At, Devices, Part, Parts, Request, Route, Split, Takes, after_error, glance, is_plain,
+    is_plain_near, route, route_further,
+};
 pub use slot::{PerSlot, Slot, SpareBlock};
 pub use status::{IoStatus, RemapOn};
-pub use table::{Change, Counts, Mapping, Place, Retired, Segment, Table, TableWriter};
+pub use table::{Change, Counts, Glance, Mapping, Place, Retired, Segment, Table, TableWriter};
 pub use units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, MAX_SPARE_BLOCKS, Sequence, SpareLba};

@@ -104,6 +104,8 @@ mutations! {
     WritePendingToBase,
     /// An I/O of several blocks goes where its first block lives.
     LookUpFirstBlockOnly,
+    /// The filter of a region is asked for the first of several blocks.
+    FilterOfFirstBlockOnly,
     /// A FLUSH goes to the base only.
     FlushLeavesSpareOut,
     /// What a spare has grown by is used before the metadata has moved out of it.

@@ -1,7 +1,8 @@
 //! Where each I/O of a host goes, decided once, as a value.
 //!
-//! The vbdev asks [`route`] for every I/O, and [`after_error`] when one has failed, and carries the answer out; the simulator
-//! carries out the same answer. Nothing here does I/O, waits, or changes anything.
+//! The vbdev asks [`route`] for every I/O, on the hot path by its parts ([`is_plain`]; where the table is far [`glance`] and
+//! [`is_plain_near`]; then [`route_further`]), and [`after_error`] when one has failed, and carries the answer out; the simulator
+//! asks the same, and carries out the same answer. Nothing here does I/O, waits, or changes anything.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +12,7 @@ use crate::mutation::{self, Mutation};
 use crate::rescue::HostOp;
 use crate::slot::{PerSlot, SpareBlock};
 use crate::status::{IoStatus, RemapOn};
-use crate::table::{Place, Table};
+use crate::table::{Glance, Place, Table};
 use crate::units::{BaseLba, Extent};
 
 #[cfg(test)]
@@ -41,6 +42,12 @@ impl Request {
     #[must_use]
     pub const fn changes(self) -> bool {
         matches!(self, Request::Write | Request::WriteZeroes | Request::Unmap)
+    }
+
+    /// Whether it goes to the base as it is where nothing is remapped, whatever the base takes.
+    #[must_use]
+    pub const fn asks_of_base(self) -> bool {
+        matches!(self, Request::Read | Request::Write | Request::WriteZeroes)
     }
 }
 
@@ -185,15 +192,43 @@ pub enum AfterError {
     Rescue(HostOp),
 }
 
-/// Where `request` for the blocks of `range` goes; FLUSH, RESET and ABORT have no use for the range. While nothing is
-/// remapped, a read or write costs one atomic load; of blocks that are not, mostly two.
+/// Where `request` for the blocks of `range` goes; FLUSH, RESET and ABORT have no use for the range.
 #[inline(always)]
 #[must_use]
 pub fn route(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
+    match is_plain(request, range, table) {
+        true => Route::Whole(At::Base(range.lba)),
+        false => route_further(request, range, table, abilities),
+    }
+}
+
+/// Whether `request` is known at once to go to the base as it is, as nearly all do. While nothing is remapped, it costs one atomic load; of
+/// blocks that are not, mostly three. Of a far table it is never known at once.
+#[inline(always)]
+#[must_use]
+pub fn is_plain(request: Request, range: Extent, table: &Table) -> bool {
+    request.asks_of_base() && table.is_plain(range)
+}
+
+/// As [`is_plain`], by what is nearest of a far table.
+#[inline(always)]
+#[must_use]
+pub fn glance(request: Request, range: Extent, table: &Table) -> Glance {
+    if request.asks_of_base() { table.glance(range) } else { Glance::Unknown }
+}
+
+/// As [`is_plain`], of a request for which [`glance`] has fetched what this needs. Where it does not say so, what a look needs further is fetched.
+#[inline(always)]
+#[must_use]
+pub fn is_plain_near(request: Request, range: Extent, table: &Table) -> bool {
+    request.asks_of_base() && table.is_plain_near(range)
+}
+
+/// As [`route`], of what is not plain.
+#[inline(always)]
+#[must_use]
+pub fn route_further(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     match request {
-        Request::Read | Request::Write | Request::WriteZeroes if table.is_plain(range) => {
-            Route::Whole(At::Base(range.lba))
-        }
         Request::Read | Request::Write | Request::WriteZeroes | Request::Unmap => {
             look_up(request, range, table, abilities)
         }
@@ -237,8 +272,7 @@ impl From<HostOp> for Request {
     }
 }
 
-/// Out of line, so that the way through an empty table stays short.
-#[inline(never)]
+#[inline]
 fn look_up(request: Request, range: Extent, table: &Table, abilities: &Abilities) -> Route {
     if range.blocks != 1 && !mutation::active(Mutation::LookUpFirstBlockOnly) {
         return by_part(request, range, table, abilities);

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use remap_core::format::Layout;
 use remap_core::{
-    Abilities, AfterError, At, BaseLba, Device, Engine, Error, Extent, FormatPolicy, HostIo, HostOp, IoStatus, Job,
-    MigrateParams, OpenParams, Part, PerSlot, Place, Refused, RemapOn, Request, Route, SpareBlock, Stopped, Takes,
-    after_error, rescue, route,
+    Abilities, AfterError, At, BaseLba, Device, Engine, Error, Extent, FormatPolicy, Glance, HostIo, HostOp, IoStatus,
+    Job, MigrateParams, OpenParams, Part, PerSlot, Place, Refused, RemapOn, Request, Route, SpareBlock, Stopped, Takes,
+    after_error, glance, is_plain_near, rescue, route,
 };
 
 use uuid::Uuid;
@@ -342,7 +342,14 @@ impl Vbdev {
         let takes = |slot| spares[slot].as_ref().map_or(Takes::NONE, |spare| spare.takes);
         let (base, base_cache) = self.base_takes;
         let abilities = Abilities { base_cache, base, spares: PerSlot::each(takes) };
-        route(request, range, self.engine.table(), &abilities)
+        let table = self.engine.table();
+        // The vbdev begins so where the table is far, which none is here.
+        let plain = match glance(request, range, table) {
+            Glance::Plain => true,
+            Glance::Fetched => is_plain_near(request, range, table),
+            Glance::Unknown => false,
+        };
+        if plain { Route::Whole(At::Base(range.lba)) } else { route(request, range, table, &abilities) }
     }
 
     /// The advice that blocks are not needed.

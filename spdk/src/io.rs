@@ -234,6 +234,22 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
     /// back, or when there is no I/O structure for it; other failures complete it.
     #[inline(always)]
     pub fn forward<H: OnChild<B, K>>(self, to: &Endpoint, lba: u64) {
+        if let Err((io, not)) = self.try_to_send::<H>(to, lba) {
+            match not {
+                Submitted::Refused(errno) => io.refused(errno),
+                Submitted::Queued | Submitted::NoMemory => H::starved(io, to),
+            }
+        }
+    }
+
+    /// As [`Io::forward`], where the I/O must not end: gives it back if it could not be sent.
+    #[inline(always)]
+    pub fn try_forward<H: OnChild<B, K>>(self, to: &Endpoint, lba: u64) -> Result<(), Self> {
+        self.try_to_send::<H>(to, lba).map_err(|(io, _)| io)
+    }
+
+    #[inline(always)]
+    fn try_to_send<H: OnChild<B, K>>(self, to: &Endpoint, lba: u64) -> Result<(), (Self, Submitted)> {
         /// # Safety
         /// SPDK calls it once, with a completed child and the I/O that was given up below, which is not NULL.
         unsafe extern "C" fn done<B: Bdev, K: Kind, H: OnChild<B, K>>(
@@ -257,14 +273,11 @@ impl<B: Bdev, K: Ranged> Io<B, K> {
         let raw = self.into_raw();
         // SAFETY: the buffers belong to the I/O, which stays live until `done` takes it up again.
         let submitted = unsafe { to.submit::<K>(&whole, Some(done::<B, K, H>), raw.as_ptr().cast()) };
-        if submitted != Submitted::Queued {
-            // SAFETY: the submission failed, so that `done` is never called: the I/O is ours again.
-            let io = unsafe { Io::<B, K>::from_raw(raw) };
-            match submitted {
-                Submitted::Refused(errno) => io.refused(errno),
-                Submitted::Queued | Submitted::NoMemory => H::starved(io, to),
-            }
+        if submitted == Submitted::Queued {
+            return Ok(());
         }
+        // SAFETY: the submission failed, so that `done` is never called: the I/O is ours again.
+        Err((unsafe { Io::<B, K>::from_raw(raw) }, submitted))
     }
 
     /// Ends an I/O, or the child of one, that another bdev does not take.

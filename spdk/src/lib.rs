@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+mod aside;
 mod bdev;
 mod callback;
 mod desc;
@@ -37,6 +38,7 @@ mod submit;
 pub mod thread;
 mod visit;
 
+pub use aside::{Aside, OnTurn};
 pub use bdev::{Bdev, BdevHandle, Properties, WeakBdev};
 pub use desc::{BdevInfo, Desc, Event, bdev_exists};
 pub use dma::DmaBuf;

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod config;
 pub mod crash;
+pub mod far;
 pub mod guest;
 pub mod load;
 pub mod model;

@@ -205,6 +205,16 @@ impl Target {
         self.app.as_mut().is_some_and(|app| app.ended().is_none())
     }
 
+    /// Does `meanwhile` while it stands still (SIGSTOP), so that it finds at one time what came.
+    #[track_caller]
+    pub fn while_it_stands_still<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let app = self.app.as_ref().expect("a target that runs");
+        app.signal(Signal::STOP);
+        let done = meanwhile();
+        app.signal(Signal::CONT);
+        done
+    }
+
     /// kill -9.
     pub fn kill9(&mut self) {
         self.app = None;

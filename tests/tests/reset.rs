@@ -9,6 +9,7 @@ use std::{
 
 use e2e::{
     config::Config,
+    far::{REGION_BLOCKS, far_stack},
     nvme_tcp::{Host, Queue, Status, read_command, write_command},
     random::announce,
     scene::{
@@ -212,6 +213,59 @@ fn an_abort_of_nothing_leaves_what_is_under_way_alone() {
     assert_eq!(status_soon(&mut queue), Status::SUCCESS);
     set_write_latency(&target, Duration::from_micros(1));
     works(&mut target, host);
+}
+
+/// Where the remap table is far, a write is put aside for a moment. If it is aborted then, it is not written; nothing else is aborted.
+#[test]
+fn an_abort_ends_what_is_put_aside_and_nothing_else() {
+    const DEPTH: u64 = 24;
+    const REMAPPED: u64 = DEPTH / 2;
+    let mut scene = Scene::of(far_stack(), &[]);
+    scene.become_far(5);
+    let mut host = scene.host();
+    // One of them is on another reactor than the aborts.
+    let mut queues = [2, 3].map(|qid| (qid, host.queue(qid).unwrap()));
+    // Near remapped blocks, and one of those.
+    let lba = |at: u64| at * 7 * REGION_BLOCKS + if at == REMAPPED { 5 } else { 6 + at };
+    let (mut held, mut rounds) = ([0; DEPTH as usize], 0);
+    // The last one is still in the ring; the remapped one has had its turn, and is for the round.
+    let mut aborted = HashMap::from([(DEPTH - 1, 0), (REMAPPED, 0)]);
+    let end = Instant::now() + 3 * LIMIT;
+    while aborted.values().any(|times| *times == 0) {
+        assert!(Instant::now() < end, "{aborted:?} aborts in {rounds} rounds");
+        rounds += 1;
+        let (qid, queue) = &mut queues[rounds as usize % 2];
+        let victim = if rounds / 2 % 2 == 0 { DEPTH - 1 } else { REMAPPED };
+        let mut under_way = HashMap::new();
+        // The abort is there before any of them is looked up.
+        scene.target.while_it_stands_still(|| {
+            for at in 0..DEPTH {
+                under_way.insert(queue.submit(write_command(lba(at), 1), &stamped(lba(at), 1, rounds), 0).unwrap(), at);
+            }
+            let (cid, _) = under_way.iter().find(|(_, at)| **at == victim).expect("it was sent");
+            host.submit_abort(*qid, *cid).unwrap();
+        });
+        let told = host.aborted().unwrap();
+        while queue.outstanding() > 0 {
+            let completion = queue.complete().unwrap();
+            let at = under_way[&completion.cid];
+            match completion.status {
+                Status::SUCCESS => held[at as usize] = rounds,
+                // Only what is aside can end so: its data came with the command, and AIO takes no ABORT. That it was aborted is said,
+                // too, of what ends by itself meanwhile.
+                Status::ABORTED if told && at == victim => *aborted.get_mut(&at).expect("a victim") += 1,
+                other => panic!("LBA {}: {other}, abort of {}: {told}", lba(at), lba(victim)),
+            }
+        }
+        for (at, round) in (0..).zip(held) {
+            let data = queue.run(read_command(lba(at), 1), &[], BLOCK).unwrap().data;
+            let expected = if round == 0 { vec![0; BLOCK] } else { stamped(lba(at), 1, round) };
+            assert!(data == expected, "LBA {}, round {round} of {rounds}", lba(at));
+        }
+    }
+    announce(&format!("aborts that came while it was aside: {aborted:?} of {rounds}"));
+    scene.wait_for_aside(SOON);
+    scene.target.stop();
 }
 
 /// Resets without end over writes of which every third is rescued. After each, what is acknowledged is there.

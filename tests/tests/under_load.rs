@@ -8,11 +8,12 @@ use std::{
 };
 
 use e2e::{
+    far::{REGION_BLOCKS, REGIONS, far_stack},
     load::{self, Habits, Shared},
     model::Model,
-    nvme_tcp::Host,
+    nvme_tcp::{Host, Status},
     random::{Random, announce, seed},
-    scene::{NQN, Scene, fault_every, stack_on_two_reactors},
+    scene::{NQN, Scene, Stack, fault_every, stack_on_two_reactors, stamped},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -28,10 +29,15 @@ fn faults() -> Vec<Value> {
 
 /// Writers at work until `end` has had its way with the device; then the target is started again and every block is checked.
 fn survive(what: &str, end: impl FnOnce(&mut Scene, &Shared)) {
+    survive_on(stack_on_two_reactors(json!({})), what, end);
+}
+
+/// As [`survive`], on any stack.
+fn survive_on(stack: Stack, what: &str, end: impl FnOnce(&mut Scene, &Shared)) {
     let seed = seed();
     announce(&format!("{what}: E2E_SEED={seed}"));
     let mut random = Random::new(seed);
-    let mut scene = Scene::of(stack_on_two_reactors(json!({})), &faults());
+    let mut scene = Scene::of(stack, &faults());
     let shared = Shared::default();
     let mut models: Vec<Model> = (0..WRITERS).map(|_| Model::new(false)).collect();
     let hosts: Vec<Host> = (0..WRITERS).map(|_| scene.host()).collect();
@@ -172,5 +178,30 @@ fn acknowledged_writes_survive_administration_under_load() {
         assert_eq!(scene.writing_threads(), 2, "hosts are on both reactors");
         assert!(scene.target.rpc("nvmf_get_subsystems", json!({ "nqn": NQN })).is_array());
         shared.dying.set();
+    });
+}
+
+/// With remaps in so many regions of the table, I/O is put aside while it is looked up; meanwhile more blocks go bad, and in the end there is a
+/// reset.
+#[test]
+fn acknowledged_writes_survive_where_the_table_is_far() {
+    survive_on(far_stack(), "a far table", |scene, shared| {
+        scene.become_far(5);
+        scene.wait_for_aside(LIMIT);
+        let (acked, remapped) = (shared.acked.load(Ordering::Relaxed), scene.count("remapped"));
+        scene.target.rpc("bdev_fault_inject", fault_every(50, 3, WRITERS * OWNED, "write", "write_fault"));
+        wait_until("more load", LIMIT, || shared.acked.load(Ordering::Relaxed) > acked + 5000);
+        assert!(scene.count("remapped") > remapped + 20, "{}", scene.status());
+        assert_eq!(scene.writing_threads(), 2, "hosts are on both reactors");
+        let mut host = scene.host();
+        let last = (REGIONS - 1) * REGION_BLOCKS;
+        for lba in last + 3..last + 8 {
+            assert_eq!(host.write(lba, &stamped(lba, 1, 1)).unwrap(), Status::SUCCESS);
+        }
+        assert_eq!(host.read(last + 3, 5).unwrap().unwrap(), stamped(last + 3, 5, 1));
+        assert_eq!(scene.base_blocks(last + 5, 1), vec![0; 4096], "it is on the spare");
+        assert_eq!(scene.base_blocks(last + 6, 2), stamped(last + 6, 2, 1));
+        shared.dying.set();
+        scene.target.rpc("bdev_fault_reset", json!({ "name": "Remap0" }));
     });
 }

@@ -1,6 +1,6 @@
 //! The directory of the remap table: the way from its root to its regions.
 //!
-//! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (12 KiB).
+//! A tree, as high as the size of the base asks for, of inner nodes with 4,096 slots (32 KiB) and lowest nodes with 512 regions (20 KiB).
 //! A node is there only while a region is below it: memory and a visit of the whole follow what is remapped, at most one node on each
 //! height for each region. Readers descend it, without a lock or a reference; the writer alone changes it. A region changes by one
 //! store, between those to its filter and to the outline.
@@ -9,30 +9,28 @@
 //! base up to 2^35 blocks:   root ──> top ──────────> inner node ──> lowest ──> region
 //!            more:          root ──> top ──> inner ──> inner node ──> lowest ──> region
 //! ```
-//! The top has the outline, where nearly all looks end; it is there while anything is.
+//! The top has the outline, where nearly all looks end, unless the table is far; it is there while anything is.
 //! A smaller base has two heights as well, so that it can grow while the table is in use.
 //!
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
 //! and each node above that the 12 bits above those of the one below.
 //!
-//! Beside the regions are their *filters* ([`super::filter`]), which say what is not in there.
+//! The lowest nodes are in [`super::lowest`].
 
 use std::ptr::NonNull;
 
-use super::fetch::fetch;
-use super::filter::{Marks, Word, block_may_hold, blocks_may_hold, place_may_hold, places_may_hold};
-use super::keys::Keys;
+use super::filter::Marks;
+use super::lowest::{LOWEST_BITS, Lowest, REGIONS, Used};
 use super::outline::Outline;
 use super::reclaim::Retired;
 use super::region::{REGION_BLOCKS, Region, RegionRef};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, Watched};
+use crate::sync::{AtomicPtr, Ordering, Watched};
 use crate::units::MAX_BASE_BLOCKS;
 
-/// Bits of a region's number that a lowest node takes. Few for loom, which looks at every place.
-pub(super) const LOWEST_BITS: u32 = if cfg!(loom) { 1 } else { 9 };
-/// Bits that a node above takes.
+/// Bits of a region's number that a node above the lowest takes. Few for loom, which looks at every place.
 pub(super) const INNER_BITS: u32 = if cfg!(loom) { 1 } else { 12 };
-const REGIONS: usize = 1 << LOWEST_BITS;
+/// From so many regions on a table is far: what looks load of them, 320 KiB and the regions, does not stay in a near cache.
+pub(super) const FAR_REGIONS: u64 = 8192;
 const SLOTS: usize = 1 << INNER_BITS;
 
 /// What a slot points to: a [`Lowest`] if that has height 1, else an [`Inner`].
@@ -48,23 +46,13 @@ pub(super) struct Inner {
     watched: Watched,
 }
 
-/// A node of height 1: what is at one place of the arrays is of one region, the two words of its filter and the pointer to it.
-pub(super) struct Lowest {
-    places: [Word; REGIONS],
-    blocks: [Word; REGIONS],
-    regions: [AtomicPtr<Keys>; REGIONS],
-    used: Used,
-    watched: Watched,
-}
-
-/// How many places of a node have something below. For the writer alone.
-struct Used(AtomicU64);
-
 /// What the root points to.
 pub(super) struct Top {
     outline: Outline,
     tree: Slot,
     height: u32,
+    /// The regions that hold anything.
+    regions: Used,
     watched: Watched,
 }
 
@@ -121,24 +109,8 @@ impl Slot {
         let node = self.load()?.cast::<Lowest>();
         // SAFETY: as for an inner node.
         let node = unsafe { node.as_ref() };
-        node.watched.look();
+        node.look_at();
         Some(node)
-    }
-}
-
-impl Used {
-    /// Something is below one more place, or one less.
-    fn change(&self, before: bool, now: bool) {
-        // Relaxed: nobody else looks at it.
-        match (before, now) {
-            (false, true) => _ = self.0.fetch_add(1, Ordering::Relaxed),
-            (true, false) => _ = self.0.fetch_sub(1, Ordering::Relaxed),
-            _ => {}
-        }
-    }
-
-    fn is_none(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -148,7 +120,7 @@ impl Inner {
     fn make(height: u32, number: u64, below: *mut Below) -> *mut Inner {
         let at = slot_of(height, number);
         let slot = |slot| Slot::new(if slot == at { below } else { std::ptr::null_mut() });
-        let used = Used(AtomicU64::new(1));
+        let used = Used::new(1);
         Box::into_raw(Box::new(Inner { slots: std::array::from_fn(slot), used, watched: Watched::new() }))
     }
 
@@ -168,74 +140,11 @@ impl Inner {
     }
 }
 
-impl Lowest {
-    /// A new node that holds nothing.
-    #[inline(never)]
-    fn make() -> Box<Lowest> {
-        Box::new(Lowest {
-            places: std::array::from_fn(|_| Word::new()),
-            blocks: std::array::from_fn(|_| Word::new()),
-            regions: std::array::from_fn(|_| AtomicPtr::new(Region::NOTHING.to_raw())),
-            used: Used(AtomicU64::new(0)),
-            watched: Watched::new(),
-        })
-    }
-
-    /// Frees a node, and nothing of what is below it.
-    ///
-    /// # Safety
-    /// `node` comes from [`Lowest::make`], was not freed, and nobody looks at it any more.
-    pub(super) unsafe fn free(node: NonNull<Lowest>) {
-        // SAFETY: by contract; it was leaked as a box.
-        let node = unsafe { Box::from_raw(node.as_ptr()) };
-        node.watched.end();
-    }
-
-    /// What the block with this key has in region `number`.
-    #[inline]
-    fn get(&self, number: u64, key: u16) -> Option<u32> {
-        let at = place_of(number);
-        let may_hold = place_may_hold(self.places[at].load(), key) && block_may_hold(self.blocks[at].load(), key);
-        if may_hold { self.region(number)?.get(key) } else { None }
-    }
-
-    /// What is in region `number` between these keys, or more; `None` if nothing is.
-    #[inline]
-    fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
-        let at = place_of(number);
-        let places = self.places[at].load();
-        let may_hold = places_may_hold(places, low, high) && blocks_may_hold(self.blocks[at].load(), low, high);
-        if may_hold { self.region(number) } else { None }
-    }
-
-    #[inline]
-    fn region(&self, number: u64) -> Option<RegionRef<'_>> {
-        // SAFETY: it is whole, as `set_region` published it with Release; freed as a node is.
-        unsafe { self.load(number).view() }
-    }
-
-    /// Acquire: whoever sees a region sees what is in it.
-    #[inline]
-    fn load(&self, number: u64) -> Region {
-        Region::from_raw(self.regions[place_of(number)].load(Ordering::Acquire))
-    }
-
-    /// Puts `region` in the place of the one with this number.
-    fn set(&self, number: u64, region: Region, marks: Marks) {
-        self.used.change(!self.load(number).is_nothing(), !region.is_nothing());
-        let at = place_of(number);
-        self.places[at].announce(marks.places());
-        self.blocks[at].announce(marks.blocks());
-        self.regions[at].store(region.to_raw(), Ordering::Release);
-        self.places[at].settle(marks.places());
-        self.blocks[at].settle(marks.blocks());
-    }
-}
-
 impl Top {
     fn make(base_blocks: u64, height: u32) -> Box<Top> {
         let tree = Slot::new(std::ptr::null_mut());
-        Box::new(Top { outline: Outline::new(base_blocks), tree, height, watched: Watched::new() })
+        let regions = Used::new(0);
+        Box::new(Top { outline: Outline::new(base_blocks), tree, height, regions, watched: Watched::new() })
     }
 
     /// Frees a top, and nothing of what is below it.
@@ -257,28 +166,38 @@ impl Top {
     /// What the block with this key has in region `number`.
     #[inline]
     pub(super) fn get(&self, number: u64, key: u16) -> Option<u32> {
-        self.lowest(number).ok()?.get(number, key)
+        self.node(number)?.get(number, key)
     }
 
     /// What is in region `number` between these keys, or more; `None` if nothing is.
     #[inline]
     pub(super) fn look(&self, number: u64, low: u16, high: u16) -> Option<RegionRef<'_>> {
-        self.lowest(number).ok()?.look(number, low, high)
+        self.node(number)?.look(number, low, high)
+    }
+
+    /// Whether [`FAR_REGIONS`] hold anything.
+    #[inline(always)]
+    pub(super) fn is_far(&self) -> bool {
+        self.regions.count() >= FAR_REGIONS
+    }
+
+    /// The node in which region `number` is, if there is one.
+    #[inline]
+    pub(super) fn node(&self, number: u64) -> Option<&Lowest> {
+        self.lowest(number).ok()
     }
 
     /// [`super::Table::fetch_entry_of`], of a block in region `number`.
     pub(super) fn fetch_entry(&self, number: u64) {
-        let (node, at) = (self.lowest(number), place_of(number));
-        node.into_iter().for_each(|node| {
-            fetch(&raw const node.places[at]);
-            fetch(&raw const node.blocks[at]);
-            fetch(&raw const node.regions[at]);
+        self.node(number).into_iter().for_each(|node| {
+            node.fetch_places(number);
+            node.fetch_entry(number);
         });
     }
 
     /// [`super::Table::fetch_region_of`], of a block in region `number`.
     pub(super) fn fetch_region(&self, number: u64) {
-        self.lowest(number).into_iter().for_each(|node| node.load(number).fetch());
+        self.node(number).into_iter().for_each(|node| node.fetch_region(number));
     }
 
     /// The first region that holds anything from number `from` up to `last`, with its number.
@@ -323,18 +242,14 @@ impl Top {
         let marks = unsafe { region.view() }.map_or(Marks::default(), RegionRef::marks);
         self.outline.announce(number, marks.parts());
         // SAFETY: by contract, and the tree has this height.
-        unsafe { set_region(&self.tree, self.height, number, (region, marks), retired) }
+        let before = unsafe { set_region(&self.tree, self.height, number, (region, marks), retired) };
+        self.regions.change(before, !region.is_nothing());
+        self.outline.set_asked(!self.is_far());
         let (first, last) = self.outline.together(number);
         if first == last || (region.is_nothing() && self.first_region(first, last).is_none()) {
             self.outline.settle(number, marks.parts());
         }
     }
-}
-
-/// Where region `number` is in a lowest node: always one of [`REGIONS`].
-#[inline]
-fn place_of(number: u64) -> usize {
-    number as usize & (REGIONS - 1)
 }
 
 /// Bits of a region's number that nodes up to this height take.
@@ -385,7 +300,7 @@ impl Directory {
     /// For the writer: what is in region `number`.
     pub(super) fn whole_region(&self, number: u64) -> Region {
         let node = self.top().and_then(|top| top.lowest(number).ok());
-        node.map_or(Region::NOTHING, |node| node.load(number))
+        node.map_or(Region::NOTHING, |node| node.whole(number))
     }
 
     /// Each gets all that the other has. Readers see all of it change from one moment to the other.
@@ -423,39 +338,48 @@ impl Directory {
     }
 }
 
-/// [`Directory::set_region`], below `slot`, with what is for the region's filter.
+/// [`Directory::set_region`], below `slot`, with what is for the region's filter. The answer is whether the region before held anything.
 ///
 /// # Safety
 /// That of the method; and the slot has this height.
-unsafe fn set_region(slot: &Slot, height: u32, number: u64, (region, marks): (Region, Marks), retired: &mut Retired) {
+unsafe fn set_region(
+    slot: &Slot,
+    height: u32,
+    number: u64,
+    (region, marks): (Region, Marks),
+    retired: &mut Retired,
+) -> bool {
     if height == 1 {
         // SAFETY: it is 1.
         if let Some(node) = unsafe { slot.lowest() } {
-            node.set(number, region, marks);
-            if node.used.is_none() {
+            // SAFETY: by contract.
+            let before = unsafe { node.set(number, region, marks) };
+            if node.is_empty() {
                 slot.take().into_iter().for_each(|node| retired.add_lowest(node));
             }
-            return;
+            return before;
         }
     // SAFETY: it is more.
     } else if let Some(node) = unsafe { slot.inner() } {
         let below = node.slot(height, number);
-        let before = below.load().is_some();
+        let was_there = below.load().is_some();
         // SAFETY: by contract, and slots of a node have the height below its own.
-        unsafe { set_region(below, height - 1, number, (region, marks), retired) };
-        node.used.change(before, below.load().is_some());
+        let before = unsafe { set_region(below, height - 1, number, (region, marks), retired) };
+        node.used.change(was_there, below.load().is_some());
         if node.used.is_none() {
             slot.take().into_iter().for_each(|node| retired.add_inner(node));
         }
-        return;
+        return before;
     }
     if !region.is_nothing() {
         // The nodes that are missing, from below, so that one store makes all of it visible.
         let lowest = Lowest::make();
-        lowest.set(number, region, marks);
+        // SAFETY: by contract.
+        unsafe { lowest.set(number, region, marks) };
         let lowest = Box::into_raw(lowest).cast::<Below>();
         slot.swap((2..=height).fold(lowest, |below, height| Inner::make(height, number, below).cast()));
     }
+    false
 }
 
 impl Drop for Directory {
@@ -481,7 +405,7 @@ unsafe fn free_all(slot: &Slot, height: u32) {
         return unsafe {
             for number in 0..REGIONS as u64 {
                 let mut region = Retired::default();
-                node.as_ref().load(number).retire(&mut region);
+                node.as_ref().whole(number).retire(&mut region);
                 region.free();
             }
             Lowest::free(node);

@@ -10,7 +10,7 @@ use crate::slot::Slot;
 use crate::units::MAX_BASE_BLOCKS;
 
 /// Blocks below one node of height 1, and of height 2.
-const NODE: u64 = REGION_BLOCKS << directory::LOWEST_BITS;
+const NODE: u64 = REGION_BLOCKS << lowest::LOWEST_BITS;
 const HIGHER: u64 = NODE << directory::INNER_BITS;
 
 fn change(lba: u64, to: Option<Mapping>) -> Change {
@@ -180,4 +180,50 @@ fn a_retired_node_can_be_read_until_it_is_freed() {
     assert!(table.is_empty());
     // SAFETY: the only reader is done.
     unsafe { kept.unwrap().free() }
+}
+
+/// A block in each of so many regions.
+fn one_in_each(regions: u64) -> Vec<u64> {
+    (0..regions).map(|number| number * REGION_BLOCKS + number * 37 % REGION_BLOCKS).collect()
+}
+
+#[test]
+fn what_is_plain_by_what_was_fetched_is_plain() {
+    let held = one_in_each(directory::FAR_REGIONS);
+    let size = directory::FAR_REGIONS * REGION_BLOCKS;
+    let mut writer = TableWriter::new(size);
+    let table = std::sync::Arc::clone(writer.table());
+    let range = |first, blocks| Extent::new(BaseLba(first), blocks);
+    publish(&mut writer, held.iter().map(|lba| change(*lba, Some(Mapping::Pending))).collect());
+    assert!(table.is_far());
+    let is_plain = |range| match table.glance(range) {
+        Glance::Plain => true,
+        Glance::Fetched => table.is_plain_near(range),
+        Glance::Unknown => panic!("{range:?} is in one region"),
+    };
+    let (mut others, mut plain) = (0, 0);
+    for (number, lba) in (0..).zip(held.iter().copied()).step_by(7) {
+        let start = lba - lba % REGION_BLOCKS;
+        for first in [lba, lba - (lba - start).min(number % 9)] {
+            assert!(!is_plain(range(first, lba - first + 1)));
+        }
+        let blocks = 1 + number % 3;
+        for first in (start..=start + REGION_BLOCKS - blocks).step_by(997) {
+            let there = table.first_in(range(first, blocks)).is_some();
+            assert!(!there || !is_plain(range(first, blocks)), "{blocks} blocks from {first}");
+            others += u64::from(!there);
+            plain += u64::from(is_plain(range(first, blocks)));
+        }
+    }
+    assert!(plain * 100 > others * 99, "{plain} of {others} looks at other blocks end at the filter");
+    for (first, blocks, what) in
+        [(REGION_BLOCKS - 1, 2, "two regions"), (5, 0, "no blocks"), (size - 1, 2, "behind the end")]
+    {
+        assert_eq!(table.glance(range(first, blocks)), Glance::Unknown, "{what}");
+        assert!(!table.is_plain_near(range(first, blocks)), "{what}");
+    }
+    publish(&mut writer, vec![change(held[9], None)]);
+    assert!(!table.is_far(), "one region less");
+    publish(&mut writer, vec![change(held[9], Some(Mapping::Pending)), change(held[9] + 1, Some(Mapping::Pending))]);
+    assert!(table.is_far(), "as many as before");
 }

@@ -14,6 +14,7 @@ mod directory;
 mod fetch;
 mod filter;
 mod keys;
+mod lowest;
 mod outline;
 mod reclaim;
 mod region;
@@ -164,6 +165,17 @@ pub struct Table {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Table>() == 64, "one cache line");
+
+/// What a glance at the table tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// The blocks are plain.
+    Plain,
+    /// They may not be, and what [`Table::is_plain_near`] needs is on its way.
+    Fetched,
+    /// That takes a look at the whole table, as they are not in one region, or nothing is remapped.
+    Unknown,
+}
 
 impl Table {
     /// Whether every block is in its own place on the base. One atomic load.
@@ -343,6 +355,52 @@ impl Table {
             from = next;
             pace.step(seen).await;
         }
+    }
+
+    /// Whether the table is so large that looks wait for far memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_far(&self) -> bool {
+        self.directory.top().is_some_and(Top::is_far)
+    }
+
+    /// What is nearest of a far table tells of `range`.
+    #[inline]
+    #[must_use]
+    pub fn glance(&self, range: Extent) -> Glance {
+        let Some((top, number, low, high)) = self.region_of(range) else { return Glance::Unknown };
+        match top.node(number) {
+            Some(node) if node.places_may_hold(number, low, high) => {
+                node.fetch_entry(number);
+                Glance::Fetched
+            }
+            _ => Glance::Plain,
+        }
+    }
+
+    /// Whether `range` is plain, as [`Table::is_plain`], by a look at what [`Table::glance`] has fetched. Where a region may hold any of it, that is
+    /// fetched.
+    #[inline]
+    #[must_use]
+    pub fn is_plain_near(&self, range: Extent) -> bool {
+        let Some((top, number, low, high)) = self.region_of(range) else { return false };
+        let may_hold = top.node(number).filter(|node| node.entry_may_hold(number, low, high));
+        may_hold.is_none_or(|node| {
+            node.fetch_region(number);
+            false
+        })
+    }
+
+    /// The region that `range` is in, and from which key to which, if it is in one.
+    #[inline]
+    fn region_of(&self, range: Extent) -> Option<(&Top, u64, u16, u16)> {
+        let top = self.directory.top()?;
+        let (first, end) = (range.lba.0, range.end().0);
+        if first >= end || end > self.base_blocks() {
+            return None;
+        }
+        let ((number, low), (last, high)) = (place_of(first), place_of(end - 1));
+        (number == last).then_some((top, number, low, high))
     }
 
     /// Has what says where the region of this block is fetched, while other work goes on.

@@ -4,6 +4,8 @@
 //! and so on. Nearly all looks at a block that is not remapped end here: a look at the region itself is one into far memory, which
 //! takes as long as all else that is done for an I/O.
 //!
+//! A far table, of very many regions, mostly fills its outline, which would take time and a near cache's room to say nothing: then it is not asked.
+//!
 //! As with the filter beside a region, a bit is there before the region holds what it is for, and until it does not any more. A base
 //! that has grown has no bits for its new end: there, every look is one at the region.
 
@@ -21,6 +23,8 @@ pub(super) struct Outline {
     words: [AtomicU64; WORDS],
     /// Blocks of a bit, as a power of two.
     shift: u32,
+    /// So many bits are asked for: all, or none.
+    asked: AtomicU64,
 }
 
 /// Bits of one word.
@@ -37,28 +41,37 @@ impl Outline {
         while base_blocks.saturating_sub(1) >> shift >= BITS {
             shift += 1;
         }
-        Outline { words: std::array::from_fn(|_| AtomicU64::new(0)), shift }
+        Outline { words: std::array::from_fn(|_| AtomicU64::new(0)), shift, asked: AtomicU64::new(BITS) }
+    }
+
+    /// Whether it is asked from now on. If not, it goes on to be right.
+    pub(super) fn set_asked(&self, asked: bool) {
+        let bits = if asked { BITS } else { 0 };
+        // Relaxed, as what the words say holds whenever they are asked. It is not written without need, as readers are near.
+        if self.asked.load(Ordering::Relaxed) != bits {
+            self.asked.store(bits, Ordering::Relaxed);
+        }
     }
 
     /// Whether anything may be remapped from block `first` to block `last`.
     #[inline(always)]
     pub(super) fn may_hold(&self, first: u64, last: u64) -> bool {
-        match self.bits(first, last) {
+        match self.bits(first, last, self.asked.load(Ordering::Relaxed)) {
             // Acquire: who finds no bit any more never finds a region as it was before.
             Some(Bits { word, mask }) => self.words[word].load(Ordering::Acquire) & mask != 0,
             None => true,
         }
     }
 
-    /// The bits for these blocks; `None` if they are not in one word, or not there.
+    /// Those of the first `end` bits that are for these blocks; `None` if they are not in one word, or not there.
     #[inline(always)]
-    fn bits(&self, first: u64, last: u64) -> Option<Bits> {
+    fn bits(&self, first: u64, last: u64, end: u64) -> Option<Bits> {
         let (first, last) = (first >> self.shift, last >> self.shift);
-        if last >= BITS || first / 64 != last / 64 {
+        if last >= end || first / 64 != last / 64 {
             return None;
         }
-        // Below WORDS.
-        Some(Bits { word: (first / 64) as usize, mask: !0 << (first % 64) & !0 >> (63 - last % 64) })
+        // It is below WORDS, as there are no more bits: the remainder only tells the compiler.
+        Some(Bits { word: (first / 64) as usize % WORDS, mask: !0 << (first % 64) & !0 >> (63 - last % 64) })
     }
 
     /// Regions that share a bit, as the first and the last number, with this one among them.
@@ -87,7 +100,7 @@ impl Outline {
     /// All bits of a region, and those that are set for its filter; `None` if it has none.
     fn of_region(&self, number: u64, filter: u64) -> Option<(Bits, Bits)> {
         let start = number * REGION_BLOCKS;
-        let all = self.bits(start, start + (REGION_BLOCKS - 1))?;
+        let all = self.bits(start, start + (REGION_BLOCKS - 1), BITS)?;
         // A bit here is for so many of the filter.
         let together = 1 << (self.shift - FILTER_SHIFT).min(6);
         let mut mask = 0;
@@ -95,7 +108,7 @@ impl Outline {
         while rest != 0 {
             let part = rest.trailing_zeros();
             let block = start + (u64::from(part) << FILTER_SHIFT);
-            mask |= self.bits(block, block)?.mask;
+            mask |= self.bits(block, block, BITS)?.mask;
             rest &= (!0_u64).checked_shl(part - part % together + together).unwrap_or(0);
         }
         Some((all, Bits { word: all.word, mask }))
@@ -129,7 +142,7 @@ mod tests {
                 let start = number * REGION_BLOCKS;
                 let block = |part: u64| start + (part << FILTER_SHIFT);
                 let expected = (0..64).filter(|part| filter >> part & 1 != 0).map(block);
-                let expected = expected.fold(0, |mask, block| mask | outline.bits(block, block).unwrap().mask);
+                let expected = expected.fold(0, |mask, block| mask | outline.bits(block, block, BITS).unwrap().mask);
                 let (all, set) = outline.of_region(number, filter).unwrap();
                 assert_eq!((set.mask, set.mask & !all.mask), (expected, 0), "{filter:x} of {number}, {shift}");
             }
@@ -152,6 +165,18 @@ mod tests {
         assert_eq!((0..64).filter(|part| held(*part)).collect::<Vec<_>>(), [63]);
         outline.settle(9, 0);
         assert!(!outline.may_hold(start, start + REGION_BLOCKS - 1));
+    }
+
+    #[test]
+    fn while_it_is_not_asked_all_may_be_there_and_it_goes_on_to_be_right() {
+        let outline = Outline::new(BASES[0]);
+        outline.announce(9, 1);
+        outline.set_asked(false);
+        assert!(outline.may_hold(0, 0) && outline.may_hold(9 * REGION_BLOCKS, 9 * REGION_BLOCKS));
+        outline.announce(0, 1);
+        outline.settle(9, 0);
+        outline.set_asked(true);
+        assert!(outline.may_hold(0, 0) && !outline.may_hold(9 * REGION_BLOCKS, 9 * REGION_BLOCKS));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use super::TableWriter;
 use super::bits::Bits;
-use super::directory::{Inner, Lowest, Top};
+use super::directory::{Inner, Top};
 use super::keys::Keys;
+use super::lowest::Lowest;
 use super::region::Chunks;
 use crate::device::Env;
 use crate::pace::Pace;

@@ -180,7 +180,18 @@ impl Host {
 
     /// Aborts command `cid` of I/O queue `qid`; whether the target says that it did.
     pub fn abort(&mut self, qid: u16, cid: u16) -> Result<bool, Error> {
-        let done = self.admin.run(Sqe::new(ABORT).u16(40, qid).u16(42, cid), &[], 0)?;
+        self.submit_abort(qid, cid)?;
+        self.aborted()
+    }
+
+    /// The first half of [`Host::abort`].
+    pub fn submit_abort(&mut self, qid: u16, cid: u16) -> Result<(), Error> {
+        self.admin.submit(Sqe::new(ABORT).u16(40, qid).u16(42, cid), &[], 0).map(drop)
+    }
+
+    /// The second half of [`Host::abort`].
+    pub fn aborted(&mut self) -> Result<bool, Error> {
+        let done = self.admin.complete()?;
         check(done.status, "abort")?;
         Ok(done.result & 1 == 0)
     }

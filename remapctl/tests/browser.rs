@@ -205,7 +205,7 @@ fn the_page_shows_every_block_at_every_zoom_and_asks_nobody_for_anything() {
     browser.ask("Emulation.setEmulatedMedia", dark);
     assert_ne!(browser.evaluate(ground), light);
     browser.key("0");
-    assert!(browser.is_drawn("lost"));
+    browser.wait_until_drawn("lost");
     screenshot(&mut browser, "map-dark.png");
     assert_alone(&browser, &page);
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
@@ -166,6 +166,14 @@ impl Browser {
             }})()"
         );
         self.evaluate(&script) == true
+    }
+
+    /// Waits until that is so: what follows a change of the style is drawn with the browser's next picture.
+    pub fn wait_until_drawn(&mut self, colour: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.is_drawn(colour) {
+            assert!(Instant::now() < end, "{colour} is not drawn");
+        }
     }
 
     /// The text of the element with this identity.

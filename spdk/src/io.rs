@@ -146,11 +146,11 @@ impl<B: Bdev, K: Kind> Io<B, K> {
     #[inline]
     pub fn complete_as(self, child: Child) {
         if child.succeeded() {
-            // The child goes first: the next I/O then finds its memory warm.
-            drop(child);
             self.ends();
             // SAFETY: as in `complete`.
             unsafe { sys::spdk_bdev_io_complete(self.into_raw().as_ptr(), sys::SPDK_BDEV_IO_STATUS_SUCCESS) };
+            // The child goes last: what is submitted meanwhile takes another one, whose memory is not just being written to.
+            drop(child);
         } else {
             let outcome = child.outcome();
             drop(child);

@@ -8,8 +8,8 @@ from statistic import summary
 
 # Blocks of the base: as many as a load does not come round within.
 BASE_BLOCKS = 1 << 24
-# Blocks of the spare: 2.5 GiB, so that it does not become full while it is measured.
-SPARE_BLOCKS = 640 << 10
+# Blocks of the spare: 3.5 GiB, so that it does not become full while it is measured.
+SPARE_BLOCKS = 896 << 10
 # For one remapped block.
 SMALL_SPARE_BLOCKS = 4 << 10
 SECONDS = 2
@@ -27,7 +27,7 @@ def _faulty(base, spare_blocks):
 
 
 def _started(bench, name, stride):
-    member = Bdevperf(bench.start, bench.directory, name, _faulty([bdevs.null("Null0", BASE_BLOCKS)], SPARE_BLOCKS), mib=3072)
+    member = Bdevperf(bench.start, bench.directory, name, _faulty([bdevs.null("Null0", BASE_BLOCKS)], SPARE_BLOCKS), mib=4096)
     member.call("bdev_fault_inject", name="Fault0", lba=0, num_blocks=BASE_BLOCKS, stride=stride, op="write", error="write_fault")
     return member
 

@@ -23,6 +23,7 @@ pub(crate) async fn yield_now() {
 }
 
 /// Counts the entries of long work.
+#[derive(Clone)]
 pub(crate) struct Pace {
     done: u32,
     /// Others go on after so many.

@@ -3,6 +3,7 @@
 //! Copy A wholly, flush, copy B wholly, flush, then the superblocks one after the other. Only then is the new area
 //! appended to. Until then the old area is in force: nothing was committed in between, so both say the same.
 
+use super::records::Counted;
 use super::{Log, Position, Records, Sealed};
 use crate::device::{Device, Env};
 use crate::error::Error;
@@ -40,17 +41,19 @@ impl<D: Device, E: Env> Log<D, E> {
     /// [`Error::CheckpointTooLarge`], [`Error::CheckpointFailed`]: the old area stays in force, if it was.
     pub(crate) async fn checkpoint(&mut self, records: &Records<'_>) -> Result<Saved, Error> {
         let layout = &self.superblock.layout;
-        let pages = records.count().await.div_ceil(self.page_capacity().max(1)) as u64;
+        let capacity = self.page_capacity().max(1);
+        let records = records.count(capacity * CHUNK_PAGES).await;
+        let pages = records.len().div_ceil(capacity) as u64;
         let too_large = Error::CheckpointTooLarge { pages, room: u64::from(layout.area_pages) };
         // One page at least has to be left for what comes behind it.
         let pages = u32::try_from(pages).ok().filter(|pages| *pages < layout.area_pages).ok_or(too_large)?;
         if let Some(grown) = self.grown()
-            && let Some((next, written)) = self.write_grown(grown, pages, records).await?
+            && let Some((next, written)) = self.write_grown(grown, pages, &records).await?
         {
             return self.enter(next, written).await;
         }
         let next = self.next_position(pages)?;
-        let written = self.write_copies(&next, records).await.ok_or(Error::CheckpointFailed)?;
+        let written = self.write_copies(&next, &records).await.ok_or(Error::CheckpointFailed)?;
         self.enter(next, written).await
     }
 
@@ -65,7 +68,7 @@ impl<D: Device, E: Env> Log<D, E> {
         &mut self,
         grown: Layout,
         pages: u32,
-        records: &Records<'_>,
+        records: &Counted<'_>,
     ) -> Result<Option<(Position, PerCopy<bool>)>, Error> {
         let next = self.next_position(pages)?;
         let before = std::mem::replace(&mut self.superblock.layout, grown);
@@ -127,7 +130,7 @@ impl<D: Device, E: Env> Log<D, E> {
     }
 
     /// Writes one copy after the other, and says which were; `None` if none was.
-    async fn write_copies(&mut self, next: &Position, records: &Records<'_>) -> Option<PerCopy<bool>> {
+    async fn write_copies(&mut self, next: &Position, records: &Counted<'_>) -> Option<PerCopy<bool>> {
         let clean = if self.dirty[next.area] && !active(Mutation::AreaNotZeroed) {
             self.clean(next.area).await
         } else {
@@ -183,18 +186,17 @@ impl<D: Device, E: Env> Log<D, E> {
     }
 
     /// Writes one copy of a checkpoint, up to the first error, and flushes it.
-    async fn write_copy(&self, copy: Copy, position: &Position, records: &Records<'_>) -> Result<(), CopyFailed> {
+    async fn write_copy(&self, copy: Copy, position: &Position, records: &Counted<'_>) -> Result<(), CopyFailed> {
         let layout = &self.superblock.layout;
         let capacity = self.page_capacity().max(1);
-        let mut making = records.make();
-        let (mut chunk, mut index, mut used) = (Vec::with_capacity(capacity * CHUNK_PAGES), 0, None::<D::Buffer>);
+        let (mut chunks, mut pace) = (records.chunks(), records.pace());
+        let (mut index, mut used) = (0, None::<D::Buffer>);
         while index < position.checkpoint_pages {
-            chunk.clear();
-            making.fill(&mut chunk, capacity * CHUNK_PAGES).await;
+            let (chunk, more) = chunks.next().await;
             // At most `CHUNK_PAGES`.
             let pages = chunk.len().div_ceil(capacity) as u32;
             let reached_end = index + pages == position.checkpoint_pages;
-            if pages == 0 || pages > position.checkpoint_pages - index || reached_end != making.is_done() {
+            if pages == 0 || pages > position.checkpoint_pages - index || reached_end == more {
                 // They are not those that were counted: no last page may make this a checkpoint.
                 return Err(CopyFailed { error: Error::CheckpointFailed, reached_end: false });
             }
@@ -214,7 +216,7 @@ impl<D: Device, E: Env> Log<D, E> {
                     checkpoint_pages: position.checkpoint_pages,
                 };
                 encode_page(bytes, self.owner(), PageAt { copy, area: position.area, index: number }, info, body);
-                making.pace.step(ENCODED_AS).await;
+                pace.step(ENCODED_AS).await;
             }
             let at = if active(Mutation::ChunkOverTheFirst) { 0 } else { u64::from(index) };
             let (written, result) = self.spare.write(layout.log_page(copy, position.area, at), buffer).await;

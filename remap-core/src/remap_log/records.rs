@@ -1,7 +1,7 @@
 //! The records of a checkpoint: what the table holds, in runs, then the bad spare blocks, then the end.
 //!
-//! They are made as they are written, once for each copy and once to count them: all of them together would be much to hold, and to
-//! give back at once. Nobody changes the table meanwhile.
+//! They are made to be counted, and once more for each copy as it is written: only the first ones are kept, as all of them together
+//! would be much to hold, and to give back at once. Nobody changes the table meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -14,8 +14,8 @@ use crate::slot::SpareBlock;
 use crate::table::{Mapping, Table};
 use crate::units::{BaseLba, Extent};
 
-/// Records that are counted at once.
-const COUNTED: usize = 512;
+/// Records that are kept at most, but for the last chunk of them: 4 MiB.
+const KEPT: usize = 1 << 18;
 
 /// What a checkpoint says.
 pub(crate) struct Records<'a> {
@@ -49,30 +49,91 @@ impl<'a> Records<'a> {
     }
 
     /// Begins to make them.
-    pub(super) fn make(&self) -> Making<'_> {
+    fn make(&self) -> Making<'_> {
         let end = self.table.map_or(BaseLba(0), |table| BaseLba(table.base_blocks()));
         let rest = self.bad.iter();
         Making { of: self, pace: (self.pace)(), from: BaseLba(0), end, run: None, bad: rest, last: None, ended: false }
     }
 
-    /// How many there are.
-    pub(super) async fn count(&self) -> usize {
-        let (mut making, mut some, mut count) = (self.make(), Vec::with_capacity(COUNTED), 0);
-        loop {
-            making.fill(&mut some, COUNTED).await;
-            if some.is_empty() {
-                return count;
-            }
-            count += some.len();
-            some.clear();
+    /// Makes all of them, so that it is known how many there are, in chunks of `most`.
+    pub(super) async fn count(&self, most: usize) -> Counted<'_> {
+        self.count_keeping(most, KEPT).await
+    }
+
+    async fn count_keeping(&self, most: usize, keep: usize) -> Counted<'_> {
+        let (mut making, mut kept, mut len) = (self.make(), Vec::new(), 0);
+        while len < keep && !making.is_done() {
+            let mut chunk = Vec::with_capacity(most);
+            making.fill(&mut chunk, most).await;
+            len += chunk.len();
+            kept.push(chunk);
         }
+        let (behind, mut chunk) = (making.clone(), Vec::with_capacity(most));
+        while !making.is_done() {
+            making.fill(&mut chunk, most).await;
+            len += chunk.len();
+            chunk.clear();
+        }
+        Counted { kept, behind, most, len }
+    }
+}
+
+/// Records that were counted.
+pub(super) struct Counted<'a> {
+    /// The first chunks.
+    kept: Vec<Vec<RawRecord>>,
+    /// What makes those behind them.
+    behind: Making<'a>,
+    /// Records of a chunk.
+    most: usize,
+    len: usize,
+}
+
+impl<'a> Counted<'a> {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The pace at which they are to be written.
+    pub(super) fn pace(&self) -> Pace {
+        (self.behind.of.pace)()
+    }
+
+    /// All of them, from the first one on.
+    pub(super) fn chunks(&self) -> Chunks<'a, '_> {
+        Chunks { kept: self.kept.iter(), behind: self.behind.clone(), most: self.most, chunk: Vec::new() }
+    }
+}
+
+/// Counted records, chunk by chunk.
+pub(super) struct Chunks<'a, 'c> {
+    kept: std::slice::Iter<'c, Vec<RawRecord>>,
+    behind: Making<'a>,
+    most: usize,
+    chunk: Vec<RawRecord>,
+}
+
+impl Chunks<'_, '_> {
+    /// The next chunk, which is empty in the end, and whether more are to come.
+    pub(super) async fn next(&mut self) -> (&[RawRecord], bool) {
+        let chunk = match self.kept.next() {
+            Some(kept) => kept,
+            None => {
+                self.chunk.clear();
+                self.behind.fill(&mut self.chunk, self.most).await;
+                &self.chunk
+            }
+        };
+        (chunk, self.kept.len() > 0 || !self.behind.is_done())
     }
 }
 
 /// Records that are being made.
-pub(super) struct Making<'a> {
+#[derive(Clone)]
+struct Making<'a> {
     of: &'a Records<'a>,
-    pub(super) pace: Pace,
+    pace: Pace,
     /// What of the table is left.
     from: BaseLba,
     end: BaseLba,
@@ -86,7 +147,7 @@ pub(super) struct Making<'a> {
 
 impl Making<'_> {
     /// Makes more, until there are `most` in `records`, or no more are to come.
-    pub(super) async fn fill(&mut self, records: &mut Vec<RawRecord>, most: usize) {
+    async fn fill(&mut self, records: &mut Vec<RawRecord>, most: usize) {
         while records.len() < most {
             let entries = self.some(records, most);
             if entries == 0 {
@@ -97,7 +158,7 @@ impl Making<'_> {
     }
 
     /// Whether no more are to come.
-    pub(super) fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.ended && self.last.is_none()
     }
 
@@ -154,6 +215,7 @@ impl Making<'_> {
 
 /// Blocks of the table that follow one another, on the base and on the spare. To have a [`Record`] grow instead would take twice as long,
 /// and commits wait for a checkpoint.
+#[derive(Clone, Copy)]
 struct Run {
     lba: BaseLba,
     /// Of the first.
@@ -202,20 +264,22 @@ mod tests {
         SpareBlock::new(Slot::FIRST, index).unwrap()
     }
 
-    /// All of them, made in pieces of `most`.
-    fn all(records: &Records<'_>, most: usize) -> Vec<Record> {
+    /// All of them, made in chunks of `most`, of which `keep` are kept and the others made again.
+    fn all(records: &Records<'_>, most: usize, keep: usize) -> Vec<Record> {
         let make = async {
-            let (mut making, mut all) = (records.make(), Vec::new());
+            let counted = records.count_keeping(most, keep).await;
+            let (mut chunks, mut all) = (counted.chunks(), Vec::new());
             loop {
-                let mut some = Vec::new();
-                making.fill(&mut some, most).await;
-                assert!(some.len() <= most);
-                if some.is_empty() {
-                    assert_eq!(records.count().await, all.len());
-                    return all;
-                }
+                let (some, more) = chunks.next().await;
+                assert!((1..=most).contains(&some.len()));
                 all.extend(some.iter().map(|raw| Record::decode(raw, Slot::FIRST).unwrap()));
+                if !more {
+                    break;
+                }
             }
+            assert_eq!(chunks.next().await, ([].as_slice(), false));
+            assert_eq!(counted.len(), all.len());
+            all
         };
         // It waits for nothing but that others were let go on.
         let mut make = Box::pin(make);
@@ -246,9 +310,9 @@ mod tests {
             Record::BadSpare { spare: spare(8), count: 1 },
             Record::EndOfCheckpoint,
         ];
-        for most in [1, 2, 3, 6, 7, 1000] {
-            assert_eq!(all(&records, most), expected, "{most} at once");
+        for (most, keep) in [1, 2, 3, 6, 7, 1000].into_iter().flat_map(|most| (0..9).map(move |keep| (most, keep))) {
+            assert_eq!(all(&records, most, keep), expected, "{most} at once, {keep} kept");
         }
-        assert_eq!(all(&Records::none(), 1), [Record::EndOfCheckpoint]);
+        assert_eq!(all(&Records::none(), 1, 0), [Record::EndOfCheckpoint]);
     }
 }

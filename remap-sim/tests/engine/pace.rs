@@ -28,6 +28,28 @@ fn remap(world: &World, engine: &Rc<SimEngine>, remaps: u64, apart: u64) {
     world.executor.block_on(all).unwrap();
 }
 
+/// More than a checkpoint keeps of what it is to write, so that some of it is made once more for each copy.
+#[test]
+fn a_checkpoint_has_all_of_very_many_remaps() {
+    const MANY: u64 = 300_000;
+    let params = OpenParams { storm_limit: u64::MAX, ..params() };
+    let world = World::with(Medium::new(BLOCK, 2 * MANY), false);
+    let engine = world.open_with(params.clone()).unwrap().engine;
+    remap(&world, &engine, MANY, 3);
+    let before = mappings(&engine);
+    assert_eq!(before.len() as u64, MANY);
+    let saving = Rc::clone(&engine);
+    assert!(world.executor.block_on(async move { saving.save().await }).unwrap().unwrap().all_copies);
+    for copy in Copy::BOTH {
+        // Of each copy by itself.
+        let mut medium = world.spare.contents();
+        let log = engine.layout().log[copy].0;
+        medium.clear(log, 2 * engine.layout().area_blocks());
+        let again = World::with(medium, false);
+        assert_eq!(mappings(&again.open_with(params.clone()).unwrap().engine), before);
+    }
+}
+
 /// A million remaps: `cargo test --release -p remap-sim --test engine pace -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures; nothing is asserted of a machine"]

@@ -179,6 +179,16 @@ impl Disk {
         change(&mut self.0.store.borrow_mut().medium);
     }
 
+    /// The block has rotted; whether it had already, and was not written since.
+    pub(crate) fn note_rotten(&self, lba: u64) -> bool {
+        !self.0.store.borrow_mut().rotten.insert(lba)
+    }
+
+    /// Whether the block has rotted, and was not written since.
+    pub(crate) fn is_rotten(&self, lba: u64) -> bool {
+        self.0.store.borrow().rotten.contains(&lba)
+    }
+
     /// It has `blocks` blocks now, not fewer than before; the new ones are zeros.
     pub fn grow(&self, blocks: u64) {
         let medium = &mut self.0.store.borrow_mut().medium;

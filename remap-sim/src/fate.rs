@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use remap_core::IoStatus;
-use remap_core::format::Copy;
+use remap_core::format::{Copy, Layout};
 
 use super::block::Block;
 use super::disk::Disk;
@@ -32,10 +32,11 @@ const ROT: [[&str; 2]; 2] =
     [["fault: log A rot", "fault: log B rot"], ["fault: superblock A rot", "fault: superblock B rot"]];
 
 impl World {
-    /// Does what a fault in the plan says.
-    pub(crate) fn strike(&self, what: What) {
+    /// Does what a fault in the plan says; the layout of the spare in force tells what is data.
+    pub(crate) fn strike(&self, what: What, layout: Layout) {
+        self.follow(layout);
         match what {
-            What::BadBlock { side, lba, bad } => self.bad_block(side, lba, bad),
+            What::BadBlock { side, lba, bad } => self.bad_block(self.place(side, lba, layout), side, bad),
             What::Glitch { side, verb, lba, times, media, effect } => {
                 let name = match (side, media) {
                     (Side::Base, true) => "fault: base media glitch",
@@ -44,7 +45,7 @@ impl World {
                     (Side::Spare, false) => "fault: spare other glitch",
                 };
                 let status = if media { self.media_error(verb) } else { IoStatus::Aborted };
-                let (disk, lba) = self.place(side, lba);
+                let (disk, lba) = self.place(side, lba, layout);
                 let fault = Fault::new(verb, lba..lba + 1, status).times(times).with_effect(effect);
                 self.add(disk, fault.named(name));
             }
@@ -90,7 +91,7 @@ impl World {
                 self.spoil(|medium| medium.flip(lba, (pick >> 20) as usize % (64 * 8)));
                 self.count(name(superblock, copy, ROT));
             }
-            What::Grow { blocks } => self.grow(blocks),
+            What::Grow { blocks } => self.grow(blocks, layout),
             What::SparePower { cut } => {
                 self.count("fault: spare without power");
                 self.spare.lose_power(cut);
@@ -100,8 +101,7 @@ impl World {
         }
     }
 
-    fn bad_block(&self, side: Side, lba: u64, bad: Bad) {
-        let (disk, lba) = self.place(side, lba);
+    fn bad_block(&self, (disk, lba): (&Disk, u64), side: Side, bad: Bad) {
         let names = match side {
             Side::Base => ["fault: base bad read", "fault: base bad write"],
             Side::Spare => ["fault: spare bad read", "fault: spare bad write"],
@@ -127,7 +127,12 @@ impl World {
             let (old, new) = (before.get(lba), after.get(lba));
             // What is there as the cache has it is as good as flushed.
             if old != new && new != seen.get(lba) {
-                self.rotten.borrow_mut().push((lba, old, new));
+                let rotten = &mut *self.rotten.borrow_mut();
+                if !self.spare.note_rotten(lba) {
+                    // What it was before it was written is no damage any more.
+                    rotten.retain(|one| one.0 != lba);
+                }
+                rotten.push((lba, old, new));
             }
         }
     }
@@ -137,7 +142,7 @@ impl World {
         let rotten = std::mem::take(&mut *self.rotten.borrow_mut());
         let mut undone = !rotten.is_empty();
         for (lba, before, after) in rotten.into_iter().rev() {
-            if self.spare.block(lba) == after {
+            if self.spare.is_rotten(lba) && self.spare.block(lba) == after {
                 self.spare.rot(|medium| medium.set(lba, before));
             }
         }
@@ -171,12 +176,11 @@ impl World {
         self.random.pick(&[nvme, IoStatus::Scsi { sc: 2, sk: 3, asc: 0x11, ascq: 0 }, IoStatus::Aio(-61)])
     }
 
-    fn place(&self, side: Side, lba: u64) -> (&Disk, u64) {
+    /// A block of data: what a spare that has grown is laid out like is metadata still, in part, until that is in force.
+    fn place(&self, side: Side, lba: u64, layout: Layout) -> (&Disk, u64) {
         match side {
             Side::Base => (&self.base, lba),
-            Side::Spare => {
-                (&self.spare, self.layout.get().data_start.0 + lba % u64::from(self.layout.get().data_blocks))
-            }
+            Side::Spare => (&self.spare, layout.data_start.0 + lba % u64::from(layout.data_blocks)),
         }
     }
 

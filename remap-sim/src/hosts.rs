@@ -12,7 +12,7 @@ use super::stamp::{stamp, value_in};
 use super::vbdev::{Story, Vbdev};
 use super::world::World;
 
-/// As often as this a rescue tries another spare block.
+/// As often as this a rescue tries another spare block, or where a block lives by now.
 const MANY: usize = 16;
 
 /// The process of a life, once the set is open.
@@ -62,7 +62,7 @@ impl Process {
             fault => {
                 world.lied.set(world.lied.get() || matches!(fault, What::Lie { .. }));
                 world.note(|| format!("fate: {fault:?}"));
-                world.strike(fault);
+                world.strike(fault, self.vbdev.engine.layout());
             }
         }
     }
@@ -187,7 +187,7 @@ impl Process {
         if status == IoStatus::Aborted && struck {
             world.count("event: aborted");
         }
-        if (!media && struck) || (media && (refused || story.struck.len() >= MANY)) {
+        if (!media && struck) || (media && (refused || story.struck.len() + story.elsewhere >= MANY)) {
             world.count("event: write failed as it may");
         } else {
             world
@@ -275,7 +275,7 @@ impl Process {
                 world.formatted.set(formatted);
                 world.wiped.set(was);
             }
-            Err(_) => {}
+            Err(_) => world.wipe_failed.set(true),
         }
         drop(held);
     }
@@ -283,6 +283,7 @@ impl Process {
     /// No two blocks on one spare block, and all of them where data may be.
     pub(crate) fn check_table(&self) {
         let world = &self.world;
+        world.follow(self.vbdev.engine.layout());
         let table = self.vbdev.engine.table();
         let mut used = std::collections::BTreeMap::new();
         let _ = table.visit(Extent::new(BaseLba(0), table.base_blocks()), |lba, mapping| {

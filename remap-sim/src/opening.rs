@@ -1,7 +1,7 @@
 //! Opening a set, and what may come of it.
 
 use remap_core::format::Copy;
-use remap_core::{CopyHealth, Device, Error, FormatPolicy, OpenParams};
+use remap_core::{CopyHealth, Error, FormatPolicy, OpenParams};
 
 use super::plan::Harm;
 use super::threads::Threads;
@@ -22,7 +22,14 @@ pub(crate) async fn open(world: &World, threads: &Threads) -> Option<Vbdev> {
         let known = world.formatted.get();
         let cached = world.cached_metadata();
         let params = OpenParams { format, ..world.params() };
-        let error = match Vbdev::open(&world.base, &world.spare, threads, params).await {
+        let lost = known && world.has_lost_all();
+        let result = Vbdev::open(&world.base, &world.spare, threads, params).await;
+        if lost && result.as_ref().map_or(true, |vbdev| Some(vbdev.engine.set_uuid()) != world.set.get()) {
+            world.over.set(true);
+            world.count("event: refused for good after damage");
+            return None;
+        }
+        let error = match result {
             Ok(vbdev) => {
                 opened(world, &vbdev, known, world.metadata_errors() > errors, &cached);
                 if undone {
@@ -100,15 +107,14 @@ pub(crate) async fn open(world: &World, threads: &Threads) -> Option<Vbdev> {
 
 /// What is promised of a set that has just been opened.
 fn opened(world: &World, vbdev: &Vbdev, known: bool, errors: bool, cached: &[u64]) {
+    // After a wipe that failed it may be the set that was there, on a spare that has grown.
+    world.follow(vbdev.engine.layout());
     let set = vbdev.engine.set_uuid();
     if known && world.set.get() != Some(set) {
         world.fail(|| "a set that was there was formatted anew".into());
     }
     if !known {
         world.bad_saved.set(0);
-        // After a wipe that failed it may be the set that was there, on a spare that has grown.
-        let layout = vbdev.engine.layout();
-        world.lay_out(layout.grown(world.spare.geometry().blocks).unwrap_or(layout));
         // What was there before is another set's.
         world.past.borrow_mut().clear();
         world.spare.set_past(None);
@@ -146,6 +152,12 @@ impl World {
     fn read_trouble(&self) -> bool {
         let names = ["fault: metadata read trouble", "fault: spare flush error"];
         self.spare.faults(|faults| faults.any(|fault| names.contains(&fault.name)))
+    }
+
+    /// Whether a wipe took a superblock A that could not be written since, nor could its log, while the other copy is not at the end of the
+    /// device any more: nothing tells that there is a set.
+    fn has_lost_all(&self) -> bool {
+        self.wipe_failed.get() && self.grew.get() && !self.is_whole(Copy::A)
     }
 
     /// Whether the damage is such that the set may be refused.

@@ -56,7 +56,9 @@ impl Owner for OwnerThread<'_> {
         let answer = self.note(self.engine().commit(moves.clone()).await, &before, 0);
         if let Ok(answers) = &answer {
             let done = moves.iter().zip(answers).filter(|(_, answer)| **answer == Committed::Done);
-            self.io.story.borrow_mut().relocated.extend(done.map(|(one, _)| one.lba.0));
+            let story = &mut *self.io.story.borrow_mut();
+            story.relocated.extend(done.map(|(one, _)| one.lba.0));
+            story.elsewhere += answers.iter().filter(|answer| matches!(answer, Committed::Elsewhere(_))).count();
         }
         self.vbdev.threads.hop(self.vbdev.reactor).await;
         answer

@@ -1,6 +1,6 @@
 //! What a disk holds: the medium, the volatile cache above it, and what is under way; and what a crash leaves of all that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::block::{Block, copy_to, mixed};
@@ -53,6 +53,8 @@ pub(crate) struct Store {
     pub(crate) dead: bool,
     /// What was on the medium some time ago.
     pub(crate) past: Option<Medium>,
+    /// Blocks of the medium that rotted, and were not written since.
+    pub(crate) rotten: BTreeSet<u64>,
 }
 
 impl Store {
@@ -68,6 +70,7 @@ impl Store {
             dies_at: None,
             dead: false,
             past: None,
+            rotten: BTreeSet::new(),
         }
     }
 
@@ -153,11 +156,12 @@ impl Store {
         if !self.step() {
             return;
         }
-        let medium = &mut self.medium;
+        let (medium, rotten) = (&mut self.medium, &mut self.rotten);
         self.cache.retain(|lba, versions| {
             let old = versions.iter().take_while(|(came, _)| *came <= moment).count();
             if let Some((_, block)) = versions.drain(..old).next_back() {
                 medium.set(*lba, block);
+                rotten.remove(lba);
             }
             !versions.is_empty()
         });
@@ -237,6 +241,7 @@ impl Store {
                 block = mixed(&self.medium.get(lba), &block, size, piece, random);
             }
             self.medium.set(lba, block);
+            self.rotten.remove(&lba);
         }
         torn
     }
@@ -261,6 +266,7 @@ impl Store {
         self.moment += 1;
         if !self.volatile {
             self.medium.set(lba, block);
+            self.rotten.remove(&lba);
         } else if lba < self.medium.geometry().blocks {
             self.cache.entry(lba).or_default().push((self.moment, block));
         }

@@ -52,6 +52,8 @@ pub struct Story {
     pub refused: Vec<(Refused, bool)>,
     /// Which blocks were relocated, durably.
     pub relocated: Vec<u64>,
+    /// How often a block that it had relocated turned out to live elsewhere by then.
+    pub elsewhere: usize,
     /// Whether it had to wait for a structure.
     pub waited: bool,
     /// Spare blocks that it was given although a write of them had failed before they were in use.

@@ -75,6 +75,8 @@ pub(crate) struct World {
     pub(crate) past: RefCell<Vec<Medium>>,
     /// Whether it was wiped in this life.
     pub(crate) wiped: Cell<bool>,
+    /// Whether a wipe has failed, in any life.
+    pub(crate) wipe_failed: Cell<bool>,
     /// Whether the set has been opened in this life.
     pub(crate) open: Cell<bool>,
     /// Whether a scrub runs.
@@ -119,6 +121,7 @@ impl World {
             lied: Cell::new(false),
             past: RefCell::default(),
             wiped: Cell::new(false),
+            wipe_failed: Cell::new(false),
             open: Cell::new(false),
             scrubs: Cell::new(false),
             over: Cell::new(false),
@@ -132,8 +135,17 @@ impl World {
         Ok(world)
     }
 
+    /// The spare is laid out like this, and as that grows with the device when the next checkpoint is written. To be called whenever
+    /// either may have changed: in two steps it may grow to less than in one.
+    pub(crate) fn follow(&self, in_force: Layout) {
+        let layout = in_force.grown(self.spare.geometry().blocks).unwrap_or(in_force);
+        if layout != self.layout.get() {
+            self.lay_out(layout);
+        }
+    }
+
     /// From now on the spare is laid out like this, which decides what may be torn.
-    pub(crate) fn lay_out(&self, layout: Layout) {
+    fn lay_out(&self, layout: Layout) {
         self.layout.set(layout);
         let data = layout.data_start.0..layout.data_end().0;
         // A superblock is in one sector, and relies on it that a disk writes that as a whole.
@@ -147,13 +159,10 @@ impl World {
         });
     }
 
-    /// The spare grows by so many blocks.
-    pub(crate) fn grow(&self, blocks: u64) {
-        let blocks = self.spare.geometry().blocks + blocks;
-        self.spare.grow(blocks);
-        if let Some(grown) = self.layout.get().grown(blocks) {
-            self.lay_out(grown);
-        }
+    /// The spare, on which this layout is in force, grows by so many blocks.
+    pub(crate) fn grow(&self, blocks: u64, in_force: Layout) {
+        self.spare.grow(self.spare.geometry().blocks + blocks);
+        self.follow(in_force);
         self.grew.set(true);
         self.count("event: the spare has grown");
     }

@@ -19,7 +19,7 @@ use crate::recovery::{Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
 use crate::slot::Slot;
 use crate::spare::Spare;
-use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence};
+use crate::units::{Epoch, MAX_BASE_BLOCKS, Sequence, SpareLba};
 
 /// What is to be done with the spare.
 enum Plan {
@@ -174,10 +174,16 @@ pub(super) const TELLING_PAGES: u64 = 2;
 async fn log_of_erased<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<Option<Uuid>, Error> {
     let geometry = spare.geometry();
     let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
-    for start in layout.log_areas() {
-        for page in 0..TELLING_PAGES {
-            let page = spare.read(start.plus(page * layout.page_blocks()), layout.page_blocks()).await?;
-            if let Some(set) = page.and_then(|page| used_by(page.as_ref())) {
+    let read = |area: SpareLba, page| spare.read(area.plus(page * layout.page_blocks()), layout.page_blocks());
+    let mut looked_at: Vec<_> = layout.log_areas().map(|start| (start, 0..TELLING_PAGES)).collect();
+    // Before a device had grown, the other area was nearer to the first one, whose first page is there as long as a set is.
+    let first = layout.log[Copy::A];
+    if read(first, 0).await?.is_none_or(|page| page.as_ref().iter().any(|byte| *byte != 0)) {
+        looked_at.push((first, TELLING_PAGES..layout.area_pages.into()));
+    }
+    for (area, pages) in looked_at {
+        for page in pages {
+            if let Some(set) = read(area, page).await?.and_then(|page| used_by(page.as_ref())) {
                 return Ok(Some(set));
             }
         }

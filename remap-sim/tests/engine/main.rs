@@ -252,3 +252,13 @@ pub(crate) fn with_bug<R>(bug: remap_core::mutation::Mutation, work: impl FnOnce
     remap_core::mutation::activate(None);
     outcome
 }
+
+/// Opens what is on `medium`, which has to be refused, and checks that not a byte of it was changed.
+pub(crate) fn refused(medium: Medium, params: OpenParams) -> Error {
+    let world = World::with(medium.clone(), true);
+    let Err(error) = world.open_with(params) else { panic!("it was opened") };
+    assert_eq!(world.spare.contents(), medium, "a refusal has written something");
+    assert_eq!(world.spare.writes(), 0);
+    assert!(error.errno() < 0);
+    error
+}

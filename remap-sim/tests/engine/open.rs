@@ -4,16 +4,6 @@ use super::*;
 use remap_core::Owner;
 use remap_core::format::{OtherSpare, SpareState};
 
-/// Opens what is on `medium`, which has to be refused, and checks that not a byte of it was changed.
-fn refused(medium: Medium, params: OpenParams) -> Error {
-    let world = World::with(medium.clone(), true);
-    let Err(error) = world.open_with(params) else { panic!("it was opened") };
-    assert_eq!(world.spare.contents(), medium, "a refusal has written something");
-    assert_eq!(world.spare.writes(), 0);
-    assert!(error.errno() < 0);
-    error
-}
-
 /// A spare with one remapped block.
 fn formatted() -> Medium {
     let world = World::new();

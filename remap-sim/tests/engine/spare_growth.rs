@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use remap_core::format::Layout;
 use remap_sim::Cut;
 
 use super::*;
@@ -394,5 +395,29 @@ fn what_an_attempt_has_left_at_the_new_end_is_not_taken_for_a_checkpoint() {
         again.bad_for_writes(at, 1);
         again.write(&host, at, filled(at)).unwrap();
         again = again.after_kill();
+    }
+}
+
+/// All that the second process committed is in the other area, of which nothing tells where it is once superblock A is lost.
+#[test]
+fn a_spare_that_has_grown_and_lost_its_first_superblock_is_not_taken_for_an_empty_one() {
+    let world = World::new();
+    world.bad_for_writes(0, BASE_BLOCKS);
+    world.open();
+    let world = world.after_kill();
+    let host = world.open();
+    world.write(&host, 10, filled(10)).unwrap();
+    let layout = host.engine.layout();
+    for blocks in [SPARE_BLOCKS + 1, 40 * SPARE_BLOCKS] {
+        let mut medium = world.spare.contents();
+        medium.clear(0, 1);
+        medium.grow(blocks);
+        let grown = Layout::for_spare(BLOCK, blocks).unwrap();
+        assert_eq!(grown.area_pages > layout.area_pages, blocks > SPARE_BLOCKS + 1);
+        assert_eq!(refused(medium.clone(), params()), Error::Erased { set: Uuid::from_u128(1) });
+        // Nor if the first page cannot be read.
+        let again = world.after_crash(medium);
+        again.spare.fail(Fault::new(Verb::Read, 1..2, READ_ERROR));
+        assert_eq!(again.open_with(params()).err(), Some(Error::Erased { set: Uuid::from_u128(1) }));
     }
 }

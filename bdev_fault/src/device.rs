@@ -155,6 +155,7 @@ impl Fault {
     }
 
     /// How the device fails it, if it does.
+    #[inline(always)]
     fn verdict<K: Ranged>(&self, io: &IoRef<Fault, K>) -> Result<(), Status> {
         match self.off.load(Ordering::Acquire) {
             true => Err(NO_POWER),
@@ -163,6 +164,7 @@ impl Fault {
     }
 
     /// Does what `io` asks for.
+    #[inline(always)]
     fn perform<K: Asks>(&self, channel: &Channel, io: Io<Fault, K>) {
         match self.verdict(&io) {
             Err(status) => io.complete(Err(status)),
@@ -171,6 +173,7 @@ impl Fault {
         }
     }
 
+    #[inline(always)]
     fn pass_on<K: Ranged>(&self, channel: &Channel, io: Io<Fault, K>) {
         let (lba, hollow) = (io.lba(), &self.options.hollow);
         if let Some(nowhere) = &channel.nowhere
@@ -188,6 +191,7 @@ impl Fault {
     }
 
     /// Performs it, after the latency.
+    #[inline(always)]
     fn take<K: Asks>(&self, channel: &Channel, io: Io<Fault, K>) {
         if io.in_memory_domain() {
             self.in_domains.fetch_add(1, Ordering::Relaxed);

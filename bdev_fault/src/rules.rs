@@ -84,10 +84,13 @@ impl Rules {
     }
 
     /// The error that this I/O gets, if any; uses up one of the rule's count.
+    #[inline(always)]
     pub fn verdict(&self, kind: IoKind, lba: u64, blocks: u64) -> Option<Status> {
-        if !self.any.load(Ordering::Acquire) {
-            return None;
-        }
+        if self.any.load(Ordering::Acquire) { self.judge(kind, lba, blocks) } else { None }
+    }
+
+    #[inline(never)]
+    fn judge(&self, kind: IoKind, lba: u64, blocks: u64) -> Option<Status> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
         let hit =
             list.iter().find(|(rule, left)| rule.hits(kind, lba, blocks) && take_one(left, rule.count.is_some()))?;

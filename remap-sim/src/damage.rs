@@ -272,12 +272,20 @@ impl World {
         format!("A {:?}, B {:?}", pages[0], pages[1])
     }
 
+    /// The bytes of the page that begins there.
+    pub(crate) fn page(&self, start: u64) -> Vec<u8> {
+        self.page_of(&self.spare.contents(), start)
+    }
+
+    fn page_of(&self, contents: &Medium, start: u64) -> Vec<u8> {
+        (start..start + self.layout.get().page_blocks()).flat_map(|lba| contents.block(lba)).collect()
+    }
+
     /// Whether a copy of log and superblock is whole: nothing in it is torn or bad, and it holds a checkpoint that the
     /// superblocks know, or a later one.
     pub(crate) fn is_whole(&self, copy: Copy) -> bool {
         let contents = self.spare.contents();
-        let blocks = |start: u64| start..start + self.layout.get().page_blocks();
-        let page = |start: u64| blocks(start).flat_map(|lba| contents.block(lba)).collect::<Vec<_>>();
+        let page = |start| self.page_of(&contents, start);
         let superblock = |copy| match Superblock::decode(&page(self.layout.get().superblock(copy).0)) {
             SuperblockContent::Valid(superblock) => Some(superblock),
             _ => None,

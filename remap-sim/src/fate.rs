@@ -140,7 +140,7 @@ impl World {
     /// Undoes all damage of the metadata that can be undone. Returns whether there was any.
     pub(crate) fn undo_damage(&self) -> bool {
         let rotten = std::mem::take(&mut *self.rotten.borrow_mut());
-        let mut undone = !rotten.is_empty();
+        let mut undone = rotten.iter().any(|rotten| self.spare.is_rotten(rotten.0));
         for (lba, before, after) in rotten.into_iter().rev() {
             if self.spare.is_rotten(lba) && self.spare.block(lba) == after {
                 self.spare.rot(|medium| medium.set(lba, before));

@@ -275,6 +275,7 @@ impl Process {
                 world.formatted.set(formatted);
                 world.wiped.set(was);
             }
+            Err(Error::Closed) => {}
             Err(_) => world.wipe_failed.set(true),
         }
         drop(held);
@@ -283,12 +284,13 @@ impl Process {
     /// No two blocks on one spare block, and all of them where data may be.
     pub(crate) fn check_table(&self) {
         let world = &self.world;
-        world.follow(self.vbdev.engine.layout());
+        let layout = self.vbdev.engine.layout();
+        world.follow(layout);
         let table = self.vbdev.engine.table();
         let mut used = std::collections::BTreeMap::new();
         let _ = table.visit(Extent::new(BaseLba(0), table.base_blocks()), |lba, mapping| {
             let Some(spare) = mapping.spare() else { return ControlFlow::Continue(()) };
-            if spare.index() >= world.layout.get().data_blocks || spare.slot() != self.vbdev.engine.slot() {
+            if spare.index() >= layout.data_blocks || spare.slot() != self.vbdev.engine.slot() {
                 world.fail(|| format!("{lba:?} is on {spare:?}, outside the data area"));
             }
             if let Some(other) = used.insert(spare, lba) {

@@ -1,7 +1,9 @@
 //! Opening a set, and what may come of it.
 
-use remap_core::format::Copy;
-use remap_core::{CopyHealth, Error, FormatPolicy, OpenParams};
+use remap_core::format::layout::superblock_b;
+use remap_core::format::page::{TELLING_PAGES, used_by};
+use remap_core::format::{Area, Copy, Superblock, SuperblockContent};
+use remap_core::{CopyHealth, Device, Error, FormatPolicy, Geometry, OpenParams, SpareLba};
 
 use super::plan::Harm;
 use super::threads::Threads;
@@ -22,11 +24,20 @@ pub(crate) async fn open(world: &World, threads: &Threads) -> Option<Vbdev> {
         let known = world.formatted.get();
         let cached = world.cached_metadata();
         let params = OpenParams { format, ..world.params() };
-        let lost = known && world.has_lost_all();
+        let lost = known && world.has_no_superblock();
+        let untold = lost && world.nothing_tells();
         let result = Vbdev::open(&world.base, &world.spare, threads, params).await;
-        if lost && result.as_ref().map_or(true, |vbdev| Some(vbdev.engine.set_uuid()) != world.set.get()) {
+        let gone = lost
+            && match &result {
+                Ok(vbdev) => untold && Some(vbdev.engine.set_uuid()) != world.set.get(),
+                Err(Error::Erased { .. } | Error::NoSuperblock { .. }) => true,
+                // While it is formatted.
+                Err(_) => untold,
+            };
+        if gone {
+            world.note(|| format!("gone: {:?}", result.err()));
             world.over.set(true);
-            world.count("event: refused for good after damage");
+            world.count("event: gone after a wipe that failed");
             return None;
         }
         let error = match result {
@@ -154,10 +165,21 @@ impl World {
         self.spare.faults(|faults| faults.any(|fault| names.contains(&fault.name)))
     }
 
-    /// Whether a wipe took a superblock A that could not be written since, nor could its log, while the other copy is not at the end of the
-    /// device any more: nothing tells that there is a set.
-    fn has_lost_all(&self) -> bool {
-        self.wipe_failed.get() && self.grew.get() && !self.is_whole(Copy::A)
+    /// Whether a wipe took superblock A, which could not be written since, and the other one is not at the end of the device any more.
+    fn has_no_superblock(&self) -> bool {
+        let Geometry { block_size, blocks } = self.spare.geometry();
+        let places = [Some(self.layout.get().superblock(Copy::A)), superblock_b(block_size, blocks)];
+        let valid = |at: SpareLba| matches!(Superblock::decode(&self.page(at.0)), SuperblockContent::Valid(_));
+        let lost = !places.into_iter().flatten().any(valid);
+        self.wipe_failed.get() && self.grew.get() && lost
+    }
+
+    /// Whether copy A of the log has no page that shows that there is a set.
+    fn nothing_tells(&self) -> bool {
+        let layout = self.layout.get();
+        let first = |area| (0..u64::from(TELLING_PAGES)).map(move |page| layout.log_page(Copy::A, area, page).0);
+        let mut first = Area::BOTH.into_iter().flat_map(first);
+        first.all(|at| used_by(&self.page(at), Copy::A).is_none())
     }
 
     /// Whether the damage is such that the set may be refused.

@@ -58,7 +58,7 @@ impl Owner for OwnerThread<'_> {
             let done = moves.iter().zip(answers).filter(|(_, answer)| **answer == Committed::Done);
             let story = &mut *self.io.story.borrow_mut();
             story.relocated.extend(done.map(|(one, _)| one.lba.0));
-            story.elsewhere += answers.iter().filter(|answer| matches!(answer, Committed::Elsewhere(_))).count();
+            story.elsewhere += usize::from(answers.iter().any(|answer| matches!(answer, Committed::Elsewhere(_))));
         }
         self.vbdev.threads.hop(self.vbdev.reactor).await;
         answer

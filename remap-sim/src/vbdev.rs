@@ -52,7 +52,7 @@ pub struct Story {
     pub refused: Vec<(Refused, bool)>,
     /// Which blocks were relocated, durably.
     pub relocated: Vec<u64>,
-    /// How often a block that it had relocated turned out to live elsewhere by then.
+    /// Commits of which some block turned out to live elsewhere by then.
     pub elsewhere: usize,
     /// Whether it had to wait for a structure.
     pub waited: bool,

@@ -213,7 +213,7 @@ impl World {
                         .contains(&fault.name)
             })
         });
-        faults || self.lied.get() || !self.rotten.borrow().is_empty()
+        faults || self.lied.get() || self.rotten.borrow().iter().any(|rotten| self.spare.is_rotten(rotten.0))
     }
 
     /// What was under way at a crash.

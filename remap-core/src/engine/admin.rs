@@ -6,7 +6,6 @@ use futures_channel::oneshot;
 
 use super::batch::{Answer, Asked};
 use super::committer::{Committer, Request};
-use super::open::TELLING_PAGES;
 use super::report::{
     CopyHealth, Difference, DifferingExtent, ListedExtent, MetadataHealth, RestoreReport, SaveReport, SetState,
     SpareUsage, Status,
@@ -14,6 +13,7 @@ use super::report::{
 use super::{Engine, Shared};
 use crate::device::{Device, Env};
 use crate::error::Error;
+use crate::format::page::TELLING_PAGES;
 use crate::format::{Copy, Layout};
 use crate::owner::Refused;
 use crate::pace::Pace;
@@ -231,7 +231,7 @@ impl<D: Device, E: Env> Committer<D, E> {
         // Also where they are looked for on a device of this size.
         let fresh = Layout::for_spare(layout.block_size, layout.spare_blocks).unwrap_or(layout);
         for start in layout.log_areas().chain(fresh.log_areas()) {
-            spare.zero(start, TELLING_PAGES * layout.page_blocks()).await?;
+            spare.zero(start, u64::from(TELLING_PAGES) * layout.page_blocks()).await?;
         }
         spare.flush().await?;
         log::warn!("{}: spare erased, {blocks} blocks were remapped", self.shared.name);

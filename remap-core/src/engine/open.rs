@@ -10,12 +10,14 @@ use super::superblocks::{Found, newest, read_superblocks};
 use crate::counters::Counters;
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::page::used_by;
+use crate::format::page::{TELLING_PAGES, used_by};
 use crate::format::superblock::{Kept, NAME_MAX, VERSION};
-use crate::format::{Copy, InUse, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent};
+use crate::format::{
+    Area, Copy, InUse, Layout, OtherSpare, PerArea, PerCopy, SpareState, Superblock, SuperblockContent,
+};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{CHUNK_PAGES, Recovered, recover};
 use crate::remap_log::{Health, Log, Position, Records, hidden};
 use crate::slot::Slot;
 use crate::spare::Spare;
@@ -167,25 +169,46 @@ async fn refuse_used<D: Device, E: Env>(spare: &Spare<D, E>, found: &PerCopy<Fou
     log_of_erased(spare).await?.map_or(Ok(()), |set| Err(Error::Erased { set }))
 }
 
-/// Pages at the beginning of a log area that show whether it was used: the first checkpoint, and what follows it.
-pub(super) const TELLING_PAGES: u64 = 2;
-
 /// The set of which a spare without superblocks still has a log, where that would be.
 async fn log_of_erased<D: Device, E: Env>(spare: &Spare<D, E>) -> Result<Option<Uuid>, Error> {
     let geometry = spare.geometry();
     let layout = Layout::for_spare(geometry.block_size, geometry.blocks)?;
-    let read = |area: SpareLba, page| spare.read(area.plus(page * layout.page_blocks()), layout.page_blocks());
-    let mut looked_at: Vec<_> = layout.log_areas().map(|start| (start, 0..TELLING_PAGES)).collect();
-    // Before a device had grown, the other area was nearer to the first one, whose first page is there as long as a set is.
-    let first = layout.log[Copy::A];
-    if read(first, 0).await?.is_none_or(|page| page.as_ref().iter().any(|byte| *byte != 0)) {
-        looked_at.push((first, TELLING_PAGES..layout.area_pages.into()));
-    }
-    for (area, pages) in looked_at {
-        for page in pages {
-            if let Some(set) = read(area, page).await?.and_then(|page| used_by(page.as_ref())) {
+    let beginning = |copy, area| (layout.log_page(copy, area, 0), copy, TELLING_PAGES);
+    let looked_at = [
+        // All of the first area: before a device had grown, the other one began in there.
+        (layout.log[Copy::A], Copy::A, layout.area_pages),
+        beginning(Copy::A, Area::One),
+        beginning(Copy::B, Area::Zero),
+        beginning(Copy::B, Area::One),
+    ];
+    for (start, copy, pages) in looked_at {
+        for first in (0..pages).step_by(CHUNK_PAGES as usize) {
+            let at = start.plus(u64::from(first) * layout.page_blocks());
+            if let Some(set) = used_in(spare, &layout, at, CHUNK_PAGES.min(pages - first), copy).await? {
                 return Ok(Some(set));
             }
+        }
+    }
+    Ok(None)
+}
+
+/// The set that any of `pages` pages from `at` on shows to have been in use. They are read together if that works, else one by one; what the
+/// medium does not yield shows nothing.
+async fn used_in<D: Device, E: Env>(
+    spare: &Spare<D, E>,
+    layout: &Layout,
+    at: SpareLba,
+    pages: u32,
+    copy: Copy,
+) -> Result<Option<Uuid>, Error> {
+    let in_all = |bytes: &[u8]| bytes.chunks(layout.page_bytes as usize).find_map(|page| used_by(page, copy));
+    if let Some(all) = spare.read(at, u64::from(pages) * layout.page_blocks()).await? {
+        return Ok(in_all(all.as_ref()));
+    }
+    for page in 0..u64::from(pages) {
+        let page = spare.read(at.plus(page * layout.page_blocks()), layout.page_blocks()).await?;
+        if let Some(set) = page.and_then(|page| in_all(page.as_ref())) {
+            return Ok(Some(set));
         }
     }
     Ok(None)

@@ -173,14 +173,20 @@ impl CopyB {
     }
 }
 
-/// The set, whichever it is, that `page` shows to have been in use: what a spare that seems empty must not have. The first
-/// checkpoint, which is empty, shows nothing: formatting that was cut short leaves it.
+/// Pages at the beginning of a log area that show whether it was used: the first checkpoint, and what follows it.
+pub const TELLING_PAGES: u32 = 2;
+
+/// The set, whichever it is, that `page`, which is in that copy, shows to have been in use, as one of the first of an area: what a spare
+/// that seems empty must not have. The first checkpoint, which is empty, shows nothing: formatting that was cut short leaves it. Nor do
+/// other pages, which wiping leaves.
 #[must_use]
-pub fn used_by(page: &[u8]) -> Option<Uuid> {
+pub fn used_by(page: &[u8], copy: Copy) -> Option<Uuid> {
     let (header, _) = PageHeader::ref_from_prefix(page).ok()?;
-    let sound = header.magic == PAGE_MAGIC && header.crc.get() == crc_without(page, offset_of!(PageHeader, crc));
+    let telling = usize::from(header.copy) == copy.index() && header.index.get() < TELLING_PAGES;
     let used = header.epoch.get() > 1 || header.index.get() > 0 || header.record_count.get() > 1;
-    (sound && used).then(|| Uuid::from_bytes(header.set_uuid))
+    let known = header.magic == PAGE_MAGIC && telling && used;
+    let sound = known && header.crc.get() == crc_without(page, offset_of!(PageHeader, crc));
+    sound.then(|| Uuid::from_bytes(header.set_uuid))
 }
 
 /// Looks at a page that was read from the place `at`.

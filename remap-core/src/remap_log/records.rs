@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::format::Record;
-use crate::format::record::RawRecord;
+use crate::format::record::{RECORD_SIZE, RawRecord};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::slot::SpareBlock;
 use crate::table::{Mapping, Table};
 use crate::units::{BaseLba, Extent};
 
-/// Records that are kept at most, but for the last chunk of them: 4 MiB.
-const KEPT: usize = 1 << 18;
+/// Records that are kept at most, but for the last chunk of them: 4 MiB, so that to give them back does not hold the thread for long.
+const KEPT: usize = (4 << 20) / RECORD_SIZE;
 
 /// What a checkpoint says.
 pub(crate) struct Records<'a> {
@@ -68,7 +68,7 @@ impl<'a> Records<'a> {
             len += chunk.len();
             kept.push(chunk);
         }
-        let (behind, mut chunk) = (making.clone(), Vec::with_capacity(most));
+        let (behind, mut chunk) = (making.clone(), Vec::new());
         while !making.is_done() {
             making.fill(&mut chunk, most).await;
             len += chunk.len();
@@ -95,7 +95,7 @@ impl<'a> Counted<'a> {
         self.len
     }
 
-    /// The pace at which they are to be written.
+    /// The pace at which they are to be written, beside that at which those are made that were not kept.
     pub(super) fn pace(&self) -> Pace {
         (self.behind.of.pace)()
     }

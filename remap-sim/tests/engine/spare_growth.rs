@@ -408,16 +408,36 @@ fn a_spare_that_has_grown_and_lost_its_first_superblock_is_not_taken_for_an_empt
     let host = world.open();
     world.write(&host, 10, filled(10)).unwrap();
     let layout = host.engine.layout();
+    let first = layout.log[Copy::A].0;
     for blocks in [SPARE_BLOCKS + 1, 40 * SPARE_BLOCKS] {
         let mut medium = world.spare.contents();
         medium.clear(0, 1);
         medium.grow(blocks);
         let grown = Layout::for_spare(BLOCK, blocks).unwrap();
         assert_eq!(grown.area_pages > layout.area_pages, blocks > SPARE_BLOCKS + 1);
-        assert_eq!(refused(medium.clone(), params()), Error::Erased { set: Uuid::from_u128(1) });
-        // Nor if the first page cannot be read.
-        let again = world.after_crash(medium);
-        again.spare.fail(Fault::new(Verb::Read, 1..2, READ_ERROR));
-        assert_eq!(again.open_with(params()).err(), Some(Error::Erased { set: Uuid::from_u128(1) }));
+        let erased = Error::Erased { set: Uuid::from_u128(1) };
+        assert_eq!(refused(medium.clone(), params()), erased);
+        // Nor where not all of the first area can be read, or it was zeroed for the next checkpoint.
+        let again = world.after_crash(medium.clone());
+        again.spare.fail(Fault::new(Verb::Read, first..first + 1, READ_ERROR));
+        assert_eq!(again.open_with(params()).err(), Some(erased.clone()));
+        medium.clear(first, layout.area_blocks());
+        assert_eq!(refused(medium, params()), erased);
+    }
+}
+
+/// What wiping leaves of a log is no log, wherever its area is looked for.
+#[test]
+fn a_spare_that_was_wiped_and_has_grown_is_empty() {
+    let (world, host) = full_of_bad_blocks();
+    (0..100).for_each(|at| world.write(&host, 2 * at, filled(1)).unwrap());
+    let wiped = Rc::clone(&host.engine);
+    world.executor.block_on(async move { wiped.wipe(true).await }).unwrap().unwrap();
+    for blocks in [SPARE_BLOCKS, SPARE_BLOCKS + 1, 40 * SPARE_BLOCKS] {
+        let mut medium = world.spare.contents();
+        assert!(medium.written(0..SPARE_BLOCKS).count() > 40, "pages are left");
+        medium.grow(blocks);
+        let again = World::with(medium, true);
+        assert_eq!(mappings(&again.open_with(params()).unwrap().engine), []);
     }
 }

@@ -281,8 +281,8 @@ impl World {
         (start..start + self.layout.get().page_blocks()).flat_map(|lba| contents.block(lba)).collect()
     }
 
-    /// Whether a copy of log and superblock is whole: nothing in it is torn or bad, and it holds a checkpoint that the
-    /// superblocks know, or a later one.
+    /// Whether a copy of log and superblock is whole: nothing in it is torn or bad, and it holds the checkpoint and the last page that the
+    /// superblocks know, or later ones.
     pub(crate) fn is_whole(&self, copy: Copy) -> bool {
         let contents = self.spare.contents();
         let page = |start| self.page_of(&contents, start);
@@ -290,8 +290,8 @@ impl World {
             SuperblockContent::Valid(superblock) => Some(superblock),
             _ => None,
         };
-        // The other one may know a checkpoint that this copy missed, as it failed.
-        let epoch = Copy::BOTH.into_iter().filter_map(superblock).map(|superblock| superblock.epoch).max();
+        // The other one may know a checkpoint, or a page, that this copy missed, as it failed.
+        let noted = Copy::BOTH.into_iter().filter_map(superblock).map(|one| (one.epoch, one.committed)).max();
         let Some(superblock) = superblock(copy) else { return false };
         let owner = PageOwner { set_uuid: superblock.set_uuid, spare_id: superblock.spare_id };
         let mut known = false;
@@ -303,13 +303,16 @@ impl World {
                     PageContent::Bad => return false,
                     PageContent::Zero => {}
                     PageContent::Valid(info, _) => {
-                        let (pages, needed) = held.entry(info.epoch).or_insert((0, info.checkpoint_pages));
+                        let (pages, needed, last) =
+                            held.entry(info.epoch).or_insert((0, info.checkpoint_pages, info.sequence));
                         *pages += u32::from(index < *needed);
+                        *last = info.sequence.max(*last);
                     }
                 }
             }
             let newest = held.last_key_value();
-            known |= newest.is_some_and(|(newest, (pages, needed))| Some(*newest) >= epoch && pages == needed);
+            known |= newest
+                .is_some_and(|(newest, (pages, needed, last))| Some((*newest, *last)) >= noted && pages == needed);
         }
         known
     }

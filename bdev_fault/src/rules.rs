@@ -84,7 +84,7 @@ impl Rules {
     }
 
     /// The error that this I/O gets, if any; uses up one of the rule's count.
-    /// Nearly all I/O has none to look at, and what that costs counts where the bdev stands for a null one in benchmarks.
+    // Nearly all I/O has none to look at, and what that costs counts where the bdev stands for a null one in benchmarks.
     #[inline(always)]
     pub fn verdict(&self, kind: IoKind, lba: u64, blocks: u64) -> Option<Status> {
         if self.any.load(Ordering::Acquire) { self.judge(kind, lba, blocks) } else { None }

@@ -81,6 +81,9 @@ fn base() -> impl Strategy<Value = (u64, Vec<u64>)> {
     })
 }
 
+/// Batches of changes, at most; Miri, which takes its time for every step, has time for few.
+const BATCHES: usize = if cfg!(miri) { 4 } else { 20 };
+
 /// A base, batches of changes, and pairs of blocks between which is looked.
 type Story = (u64, Vec<Vec<(u64, Option<Mapping>)>>, Vec<(u64, u64)>);
 
@@ -88,7 +91,11 @@ fn story() -> impl Strategy<Value = Story> {
     base().prop_flat_map(|(size, blocks)| {
         let block = move || prop::sample::select(blocks.clone());
         let batch = prop::collection::vec((block(), mapping()), 0..8);
-        (Just(size), prop::collection::vec(batch, 0..20), prop::collection::vec((block(), block()), 1..10))
+        (
+            Just(size),
+            prop::collection::vec(batch, 0..BATCHES),
+            prop::collection::vec((block(), block()), 1..BATCHES / 2),
+        )
     })
 }
 
@@ -130,6 +137,7 @@ proptest! {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it measures time")]
 fn the_largest_base_with_three_remaps_is_visited_at_once() {
     let mut writer = TableWriter::new(MAX_BASE_BLOCKS);
     let table = std::sync::Arc::clone(writer.table());
@@ -188,6 +196,7 @@ fn one_in_each(regions: u64) -> Vec<u64> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it would take an hour to fill a far table")]
 fn what_is_plain_by_what_was_fetched_is_plain() {
     let held = one_in_each(directory::FAR_REGIONS);
     let size = directory::FAR_REGIONS * REGION_BLOCKS;

@@ -277,6 +277,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it looks at a million keys, and nothing of it is unsafe")]
     fn what_is_in_there_may_be_there_and_little_else() {
         // As the blocks of a million that are spread over 4 TiB are in one region: at random, and evenly.
         let random = |seed: u64| {

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn it_gives_back_what_was_put_in() {
-        for len in [1_u32, 2, 3, 1000, 65_536] {
+        // Miri would take a minute for the last one.
+        for len in [1_u32, 2, 3, 1000, if cfg!(miri) { 1001 } else { 65_536 }] {
             let entries: Vec<(u16, u32)> =
                 (0..len).map(|i| (u16::try_from(i).unwrap(), i.wrapping_mul(77_777))).collect();
             let keys = Keys::make(&entries).unwrap();

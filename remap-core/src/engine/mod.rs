@@ -71,7 +71,7 @@ use crate::format::{Layout, ScrubPosition};
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
-use crate::recovery::Recovered;
+use crate::recovery::{Merged, Recovered, Said};
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
@@ -283,13 +283,17 @@ impl<E: Env> Shared<E> {
     }
 
     /// Puts some more of what the log says into the table; how much that was.
-    fn load_some(&self, blocks: &mut impl Iterator<Item = (BaseLba, Option<Mapping>)>, filling: &mut Filling) -> usize {
-        let (writer, mut done) = (&mut self.state.borrow_mut().writer, 0);
-        for (lba, to) in blocks.take(Pace::STRIDE) {
-            let published = to.map_or(0, |mapping| filling.put(lba, mapping, writer));
-            done += 1 + if published > 0 { REGION_FILLED_AS + published } else { 0 };
-        }
-        done
+    fn load_some(
+        &self,
+        blocks: &mut Merged<impl Iterator<Item = Said>, impl Iterator<Item = Said>>,
+        filling: &mut Filling,
+    ) -> usize {
+        let (writer, mut published) = (&mut self.state.borrow_mut().writer, 0);
+        let said = blocks.some(Pace::STRIDE, |(lba, to)| {
+            let entries = to.map_or(0, |mapping| filling.put(lba, mapping, writer));
+            published += if entries > 0 { REGION_FILLED_AS + entries } else { 0 };
+        });
+        said + published
     }
 
     /// Publishes any number of changes, ascending by block, in steps; the spare blocks that they name are used then.

@@ -4,6 +4,7 @@
 //! In memory it is in pieces, so that nothing large is copied as it grows, or given back at once.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::ops::Range;
 
 use crate::table::Mapping;
@@ -100,7 +101,7 @@ impl Mappings {
 
     /// All that was said of any block, ascending, with `None` for those of which nothing holds any more: who goes through it counts these,
     /// too, and lets others go on. Gives the memory of what was passed back as it goes on.
-    pub(crate) fn into_blocks(self) -> impl Iterator<Item = (BaseLba, Option<Mapping>)> {
+    pub(crate) fn into_blocks(self) -> Merged<impl Iterator<Item = Said>, impl Iterator<Item = Said>> {
         merged(self.pieces.into_iter().flat_map(Piece::into_iter), self.changed.into_iter())
     }
 
@@ -152,20 +153,52 @@ impl Mappings {
 }
 
 /// What is `changed`, and what is unchanged, by block.
-fn merged(
+fn merged<C: Iterator<Item = Said>>(
     unchanged: impl Iterator<Item = (BaseLba, Mapping)>,
-    changed: impl Iterator<Item = (BaseLba, Option<Mapping>)>,
-) -> impl Iterator<Item = (BaseLba, Option<Mapping>)> {
-    let mut unchanged = unchanged.map(|(lba, mapping)| (lba, Some(mapping))).peekable();
-    let mut changed = changed.peekable();
-    std::iter::from_fn(move || {
-        let Some((next, _)) = changed.peek() else { return unchanged.next() };
-        if let Some(before) = unchanged.next_if(|one| one.0 < *next) {
+    changed: C,
+) -> Merged<impl Iterator<Item = Said>, C> {
+    let unchanged = unchanged.map(|(lba, mapping)| (lba, Some(mapping)));
+    Merged { unchanged: unchanged.peekable(), changed: changed.peekable() }
+}
+
+/// A block, and what was said of it last: `None` if nothing holds any more.
+pub(crate) type Said = (BaseLba, Option<Mapping>);
+
+/// What [`merged`] gives.
+pub(crate) struct Merged<U: Iterator<Item = Said>, C: Iterator<Item = Said>> {
+    unchanged: Peekable<U>,
+    changed: Peekable<C>,
+}
+
+impl<U: Iterator<Item = Said>, C: Iterator<Item = Said>> Merged<U, C> {
+    /// Calls `f` for the next ones, `most` at most; how many these were. Where nothing is changed any more, as in all of a checkpoint, they
+    /// come in a loop of their own: to ask for each by itself takes longer than what is done with it.
+    #[inline]
+    pub(crate) fn some(&mut self, most: usize, mut f: impl FnMut(Said)) -> usize {
+        let mut done = 0;
+        let each = |one| {
+            done += 1;
+            f(one);
+        };
+        match self.changed.peek() {
+            None => self.unchanged.by_ref().take(most).for_each(each),
+            Some(_) => self.by_ref().take(most).for_each(each),
+        }
+        done
+    }
+}
+
+impl<U: Iterator<Item = Said>, C: Iterator<Item = Said>> Iterator for Merged<U, C> {
+    type Item = Said;
+
+    fn next(&mut self) -> Option<Said> {
+        let Some((next, _)) = self.changed.peek() else { return self.unchanged.next() };
+        if let Some(before) = self.unchanged.next_if(|one| one.0 < *next) {
             return Some(before);
         }
-        unchanged.next_if(|one| one.0 == *next);
-        changed.next()
-    })
+        self.unchanged.next_if(|one| one.0 == *next);
+        self.changed.next()
+    }
 }
 
 /// A block, if anything is known of it.
@@ -222,6 +255,7 @@ mod tests {
             changes in vec((0..BLOCKS, prop::option::of(0..100_u32)), 0..300),
             from in 0..BLOCKS,
             to in 0..BLOCKS,
+            at_once in 1..3 * PIECE,
         ) {
             let (mut mappings, mut map) = (Mappings::default(), BTreeMap::new());
             for lba in (0..BLOCKS / 2).step_by(every as usize).map(|at| BaseLba(at * apart)) {
@@ -245,7 +279,10 @@ mod tests {
             prop_assert!(mappings.range(range).eq(of_map));
             prop_assert!(mappings.range(BaseLba(to.max(from))..BaseLba(0)).next().is_none());
             prop_assert!(mappings.iter().eq(map.iter().map(|(lba, to)| (*lba, *to))));
-            prop_assert!(mappings.into_blocks().filter_map(known).eq(map));
+            prop_assert!(mappings.clone().into_blocks().filter_map(known).eq(map.clone()));
+            let (mut blocks, mut said) = (mappings.into_blocks(), Vec::new());
+            while blocks.some(at_once, |one| said.extend(known(one))) > 0 {}
+            prop_assert!(said.into_iter().eq(map));
         }
     }
 }

@@ -23,6 +23,7 @@ use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::faults::faults;
 pub use self::given_up::GivenUp;
 pub use self::mappings::Mappings;
+pub(crate) use self::mappings::{Merged, Said};
 use self::replay::{Bounds, Replay, pieces};
 use self::scan::{IN_FLIGHT, chunks};
 use crate::device::{Device, Env};

@@ -34,11 +34,6 @@ def passthru():
     return [null("Null0"), call("bdev_passthru_create", name="Dut", base_bdev_name="Null0")]
 
 
-def passthru_on_hollow():
-    """Over what data on a null spare is, so that both have the same below them."""
-    return [*hollow("Hollow0"), call("bdev_passthru_create", name="Dut", base_bdev_name="Hollow0")]
-
-
 def split():
     """One part that is all of it, which SPDK calls Null0p0."""
     return [null("Null0"), call("bdev_split_create", base_bdev="Null0", split_count=1)]
@@ -47,11 +42,6 @@ def split():
 def raid1():
     return [null("Null0"), null("Null1"),
             call("bdev_raid_create", name="Dut", raid_level="raid1", base_bdevs=["Null0", "Null1"])]
-
-
-def hollow(name="Dut"):
-    """bdev_fault where it does nothing for an I/O: what data on a null spare costs by itself."""
-    return [null("Null0"), call("bdev_fault_create", name=name, base_bdev="Null0", hollow_blocks=BASE_BLOCKS)]
 
 
 class Spare:
@@ -77,7 +67,12 @@ def up_to_strip(blocks):
 
 
 def null_spare(remaps):
-    """A spare with its metadata in memory, while I/O of its data ends as on a null bdev: SPDK's concat of memory, nothing and memory,
+    """A null bdev: what Remap writes to it is gone, which shows only where the set is loaded again."""
+    return [null("Spare0", Spare(remaps).blocks, uuid=SPARE_UUID)]
+
+
+def hollow_spare(remaps):
+    """A spare with its metadata in memory, while its data costs no more than that of a null bdev: SPDK's concat of memory, nothing and memory,
     and bdev_fault on top, which lets what is data go nowhere."""
     spare = Spare(remaps)
     ends = up_to_strip(spare.head)
@@ -100,7 +95,7 @@ def remap(spare, base=None):
 
 
 def remapped(extents, spare=None):
-    """What prepares a process by having the blocks of (first, end) remapped, and sees to it that they are; on a null spare, that all
+    """What prepares a process by having the blocks of (first, end) remapped, and sees to it that they are; on a hollow spare, that all
     that is data there is hollow."""
     def prepare(member):
         with member.client() as client:

@@ -77,18 +77,16 @@ def _start(bench, fleet):
     fleet.add("raw", bdevs.raw())
     fleet.add("split", bdevs.split(), dut="Null0p0")
     fleet.add("raid1", bdevs.raid1())
-    fleet.add("hollow", bdevs.hollow())
-    fleet.add("passthru on hollow", bdevs.passthru_on_hollow())
     fleet.add("remap 0", bdevs.remap(bdevs.small_spare()))
     fleet.add("linked", bdevs.remap(bdevs.small_spare()), flavour="static")
-    fleet.add("small 1000", bdevs.remap(bdevs.null_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
+    fleet.add("small 1000", bdevs.remap(bdevs.hollow_spare(1000), [bdevs.null("Null0", SMALL_BLOCKS, uuid=bdevs.BASE_UUID)]),
               bdevs.remapped(bdevs.spread(1000, SMALL_BLOCKS), bdevs.Spare(1000)))
     for count in COUNTS[1:]:
         _add_spread(bench, fleet, "remap %d" % count, count)
     for count in (1_000, MILLION):
         base = [bdevs.null("Null0", count, uuid=bdevs.BASE_UUID)]
         fleet.add("hits %d" % count, bdevs.remap(bdevs.null_spare(count), base),
-                  bdevs.remapped([(0, count)], bdevs.Spare(count)), mib=_mib(count))
+                  bdevs.remapped([(0, count)], bdevs.Spare(count)))
     pieces = [(index * EVERY + 5, index * EVERY + 6) for index in range(SEQUENTIAL_IOS)]
     base = [bdevs.null("Null0", SEQUENTIAL_IOS * EVERY, uuid=bdevs.BASE_UUID)]
     fleet.add("pieces", bdevs.remap(bdevs.null_spare(len(pieces)), base), bdevs.remapped(pieces, bdevs.Spare(len(pieces))))
@@ -101,7 +99,7 @@ def _add_spread(bench, fleet, name, count, **how):
     """A set with so many blocks remapped, evenly over a large base."""
     bench.say("importing %d remaps" % count)
     prepare = bdevs.remapped(bdevs.spread(count), bdevs.Spare(count))
-    return fleet.add(name, bdevs.remap(bdevs.null_spare(count)), prepare, mib=_mib(count), **how)
+    return fleet.add(name, bdevs.remap(bdevs.hollow_spare(count)), prepare, mib=_mib(count), **how)
 
 
 def _mib(spare):
@@ -110,7 +108,7 @@ def _mib(spare):
 
 
 def _throughput(bench, fleet, rounds):
-    reads = ["raw", "split", "raid1", "hollow", "small 1000", *("remap %d" % count for count in COUNTS), "hits 1000",
+    reads = ["raw", "split", "raid1", "small 1000", *("remap %d" % count for count in COUNTS), "hits 1000",
              "hits %d" % MILLION]
     writes = [name for name in reads if name not in ["remap %d" % count for count in PLOT_ONLY]]
     found = {workload: compared(bench, fleet, "passthru", names, iops(workload), rounds, "4 KiB, " + workload)
@@ -122,12 +120,9 @@ def _throughput(bench, fleet, rounds):
     name = "remap %d" % MILLION
     alone = compared(bench, fleet, "passthru", [name], iops(READS, depth=1), rounds, "a million, one I/O at a time")
     bench.row("elsewhere_million_alone", summary(alone.ratios[name]))
-    for workload, key in ((READS, "reads"), (WRITES, "writes")):
-        hits = compared(bench, fleet, "passthru on hollow", ["hits 1000"], iops(workload), rounds, "4 KiB, as null below, " + workload)
-        bench.row("hits_as_null_" + key, summary(hits.ratios["hits 1000"]))
     bench.series["peers"] = [
         {"name": name, "workload": workload, "iops": summary(of.values[name]), "to_passthru": summary(of.ratios.get(name, [1]))}
-        for workload, of in found.items() for name in ("raw", "split", "passthru", "raid1", "remap 0", "hollow")]
+        for workload, of in found.items() for name in ("raw", "split", "passthru", "raid1", "remap 0")]
     values = found[READS].values
     bench.series["iops"] = {
         "passthru": summary(values["passthru"]),

@@ -76,7 +76,7 @@ def _table(found):
 
 def _peers(found):
     rows = [("load", "bdev", "million IOPS", "to passthru", "spread")]
-    names = {"remap 0": "Remap, nothing remapped", "raw": "null bdev, as it is", "hollow": "hollow bdev_fault, as it is"}
+    names = {"remap 0": "Remap, nothing remapped", "raw": "null bdev, as it is"}
     for peer in found["series"].get("peers", []):
         ratio = peer["to_passthru"]
         spread = "" if peer["name"] == "passthru" else "%.3f to %.3f" % (ratio["low"], ratio["high"])

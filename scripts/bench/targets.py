@@ -46,8 +46,6 @@ TARGETS = (
     Target("elsewhere_million_huge", "the same reads, what glibc allocates in hugepages", "in ordinary memory", None),
     Target("hits_1000_reads", "every read on one of 1,000 remapped blocks, null spare", "passthru", 0.95),
     Target("hits_1000_writes", "every write on one of 1,000 remapped blocks, null spare", "passthru", 0.95),
-    Target("hits_as_null_reads", "the same, reads", "passthru over a hollow bdev_fault", None),
-    Target("hits_as_null_writes", "the same, writes", "passthru over a hollow bdev_fault", None),
     Target("hits_million_reads", "every read on one of 1,000,000 remapped blocks, null spare", "passthru", 0.65),
     Target("hits_million_writes", "every write on one of 1,000,000 remapped blocks, null spare", "passthru", 0.65),
     Target("pieces_reads", "sequential reads of 128 KiB, one block of each remapped", "passthru", 0.6),

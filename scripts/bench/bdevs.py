@@ -72,7 +72,7 @@ def null_spare(remaps):
 
 
 def hollow_spare(remaps):
-    """A spare with its metadata in memory, while its data costs no more than that of a null bdev: SPDK's concat of memory, nothing and memory,
+    """A spare with its metadata in memory, while I/O of its data does not go down: SPDK's concat of memory, nothing and memory,
     and bdev_fault on top, which lets what is data go nowhere."""
     spare = Spare(remaps)
     ends = up_to_strip(spare.head)

@@ -26,9 +26,11 @@ names=$(comm -23 <(tests | sort) <(tests --ignored | sort))
 [ $# -eq 0 ] || names=$(grep -F "$(printf '%s\n' "$@")" <<<"$names") || die "no test of the table has $* in its name"
 [ -n "$names" ] || die "there is no test of the table"
 
-# run FLAGS NAMES: a process for each test, on all cores.
+# run FLAGS NAMES: a process for each test, on all cores; what it prints comes together.
 run() {
-	MIRIFLAGS="$flags $1" xargs -r -P "$(nproc)" -I TEST "${miri[@]}" --exact TEST <<<"$2"
+	# shellcheck disable=SC2016 # it is the shell of each test that is to expand these
+	MIRIFLAGS="$flags $1" xargs -r -P "$(nproc)" -I TEST bash -c 'said=$("$@" 2>&1); status=$?; printf "%s\n" "$said"; exit "$status"' \
+		run "${miri[@]}" --exact TEST <<<"$2"
 }
 say "== $(wc -l <<<"$names") tests, some of which take minutes"
 run "" "$names"

@@ -262,6 +262,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it looks at a million bits, and nothing of it is unsafe")]
     fn each_bit_is_for_about_as_many_blocks() {
         let mut counts = [[0; 64]; 4];
         for marks in (0..=LAST_KEY).map(Marks::of_block) {

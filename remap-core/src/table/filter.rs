@@ -12,7 +12,7 @@
 //! A bit is there before the region holds what it is for, and until it does not any more: a reader that finds none sees the region as it
 //! was, or is, without looking at it. That holds of each word by itself, so that they need not change together.
 
-use super::region::REGION_BLOCKS;
+use super::region::{LAST_KEY, REGION_BLOCKS};
 use crate::mutation::{self, Mutation};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -33,10 +33,29 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Those for the block with this key.
-    pub(super) fn of_block(key: u16) -> Marks {
+    /// Those for the blocks with these keys.
+    pub(super) fn of_blocks(keys: &[u16]) -> Marks {
+        let mut marks = Marks::default();
+        // A loop that may stop at each key does several at once on no processor: vectors take longer, as those of x86-64-v2 cannot be
+        // shifted by a number for each part.
+        match keys.iter().try_for_each(|key| marks.add(*key)) {
+            Some(()) => marks,
+            // Not a key of a region: no bit may be missing, whatever it is.
+            None => Marks::of_many(0, LAST_KEY),
+        }
+    }
+
+    /// Adds those for the block with this key; `None` if no region has it.
+    #[inline(always)]
+    fn add(&mut self, key: u16) -> Option<()> {
         let [one, two, three] = scattered(key);
-        Marks { blocks: 1 << (key % 64) | 1 << one, chance: 1 << two | 1 << three, ..Marks::of_places(key, key) }
+        self.parts |= 1_u64.checked_shl(u32::from(key / PART_BLOCKS))?;
+        self.groups |= 1 << (key / GROUP_BLOCKS % 64);
+        self.blocks |= 1 << (key % 64);
+        self.blocks |= 1 << one;
+        self.chance |= 1 << two;
+        self.chance |= 1 << three;
+        Some(())
     }
 
     /// Those for all blocks from key `low` to `high`, of which there are many.
@@ -107,9 +126,9 @@ impl Word {
     }
 
     fn announce(&self, bits: u64) {
-        // Relaxed: who sees the region, which is published with Release, sees this. No store: so who sees this and no bit of an earlier
-        // change sees what that change did, as this goes on with its release sequence.
-        self.0.fetch_or(bits, Ordering::Relaxed);
+        // Release, for `load`: who sees this and no bit of an earlier change sees what that change did. There is one writer, so
+        // that nothing can come in between.
+        self.0.store(self.0.load(Ordering::Relaxed) | bits, Ordering::Release);
     }
 
     fn settle(&self, bits: u64) {
@@ -193,10 +212,9 @@ impl Others {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::table::region::LAST_KEY;
 
     fn union(keys: impl IntoIterator<Item = u16>) -> Marks {
-        keys.into_iter().fold(Marks::default(), |marks, key| marks.union(Marks::of_block(key)))
+        Marks::of_blocks(&keys.into_iter().collect::<Vec<_>>())
     }
 
     #[derive(Default)]
@@ -248,7 +266,7 @@ mod tests {
     #[test]
     fn a_look_at_several_blocks_sees_each_of_them() {
         for key in [0, 63, 64, 255, 256, 5_000, LAST_KEY] {
-            let filter = Filter::of(Marks::of_block(key));
+            let filter = Filter::of(Marks::of_blocks(&[key]));
             for length in [1, 2, 7, 8, 9, 64, 65, 300, 5_000] {
                 for low in [key.saturating_sub(length - 1), key.saturating_sub(length / 2), key] {
                     let high = low.saturating_add(length - 1).min(LAST_KEY);
@@ -256,7 +274,7 @@ mod tests {
                 }
             }
         }
-        let filter = Filter::of(Marks::of_block(5_000));
+        let filter = Filter::of(Marks::of_blocks(&[5_000]));
         assert!(!filter.may_hold(0, 63) && !filter.may_hold(6_000, LAST_KEY), "where nothing is");
         assert!(!filter.may_hold(5_001, 5_004) && filter.may_hold(5_001, 5_016), "few are asked for one by one");
     }
@@ -265,7 +283,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "it looks at a million bits, and nothing of it is unsafe")]
     fn each_bit_is_for_about_as_many_blocks() {
         let mut counts = [[0; 64]; 4];
-        for marks in (0..=LAST_KEY).map(Marks::of_block) {
+        for marks in (0..=LAST_KEY).map(|key| Marks::of_blocks(&[key])) {
             for (counts, word) in counts.iter_mut().zip([marks.parts, marks.groups, marks.blocks, marks.chance]) {
                 counts.iter_mut().enumerate().for_each(|(bit, count)| *count += word >> bit & 1);
             }
@@ -303,7 +321,7 @@ mod tests {
     #[test]
     fn bits_are_there_from_when_they_are_announced_until_others_are_settled() {
         let filter = Filter::default();
-        let [one, two] = [100, 9_000].map(Marks::of_block);
+        let [one, two] = [100, 9_000].map(|key| Marks::of_blocks(&[key]));
         let words = |marks: Marks| [&[marks.places()][..], &marks.others()].concat();
         assert_eq!(filter.words(), [0; 1 + OTHERS]);
         filter.announce(one);

@@ -171,7 +171,7 @@ fn readers_never_find_again_what_they_found_gone() {
     in_every_order(|| {
         // The third one is where the second one is, and neither has a bit of the first one.
         let keys = [1, REGION_BLOCKS / 2 + 64, REGION_BLOCKS / 2 + 66];
-        let [first, second, last] = keys.map(|key| Marks::of_block(key as u16)).map(|marks| {
+        let [first, second, last] = keys.map(|key| Marks::of_blocks(&[key as u16])).map(|marks| {
             let [blocks, chance] = marks.others();
             [marks.places(), blocks, chance]
         });

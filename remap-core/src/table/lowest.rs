@@ -41,11 +41,9 @@ impl Used {
 
     /// Something is below one more place, or one less.
     pub(super) fn change(&self, before: bool, now: bool) {
-        // Relaxed: nobody else decides by it what is there.
-        match (before, now) {
-            (false, true) => _ = self.0.fetch_add(1, Ordering::Relaxed),
-            (true, false) => _ = self.0.fetch_sub(1, Ordering::Relaxed),
-            _ => {}
+        // It is not written without need, as readers are near. Relaxed: nobody else decides by it what is there.
+        if before != now {
+            self.0.store(self.count() + u64::from(now) - u64::from(before), Ordering::Relaxed);
         }
     }
 

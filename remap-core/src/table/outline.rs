@@ -84,17 +84,21 @@ impl Outline {
     /// Region `number` is about to hold what this filter is for.
     pub(super) fn announce(&self, number: u64, filter: u64) {
         if let Some((_, set)) = self.of_region(number, filter) {
-            // Relaxed: who sees the region, which is published with Release, sees this.
-            self.words[set.word].fetch_or(set.mask, Ordering::Relaxed);
+            self.change(set.word, |bits| bits | set.mask);
         }
     }
 
     /// Region `number`, and those that share its bit, hold what this filter is for, and nothing else any more.
     pub(super) fn settle(&self, number: u64, filter: u64) {
         if let Some((all, set)) = self.of_region(number, filter) {
-            // Release, for `may_hold`.
-            self.words[set.word].fetch_and(!(all.mask & !set.mask), Ordering::Release);
+            self.change(set.word, |bits| bits & !(all.mask & !set.mask));
         }
+    }
+
+    fn change(&self, word: usize, change: impl Fn(u64) -> u64) {
+        let word = &self.words[word];
+        // Release, for `may_hold`; there is one writer, so that nothing can come in between.
+        word.store(change(word.load(Ordering::Relaxed)), Ordering::Release);
     }
 
     /// All bits of a region, and those that are set for its filter; `None` if it has none.

@@ -418,9 +418,7 @@ impl RegionRef<'_> {
     /// What its filter is to have: of a chunk in which anything is, all of it.
     pub(super) fn marks(self) -> Marks {
         match self {
-            RegionRef::Keys(keys) => {
-                keys.keys.iter().fold(Marks::default(), |marks, key| marks.union(Marks::of_block(*key)))
-            }
+            RegionRef::Keys(keys) => Marks::of_blocks(keys.keys),
             RegionRef::Chunks(chunks) => {
                 (0_u16..).zip(&chunks.chunks).fold(Marks::default(), |marks, (index, chunk)| {
                     let first = index * BITS;

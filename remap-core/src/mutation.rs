@@ -76,6 +76,8 @@ mutations! {
     TrustPageWithoutCrc,
     /// Recovery takes a page that belongs somewhere else.
     IgnorePlaceOfPage,
+    /// Recovery takes a page that is another one than the one it has judged.
+    ReadAgainTrusted,
     /// A checkpoint counts as complete with its first page.
     CompleteWithFirstPage,
     /// A page that is bad in all copies where the log could end is taken for its end.

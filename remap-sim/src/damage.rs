@@ -217,7 +217,9 @@ impl World {
             Wound::Outdated => {
                 self.lied.set(true);
                 let fault = Fault::new(Verb::Read, page, IoStatus::Failed).times(1 + random.below(3) as u32);
-                self.add(&self.spare, fault.with_effect(Effect::Stale).named("fault: stale read"));
+                // From the first look at it on, or from when it is read again.
+                let fault = fault.after(random.below(2) as u32).with_effect(Effect::Stale);
+                self.add(&self.spare, fault.named("fault: stale read"));
             }
             Wound::Unreadable | Wound::Hidden => {
                 // A page of the log is read with others each time, and then alone.

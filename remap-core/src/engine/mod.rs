@@ -71,7 +71,7 @@ use crate::format::{Layout, ScrubPosition};
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
-use crate::recovery::{Merged, Recovered, Said};
+use crate::recovery::{IntoBlocks, Recovered};
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
@@ -283,11 +283,7 @@ impl<E: Env> Shared<E> {
     }
 
     /// Puts some more of what the log says into the table; how much that was.
-    fn load_some(
-        &self,
-        blocks: &mut Merged<impl Iterator<Item = Said>, impl Iterator<Item = Said>>,
-        filling: &mut Filling,
-    ) -> usize {
+    fn load_some(&self, blocks: &mut IntoBlocks, filling: &mut Filling) -> usize {
         let (writer, mut published) = (&mut self.state.borrow_mut().writer, 0);
         let said = blocks.some(Pace::STRIDE, |(lba, to)| {
             let entries = to.map_or(0, |mapping| filling.put(lba, mapping, writer));

@@ -3,9 +3,11 @@
 //!
 //! In memory it is in pieces, so that nothing large is copied as it grows, or given back at once.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 use std::ops::Range;
+use std::vec;
 
 use crate::table::Mapping;
 use crate::units::BaseLba;
@@ -16,23 +18,35 @@ const PIECE: usize = 8192;
 /// Blocks that ascend, at least one, each in 8 bytes: how far it is behind the first one, and its mapping. So few, as memory takes long that
 /// is touched for the first time.
 #[derive(Clone, Debug)]
-struct Piece {
+pub(crate) struct Piece {
     first: BaseLba,
     entries: Vec<(u32, u32)>,
 }
 
 impl Piece {
-    /// Grows with what is in it, as a log may name blocks so far apart that each has a piece of its own.
-    fn new(first: BaseLba, mapping: Mapping) -> Piece {
-        Piece { first, entries: vec![(0, mapping.encode())] }
+    /// Has room for all if the piece `before` it is full. Else it grows with what is in it, as a log may name blocks so far apart that
+    /// each has a piece of its own.
+    fn new(first: BaseLba, mapping: Mapping, before: Option<&Piece>) -> Piece {
+        let room = if before.is_some_and(Piece::is_full) { PIECE } else { 1 };
+        let mut entries = Vec::with_capacity(room);
+        entries.push((0, mapping.encode()));
+        Piece { first, entries }
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= PIECE
     }
 
     /// Whether there was room for one that is behind all others.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, lba: BaseLba, mapping: Mapping) -> bool {
-        let behind = u32::try_from(lba.0 - self.first.0).ok().filter(|_| self.entries.len() < PIECE);
-        self.entries.extend(behind.map(|behind| (behind, mapping.encode())));
-        behind.is_some()
+        let behind = lba.0 - self.first.0;
+        let room = behind <= u64::from(u32::MAX) && !self.is_full();
+        if room {
+            // It fits.
+            self.entries.push((behind as u32, mapping.encode()));
+        }
+        room
     }
 
     #[inline]
@@ -40,27 +54,33 @@ impl Piece {
         (first.plus(u64::from(behind)), Mapping::decode(mapping))
     }
 
-    fn iter(&self) -> impl DoubleEndedIterator<Item = (BaseLba, Mapping)> {
-        self.some(0)
-    }
-
-    /// Those from place `at` on.
-    fn some(&self, at: usize) -> impl DoubleEndedIterator<Item = (BaseLba, Mapping)> {
-        self.entries[at..].iter().map(|entry| Piece::entry(self.first, *entry))
-    }
-
+    /// Those at these places.
     #[inline]
-    fn into_iter(self) -> impl Iterator<Item = (BaseLba, Mapping)> {
-        self.entries.into_iter().map(move |entry| Piece::entry(self.first, entry))
+    fn some(&self, at: Range<usize>) -> impl DoubleEndedIterator<Item = (BaseLba, Mapping)> {
+        self.entries[at].iter().map(|entry| Piece::entry(self.first, *entry))
+    }
+
+    fn get(&self, at: usize) -> Option<(BaseLba, Mapping)> {
+        self.entries.get(at).map(|entry| Piece::entry(self.first, *entry))
     }
 
     fn is_before(&self, lba: BaseLba) -> bool {
-        self.iter().next_back().is_none_or(|last| last.0 < lba)
+        self.entries.last().is_none_or(|last| Piece::entry(self.first, *last).0 < lba)
     }
 
     /// How many of its blocks are before this one.
     fn before(&self, lba: BaseLba) -> usize {
-        self.entries.partition_point(|entry| Piece::entry(self.first, *entry).0 < lba)
+        self.before_from(0, lba)
+    }
+
+    /// The same, where the first `at` are: found the sooner, the fewer more there are.
+    fn before_from(&self, at: usize, lba: BaseLba) -> usize {
+        let is_before = |entry: &(u32, u32)| Piece::entry(self.first, *entry).0 < lba;
+        let (rest, mut few) = (&self.entries[at..], 1);
+        while rest.get(few - 1).is_some_and(is_before) {
+            few *= 2;
+        }
+        at + few / 2 + rest[few / 2..few.min(rest.len())].partition_point(is_before)
     }
 }
 
@@ -69,9 +89,9 @@ impl Piece {
 pub struct Mappings {
     /// Ascending by block.
     pieces: Vec<Piece>,
-    /// The last block in there.
-    end: Option<BaseLba>,
-    /// What holds instead: `None` for a block that is not mapped any more.
+    /// The number behind that of the last block in there.
+    end: u64,
+    /// What holds instead, and between it: all of it is before `end`. `None` for a block that is not mapped any more.
     changed: BTreeMap<BaseLba, Option<Mapping>>,
 }
 
@@ -84,25 +104,21 @@ impl Mappings {
 
     /// All of it, ascending by block.
     pub fn iter(&self) -> impl Iterator<Item = (BaseLba, Mapping)> {
-        let changed = self.changed.iter().map(|(lba, to)| (*lba, *to));
-        merged(self.pieces.iter().flat_map(Piece::iter), changed).filter_map(known)
+        Merged::new(self.pieces.iter(), BaseLba(0), self.changed.iter().map(said)).filter_map(known)
     }
 
     /// What is known of the blocks in `range`, ascending.
     pub fn range(&self, range: Range<BaseLba>) -> impl Iterator<Item = (BaseLba, Mapping)> {
         let Range { start, end } = range;
         let first = self.pieces.partition_point(|piece| piece.is_before(start));
-        let pieces = self.pieces.iter().skip(first).flat_map(move |piece| piece.some(piece.before(start)));
-        let unchanged = pieces.take_while(move |entry| entry.0 < end);
-        // A range that ends before it begins has nothing in it.
-        let changed = self.changed.range(start..end.max(start));
-        merged(unchanged, changed.map(|(lba, to)| (*lba, *to))).filter_map(known)
+        let merged = Merged::new(self.pieces[first..].iter(), start, self.changed.range(start..).map(said));
+        merged.take_while(move |(lba, _)| *lba < end).filter_map(known)
     }
 
     /// All that was said of any block, ascending, with `None` for those of which nothing holds any more: who goes through it counts these,
     /// too, and lets others go on. Gives the memory of what was passed back as it goes on.
-    pub(crate) fn into_blocks(self) -> Merged<impl Iterator<Item = Said>, impl Iterator<Item = Said>> {
-        merged(self.pieces.into_iter().flat_map(Piece::into_iter), self.changed.into_iter())
+    pub(crate) fn into_blocks(self) -> IntoBlocks {
+        Merged::new(self.pieces.into_iter(), BaseLba(0), self.changed.into_iter())
     }
 
     /// Of how many blocks that is known which `is` says.
@@ -112,17 +128,36 @@ impl Mappings {
 
     /// The last block that anything is known of. It looks at all behind that of which nothing holds any more.
     pub(crate) fn last(&self) -> Option<BaseLba> {
-        let mut unchanged = self.pieces.iter().rev().flat_map(|piece| piece.iter().rev()).map(|entry| entry.0);
+        let mut unchanged =
+            self.pieces.iter().rev().flat_map(|piece| piece.some(0..piece.entries.len()).rev()).map(|entry| entry.0);
         let unchanged = unchanged.find(|lba| !self.changed.contains_key(lba));
         let changed = self.changed.iter().rev().find(|(_, to)| to.is_some()).map(|(lba, _)| *lba);
         unchanged.max(changed)
     }
 
-    /// Says what holds for a block; what did before.
+    /// Says what holds for a block if it is behind all others; whether it is.
     #[inline(always)]
+    pub(super) fn append(&mut self, lba: BaseLba, to: Mapping) -> bool {
+        let behind = self.end <= lba.0;
+        if behind {
+            self.end = lba.0 + 1;
+            if !self.pieces.last_mut().is_some_and(|piece| piece.push(lba, to)) {
+                self.begin(lba, to);
+            }
+        }
+        behind
+    }
+
+    /// Begins a piece with a block.
+    #[cold]
+    fn begin(&mut self, lba: BaseLba, to: Mapping) {
+        let piece = Piece::new(lba, to, self.pieces.last());
+        self.pieces.push(piece);
+    }
+
+    /// Says what holds for a block; what did before.
     pub(super) fn insert(&mut self, lba: BaseLba, to: Mapping) -> Option<Mapping> {
-        if self.end < Some(lba) && self.changed.is_empty() {
-            self.push(lba, to);
+        if self.append(lba, to) {
             return None;
         }
         let before = self.unchanged(lba);
@@ -137,72 +172,95 @@ impl Mappings {
         }
     }
 
-    #[inline]
-    fn push(&mut self, lba: BaseLba, mapping: Mapping) {
-        self.end = Some(lba);
-        if !self.pieces.last_mut().is_some_and(|piece| piece.push(lba, mapping)) {
-            self.pieces.push(Piece::new(lba, mapping));
-        }
-    }
-
     fn unchanged(&self, lba: BaseLba) -> Option<Mapping> {
         let piece = self.pieces.partition_point(|piece| piece.is_before(lba));
         let piece = self.pieces.get(piece)?;
-        piece.some(piece.before(lba)).next().filter(|entry| entry.0 == lba).map(|entry| entry.1)
+        piece.get(piece.before(lba)).filter(|entry| entry.0 == lba).map(|entry| entry.1)
     }
-}
-
-/// What is `changed`, and what is unchanged, by block.
-fn merged<C: Iterator<Item = Said>>(
-    unchanged: impl Iterator<Item = (BaseLba, Mapping)>,
-    changed: C,
-) -> Merged<impl Iterator<Item = Said>, C> {
-    let unchanged = unchanged.map(|(lba, mapping)| (lba, Some(mapping)));
-    Merged { unchanged: unchanged.peekable(), changed: changed.peekable() }
 }
 
 /// A block, and what was said of it last: `None` if nothing holds any more.
 pub(crate) type Said = (BaseLba, Option<Mapping>);
 
-/// What [`merged`] gives.
-pub(crate) struct Merged<U: Iterator<Item = Said>, C: Iterator<Item = Said>> {
-    unchanged: Peekable<U>,
+/// [`Mappings::into_blocks`].
+pub(crate) type IntoBlocks = Merged<vec::IntoIter<Piece>, btree_map::IntoIter<BaseLba, Option<Mapping>>>;
+
+/// What is in pieces, and what was changed, by block.
+pub(crate) struct Merged<P: Iterator, C: Iterator<Item = Said>> {
+    pieces: P,
+    piece: Option<P::Item>,
+    /// Which of its entries come next, before what was changed does.
+    unchanged: Range<usize>,
     changed: Peekable<C>,
 }
 
-impl<U: Iterator<Item = Said>, C: Iterator<Item = Said>> Merged<U, C> {
-    /// Calls `f` for the next ones, `most` at most; how many these were. Where nothing is changed any more, as in all of a checkpoint, they
-    /// come in a loop of their own: to ask for each by itself takes longer than what is done with it.
+impl<P: Iterator<Item: Borrow<Piece>>, C: Iterator<Item = Said>> Merged<P, C> {
+    /// From block `from` on, which the first piece reaches; nothing of `changed` is before it.
+    fn new(mut pieces: P, from: BaseLba, changed: C) -> Merged<P, C> {
+        let piece = pieces.next();
+        let at = piece.as_ref().map_or(0, |piece| piece.borrow().before(from));
+        let mut merged = Merged { pieces, piece, unchanged: 0..0, changed: changed.peekable() };
+        merged.go_on_at(at);
+        merged
+    }
+
+    /// Goes on with the entry at this place of the piece.
+    fn go_on_at(&mut self, at: usize) {
+        let end = self.piece.as_ref().map_or(at, |piece| match self.changed.peek() {
+            Some((lba, _)) => piece.borrow().before_from(at, *lba),
+            None => piece.borrow().entries.len(),
+        });
+        self.unchanged = at..end;
+    }
+
+    /// Calls `f` for the next ones, `most` at most; how many these were. What is unchanged comes in a loop of its own, up to what is
+    /// not: to ask for each by itself takes longer than what is done with it.
     #[inline]
     pub(crate) fn some(&mut self, most: usize, mut f: impl FnMut(Said)) -> usize {
         let mut done = 0;
-        let each = |one| {
-            done += 1;
-            f(one);
-        };
-        match self.changed.peek() {
-            None => self.unchanged.by_ref().take(most).for_each(each),
-            Some(_) => self.by_ref().take(most).for_each(each),
+        while done < most {
+            let Range { start, end } = self.unchanged;
+            match &self.piece {
+                Some(piece) if start < end => {
+                    let end = end.min(start + (most - done));
+                    piece.borrow().some(start..end).for_each(|(lba, mapping)| f((lba, Some(mapping))));
+                    self.unchanged.start = end;
+                    done += end - start;
+                }
+                Some(piece) if start == piece.borrow().entries.len() => {
+                    self.piece = self.pieces.next();
+                    self.go_on_at(0);
+                }
+                piece => {
+                    let Some(changed) = self.changed.next() else { break };
+                    let instead = piece.as_ref().and_then(|piece| piece.borrow().get(start));
+                    let skipped = usize::from(instead.is_some_and(|entry| entry.0 == changed.0));
+                    f(changed);
+                    done += 1;
+                    self.go_on_at(start + skipped);
+                }
+            }
         }
         done
     }
 }
 
-impl<U: Iterator<Item = Said>, C: Iterator<Item = Said>> Iterator for Merged<U, C> {
+impl<P: Iterator<Item: Borrow<Piece>>, C: Iterator<Item = Said>> Iterator for Merged<P, C> {
     type Item = Said;
 
     fn next(&mut self) -> Option<Said> {
-        let Some((next, _)) = self.changed.peek() else { return self.unchanged.next() };
-        if let Some(before) = self.unchanged.next_if(|one| one.0 < *next) {
-            return Some(before);
-        }
-        self.unchanged.next_if(|one| one.0 == *next);
-        self.changed.next()
+        let mut next = None;
+        self.some(1, |one| next = Some(one));
+        next
     }
 }
 
+fn said((lba, to): (&BaseLba, &Option<Mapping>)) -> Said {
+    (*lba, *to)
+}
+
 /// A block, if anything is known of it.
-fn known((lba, to): (BaseLba, Option<Mapping>)) -> Option<(BaseLba, Mapping)> {
+fn known((lba, to): Said) -> Option<(BaseLba, Mapping)> {
     Some((lba, to?))
 }
 

@@ -8,6 +8,7 @@ mod faults;
 mod given_up;
 mod mappings;
 mod replay;
+mod reread;
 mod scan;
 
 #[cfg(test)]
@@ -22,14 +23,14 @@ pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::faults::faults;
 pub use self::given_up::GivenUp;
+pub(crate) use self::mappings::IntoBlocks;
 pub use self::mappings::Mappings;
-pub(crate) use self::mappings::{Merged, Said};
-use self::replay::{Bounds, Replay, pieces};
+use self::replay::{Bounds, Pieces, Replay};
+use self::reread::Reread;
 use self::scan::{IN_FLIGHT, chunks};
 use crate::device::{Device, Env};
 use crate::error::Error;
-use crate::format::record::RawRecord;
-use crate::format::{Copy, PageAt, PageContent, PerArea, PerCopy, Superblock};
+use crate::format::{PerArea, PerCopy, Superblock};
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
 use crate::remap_log::{Health, Position, hidden};
@@ -176,81 +177,43 @@ async fn replay<D: Device, E: Env>(
     mut pace: Pace,
 ) -> Result<Replay, Error> {
     let superblock = reader.superblock;
-    let layout = &superblock.layout;
-    let mut replay = Replay::new(Bounds::of(superblock), layout.pending_limit());
-    let chunks = chunks(chosen.end).map(|(first, count)| read_records(reader, pages, chosen, first, count));
+    let mut replay = Replay::new(Bounds::of(superblock), superblock.layout.pending_limit());
+    let again = Reread { reader, pages, chosen };
+    let chunks = chunks(chosen.end).map(|(first, count)| again.together(first, count));
     let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
-    let mut pages = 0..chosen.end;
-    while let Some(bodies) = chunks.try_next().await? {
-        for (records, page) in bodies.into_iter().zip(&mut pages) {
-            let damaged = |what| damaged(chosen, what, page);
-            let of_checkpoint = page < chosen.checkpoint_pages;
-            let mut pieces = pieces(&records, superblock.slot);
+    let mut left = 0..chosen.end;
+    while let Some((chunk, count)) = chunks.try_next().await? {
+        let mut together = chunk.iter().flat_map(|chunk| chunk.pages().map(|page| (chunk.first.copy, page)));
+        for page in left.by_ref().take(count as usize) {
+            let alone;
+            let read = together.next();
+            let as_seen = read.and_then(|(copy, (bytes, content))| again.as_seen(copy, page, bytes, content));
+            let records = match as_seen {
+                Some(records) => records,
+                None => {
+                    alone = again.alone(page).await?;
+                    &alone
+                }
+            };
+            let mut pieces = Pieces::new(records, superblock.slot);
             loop {
-                let entries = replay.some(&mut pieces, of_checkpoint).map_err(damaged)?;
+                let entries = replay.some(&mut pieces, page < chosen.checkpoint_pages);
+                let entries = entries.map_err(|what| damaged(chosen, what, page))?;
                 if entries == 0 {
                     break;
                 }
                 pace.step(entries).await;
             }
             if page + 1 == chosen.checkpoint_pages && !replay.ended() {
-                return Err(damaged("the checkpoint has no end"));
+                return Err(damaged(chosen, "the checkpoint has no end", page));
             }
         }
+        drop(together);
+        chunk.into_iter().for_each(|chunk| reader.use_again(chunk));
     }
     Ok(replay)
 }
 
 fn damaged(chosen: &Chosen, what: &'static str, page: u32) -> Error {
     Error::LogDamaged { what, epoch: chosen.epoch, area: chosen.area.index(), page: u64::from(page) }
-}
-
-/// The records of `count` pages, of which the scan found each valid in some copy.
-async fn read_records<D: Device, E: Env>(
-    reader: &Reader<'_, D, E>,
-    pages: &Pages,
-    chosen: &Chosen,
-    first: u32,
-    count: u32,
-) -> Result<Vec<Vec<RawRecord>>, Error> {
-    for copy in Copy::BOTH {
-        if let Some(bodies) = read_copy(reader, &pages[copy], chosen, copy, first, count).await? {
-            return Ok(bodies);
-        }
-    }
-    // Neither copy holds all of them.
-    let mut bodies = Vec::new();
-    for page in first..first + count {
-        let mut found = None;
-        for copy in Copy::BOTH {
-            if found.is_none() {
-                found = read_copy(reader, &pages[copy], chosen, copy, page, 1).await?;
-            }
-        }
-        bodies.extend(found.ok_or_else(|| damaged(chosen, "a page cannot be read again", page))?);
-    }
-    Ok(bodies)
-}
-
-/// The records of `count` pages from one copy, if it still holds all of them as the scan saw them.
-async fn read_copy<D: Device, E: Env>(
-    reader: &Reader<'_, D, E>,
-    states: &[PageState],
-    chosen: &Chosen,
-    copy: Copy,
-    first: u32,
-    count: u32,
-) -> Result<Option<Vec<Vec<RawRecord>>>, Error> {
-    let seen = states.get(first as usize..(first + count) as usize).unwrap_or_default();
-    let held = |state: &PageState| matches!(state, PageState::Valid(info, _) if info.epoch == chosen.epoch);
-    if seen.len() < count as usize || !seen.iter().all(held) {
-        return Ok(None);
-    }
-    let mut expected = seen.iter().filter_map(PageState::info);
-    let records = |_: &[u8], content: PageContent<'_>| match (content, expected.next()) {
-        (PageContent::Valid(info, records), Some(expected)) if info == *expected => Some(records.to_vec()),
-        _ => None,
-    };
-    let at = PageAt { copy, area: chosen.area, index: first };
-    Ok(reader.read_pages(at, count, records).await?.and_then(|bodies| bodies.into_iter().collect()))
 }

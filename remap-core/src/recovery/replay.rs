@@ -3,6 +3,7 @@
 //! Checks each record against what the earlier ones said. Does no I/O; takes any records and never panics.
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use fixedbitset::FixedBitSet;
 
@@ -15,24 +16,49 @@ use crate::table::Mapping;
 use crate::units::BaseLba;
 
 /// The records of a page, in pieces that do not hold the thread for long.
-pub(super) fn pieces(records: &[RawRecord], slot: Slot) -> impl Iterator<Item = Result<Record, &'static str>> {
-    let (mut raw, mut left) = (records.iter(), None::<Record>);
-    std::iter::from_fn(move || {
-        let whole = match left.take() {
+pub(super) struct Pieces<'a> {
+    raw: slice::Iter<'a, RawRecord>,
+    /// What is left of a record that was longer.
+    left: Option<Record>,
+    slot: Slot,
+}
+
+impl<'a> Pieces<'a> {
+    /// Those of `records`, which speak of the spare in `slot`.
+    pub(super) fn new(records: &'a [RawRecord], slot: Slot) -> Pieces<'a> {
+        Pieces { raw: records.iter(), left: None, slot }
+    }
+
+    /// Takes the next ones, `most` at most, as long as each is of one block alone that is remapped, and `take` takes it; how many.
+    #[inline(always)]
+    fn while_one_remapped(&mut self, most: usize, mut take: impl FnMut(BaseLba, SpareBlock) -> bool) -> usize {
+        if self.left.is_some() {
+            return 0;
+        }
+        let raw = self.raw.as_slice();
+        let mut takes =
+            |record: &RawRecord| record.one_remapped(self.slot).is_some_and(|(lba, spare)| take(lba, spare));
+        let taken = raw.iter().take(most).position(|record| !takes(record)).unwrap_or(raw.len().min(most));
+        self.raw = raw[taken..].iter();
+        taken
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<Record, &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let whole = match self.left.take() {
             Some(left) => left,
-            None => match Record::decode(raw.next()?, slot) {
+            None => match Record::decode(self.raw.next()?, self.slot) {
                 Some(record) => record,
                 None => return Some(Err("an unknown record")),
             },
         };
-        // Nearly all are no longer than a piece: a record is not copied for that.
-        if whole.count() <= Pace::STRIDE as u32 {
-            return Some(Ok(whole));
-        }
         let (first, rest) = whole.cut(Pace::STRIDE as u32);
-        left = rest;
+        self.left = rest;
         Some(Ok(first))
-    })
+    }
 }
 
 /// The mapping as the log says it.
@@ -108,25 +134,43 @@ impl Replay {
     }
 
     /// Takes as many records, of the checkpoint or from behind it, as long work does in one step; how many entries they were, none only
-    /// when there are no more records. All that it calls for a record is inlined: a million records take a third less then.
-    pub(super) fn some(
-        &mut self,
-        records: &mut impl Iterator<Item = Result<Record, &'static str>>,
-        of_checkpoint: bool,
-    ) -> Result<usize, &'static str> {
+    /// when there are no more records.
+    pub(super) fn some(&mut self, records: &mut Pieces<'_>, of_checkpoint: bool) -> Result<usize, &'static str> {
         let mut entries = 0;
-        while entries < Pace::STRIDE
-            && let Some(record) = records.next()
-        {
+        loop {
+            entries += self.in_order(records, Pace::STRIDE.saturating_sub(entries), of_checkpoint);
+            if entries >= Pace::STRIDE {
+                return Ok(entries);
+            }
+            let Some(record) = records.next() else { return Ok(entries) };
             let record = record?;
             entries += record.count() as usize + 1;
             if of_checkpoint { self.checkpoint_record(record) } else { self.log_record(record) }?;
         }
-        Ok(entries)
+    }
+
+    /// Takes records, `most` at most, as long as each is of one block that is remapped, behind all others, to a spare block of which
+    /// nothing else was said: nearly all of a checkpoint are like that, and little is to be done for each. What is not so is left,
+    /// whatever is wrong with it. How many they were.
+    // Inlined, the loop would not have all that it needs in registers.
+    #[inline(never)]
+    fn in_order(&mut self, records: &mut Pieces<'_>, most: usize, of_checkpoint: bool) -> usize {
+        if !self.bad.is_empty() || (of_checkpoint && self.ended) {
+            return 0;
+        }
+        let Replay { mappings, used, bounds, .. } = self;
+        records.while_one_remapped(most, |lba, spare| {
+            let index = spare.index() as usize;
+            let fits = lba.0 < bounds.base_blocks && spare.index() < bounds.data_blocks && !used.contains(index);
+            let taken = fits && mappings.append(lba, Mapping::Spare(spare));
+            if taken {
+                used.insert(index);
+            }
+            taken
+        })
     }
 
     /// Takes a record of the checkpoint. Its end has to be its last record.
-    #[inline(always)]
     pub(super) fn checkpoint_record(&mut self, record: Record) -> Result<(), &'static str> {
         if self.ended {
             return Err("records behind the end of the checkpoint");
@@ -142,7 +186,6 @@ impl Replay {
     }
 
     /// Takes a record from behind the checkpoint.
-    #[inline(always)]
     pub(super) fn log_record(&mut self, record: Record) -> Result<(), &'static str> {
         match record {
             Record::EndOfCheckpoint => Err("an end of checkpoint behind the checkpoint"),
@@ -151,7 +194,6 @@ impl Replay {
     }
 
     /// Applies a record; `again` if it may change what is mapped already.
-    #[inline(always)]
     fn apply(&mut self, record: Record, again: bool) -> Result<(), &'static str> {
         self.bounds.check(record)?;
         match record {
@@ -198,7 +240,6 @@ impl Replay {
         }
     }
 
-    #[inline(always)]
     fn place_run(
         &mut self,
         lba: BaseLba,
@@ -213,7 +254,6 @@ impl Replay {
         Ok(())
     }
 
-    #[inline(always)]
     fn place(&mut self, lba: BaseLba, spare: SpareBlock, to: Mapping, again: bool) -> Result<(), &'static str> {
         if let Some(old) = self.mappings.insert(lba, to) {
             if !again {

@@ -89,11 +89,7 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
 
     /// Looks at `count` pages from `first` on: reads them together if that works, else one by one.
     pub(crate) async fn scan_pages(&self, first: PageAt, count: u32) -> Result<Vec<PageState>, Error> {
-        let state = |page: &[u8], content: PageContent<'_>| match content {
-            PageContent::Zero => PageState::Zero,
-            PageContent::Valid(info, _) => PageState::Valid(info, self.copy_b.checksum_in_a(first.copy, page)),
-            PageContent::Bad => PageState::Bad,
-        };
+        let state = |page: &[u8], content: PageContent<'_>| self.state(first.copy, page, content);
         if let Some(states) = self.read_pages(first, count, state).await? {
             return Ok(states);
         }
@@ -107,6 +103,15 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
         Ok(states)
     }
 
+    /// What is in a page of this copy.
+    pub(super) fn state(&self, copy: Copy, page: &[u8], content: PageContent<'_>) -> PageState {
+        match content {
+            PageContent::Zero => PageState::Zero,
+            PageContent::Valid(info, _) => PageState::Valid(info, self.copy_b.checksum_in_a(copy, page)),
+            PageContent::Bad => PageState::Bad,
+        }
+    }
+
     /// What `look` makes of each of `count` pages from `first` on, of its bytes and of what is in there; `None` if the medium does not
     /// yield them.
     pub(super) async fn read_pages<T>(
@@ -115,18 +120,42 @@ impl<'a, D: Device, E: Env> Reader<'a, D, E> {
         count: u32,
         mut look: impl FnMut(&[u8], PageContent<'_>) -> T,
     ) -> Result<Option<Vec<T>>, Error> {
+        let Some(chunk) = self.read_chunk(first, count).await? else { return Ok(None) };
+        let seen = chunk.pages().map(|(bytes, content)| look(bytes, content)).collect();
+        self.use_again(chunk);
+        Ok(Some(seen))
+    }
+
+    /// `count` pages from `first` on; `None` if the medium does not yield them. For [`Reader::use_again`].
+    pub(super) async fn read_chunk(&self, first: PageAt, count: u32) -> Result<Option<Chunk<D::Buffer>>, Error> {
         let layout = &self.superblock.layout;
-        let owner = owner(self.superblock);
         let at = layout.log_page(first.copy, first.area, u64::from(first.index));
         let used = if count == CHUNK_PAGES { self.used.borrow_mut().pop() } else { None };
-        let Some(buffer) = self.spare.read_into(at, u64::from(count) * layout.page_blocks(), used).await? else {
-            return Ok(None);
-        };
-        let pages = (first.index..).zip(buffer.as_ref().chunks(layout.page_bytes as usize));
-        let seen = pages.map(|(index, page)| look(page, decode_page(page, owner, PageAt { index, ..first }))).collect();
-        if count == CHUNK_PAGES {
-            self.used.borrow_mut().push(buffer);
+        let buffer = self.spare.read_into(at, u64::from(count) * layout.page_blocks(), used).await?;
+        let (owner, page_bytes) = (owner(self.superblock), layout.page_bytes as usize);
+        Ok(buffer.map(|buffer| Chunk { first, owner, page_bytes, buffer }))
+    }
+
+    /// Has its buffer used again.
+    pub(super) fn use_again(&self, chunk: Chunk<D::Buffer>) {
+        if chunk.buffer.as_ref().len() == CHUNK_PAGES as usize * chunk.page_bytes {
+            self.used.borrow_mut().push(chunk.buffer);
         }
-        Ok(Some(seen))
+    }
+}
+
+/// Pages that were read together.
+pub(super) struct Chunk<B> {
+    pub(super) first: PageAt,
+    owner: PageOwner,
+    page_bytes: usize,
+    buffer: B,
+}
+
+impl<B: AsRef<[u8]>> Chunk<B> {
+    /// Each page, and what is in there, which is found out as it is asked for.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (&[u8], PageContent<'_>)> {
+        let pages = (self.first.index..).zip(self.buffer.as_ref().chunks(self.page_bytes));
+        pages.map(|(index, page)| (page, decode_page(page, self.owner, PageAt { index, ..self.first })))
     }
 }

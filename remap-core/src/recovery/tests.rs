@@ -1,11 +1,16 @@
 //! The rules of recovery, one by one: which area is in force, where it ends, and what is refused.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use zerocopy::transmute;
+
 use super::StatedEnd;
 use super::choose::{Candidate, Chosen, Known, candidates, choose, choose_stated};
 use super::faults::{PageFault, faults};
-use super::replay::{Bounds, Replay};
+use super::replay::{Bounds, Pieces, Replay};
 use super::scan::{PageState, Pages};
 use crate::error::Error;
+use crate::format::record::{RECORD_SIZE, RawRecord, kind};
 use crate::format::{Area, Copy, PageAt, PageInfo, PerArea, PerCopy, Record};
 use crate::slot::{Slot, SpareBlock};
 use crate::table::Mapping;
@@ -304,16 +309,92 @@ fn remap(lba: u64, at: u32, count: u32) -> Record {
     Record::Remap { lba: BaseLba(lba), spare: spare(at), count }
 }
 
-/// Replays a checkpoint and what is behind it, on a base of 1000 blocks and a spare of 100.
-fn replay(checkpoint: &[Record], log: &[Record]) -> Result<Replay, &'static str> {
+/// Replays a checkpoint and what is behind it, on a base of 1000 blocks and a spare of 100: record by record, or as pages are.
+fn replay_by(by_record: bool, checkpoint: &[Record], log: &[Record]) -> Result<Replay, &'static str> {
     let mut replay = Replay::new(Bounds { base_blocks: 1000, data_blocks: 100 }, 64);
-    for record in checkpoint {
-        replay.checkpoint_record(*record)?;
-    }
-    for record in log {
-        replay.log_record(*record)?;
+    for (page, of_checkpoint) in [(checkpoint, true), (log, false)] {
+        if by_record {
+            let mut take = |record| match of_checkpoint {
+                true => replay.checkpoint_record(record),
+                false => replay.log_record(record),
+            };
+            page.iter().try_for_each(|record| take(*record))?;
+            continue;
+        }
+        let raw: Vec<_> = page.iter().map(|record| record.encode()).collect();
+        let mut pieces = Pieces::new(&raw, Slot::FIRST);
+        while replay.some(&mut pieces, of_checkpoint)? > 0 {}
     }
     Ok(replay)
+}
+
+/// What they say: of blocks, of spare blocks that are used, of those that are bad, and whether the checkpoint ended.
+type Told = (Vec<(BaseLba, Mapping)>, Vec<usize>, Vec<SpareBlock>, bool);
+
+fn told(replay: Replay) -> Told {
+    let ended = replay.ended();
+    (replay.mappings.iter().collect(), replay.used.ones().collect(), replay.bad.into_iter().collect(), ended)
+}
+
+/// Of both ways, which have to come to the same.
+fn replay(checkpoint: &[Record], log: &[Record]) -> Result<Told, &'static str> {
+    let [by_record, by_page] = [true, false].map(|by_record| replay_by(by_record, checkpoint, log).map(told));
+    assert_eq!(by_record, by_page, "{checkpoint:?} {log:?}");
+    by_page
+}
+
+/// Records of a checkpoint, and of what is behind it, which goes on where the checkpoint ends. Nearly all are of the next block, and of
+/// the next spare block, so that most are taken together; the others are as they come, and some contradict what was said.
+fn checkpoint_and_log() -> impl Strategy<Value = [Vec<Record>; 2]> {
+    let odd = (0..6_u8, 0..5_u64, 0..4_u32, 1..4_u32);
+    let records = || vec(prop_oneof![30 => Just((0, 1, 1, 1)), 1 => odd.clone()], 0..45);
+    (records(), records()).prop_map(|(checkpoint, log)| {
+        let (mut lba, mut at) = (0_u64, 0_u32);
+        let mut record = |(kind, blocks, spares, count): (u8, u64, u32, u32)| {
+            let (block, spare) = (BaseLba(lba), spare(at));
+            let (long, short) = (u64::from(count), count);
+            // Spare blocks or blocks that were skipped, or are said of twice.
+            (lba, at) = (lba + (long + blocks).saturating_sub(1), at + (short + spares).saturating_sub(1));
+            match kind {
+                0 | 1 => Record::Remap { lba: block, spare, count },
+                2 => Record::Lost { lba: block, spare, count },
+                3 => Record::Pending { lba: block, count },
+                4 => Record::BadSpare { spare, count },
+                _ => Record::Clear { lba: BaseLba(block.0 / 2), count },
+            }
+        };
+        let checkpoint = checkpoint.into_iter().map(&mut record).collect();
+        let log = log.into_iter().map(record).collect::<Vec<_>>();
+        [checkpoint, log]
+    })
+}
+
+proptest! {
+    #[test]
+    fn records_that_are_taken_together_say_what_each_by_itself_says([checkpoint, log] in checkpoint_and_log()) {
+        let ended = [&checkpoint[..], &[Record::EndOfCheckpoint]].concat();
+        let _ = (replay(&ended, &log), replay(&log, &checkpoint));
+    }
+
+    #[test]
+    fn one_remapped_block_is_what_the_record_says(
+        bytes in any::<[u8; RECORD_SIZE]>(),
+        // Most of them as they are in a log.
+        kind in prop_oneof![Just(kind::REMAP), 0..8_u8],
+        count in prop_oneof![Just(1), 0..3_u32],
+        spare_high in prop_oneof![Just(0), any::<u8>()],
+        slot in prop_oneof![0..2_u8, 0..4_u8],
+    ) {
+        let mut raw = RawRecord { kind, slot, count: count.into(), ..transmute!(bytes) };
+        raw.spare = (raw.spare.get() & 0x3f_ffff | u32::from(spare_high) << 22).into();
+        for slot in Slot::BOTH {
+            let said = match Record::decode(&raw, slot) {
+                Some(Record::Remap { lba, spare, count: 1 }) => Some((lba, spare)),
+                _ => None,
+            };
+            prop_assert_eq!(raw.one_remapped(slot), said);
+        }
+    }
 }
 
 #[test]
@@ -337,8 +418,8 @@ fn records_behind_the_checkpoint_change_what_it_says() {
         remap(40, 2, 1),
         Record::Pending { lba: BaseLba(21), count: 2 },
     ];
-    let replay = replay(&checkpoint, &log).ok().unwrap();
-    assert!(replay.ended());
+    let (mappings, used, bad, ended) = replay(&checkpoint, &log).unwrap();
+    assert!(ended);
     let expected = [
         (10, Mapping::Spare(spare(0))),
         (11, Mapping::Spare(spare(20))),
@@ -348,9 +429,15 @@ fn records_behind_the_checkpoint_change_what_it_says() {
         (30, Mapping::Spare(spare(9))),
         (40, Mapping::Spare(spare(2))),
     ];
-    assert_eq!(replay.mappings.iter().collect::<Vec<_>>(), expected.map(|(lba, to)| (BaseLba(lba), to)));
-    assert_eq!(replay.used.ones().collect::<Vec<_>>(), [0, 2, 9, 20, 21]);
-    assert_eq!(replay.bad.into_iter().collect::<Vec<_>>(), [spare(1), spare(50), spare(51)]);
+    assert_eq!(mappings, expected.map(|(lba, to)| (BaseLba(lba), to)));
+    assert_eq!(used, [0, 2, 9, 20, 21]);
+    assert_eq!(bad, [spare(1), spare(50), spare(51)]);
+}
+
+#[test]
+fn a_long_record_is_taken_wholly_before_the_next_one() {
+    let (mappings, ..) = replay(&[Record::EndOfCheckpoint], &[remap(0, 0, 70), remap(65, 90, 1)]).unwrap();
+    assert_eq!((mappings.len(), mappings[65]), (70, (BaseLba(65), Mapping::Spare(spare(90)))));
 }
 
 #[test]
@@ -358,7 +445,7 @@ fn records_that_contradict_each_other_are_refused() {
     let end = Record::EndOfCheckpoint;
     let pending = |lba| Record::Pending { lba: BaseLba(lba), count: 1 };
     let bad = |at| Record::BadSpare { spare: spare(at), count: 1 };
-    let cases: [(&[Record], &[Record], &str); 15] = [
+    let cases: [(&[Record], &[Record], &str); 18] = [
         (&[remap(1, 1, 1), remap(1, 2, 1)], &[], "two remaps of one block"),
         (&[remap(1, 1, 5), remap(5, 8, 1)], &[], "two remaps of one block"),
         (&[remap(1, 1, 1), remap(2, 1, 1)], &[], "a spare block is used twice"),
@@ -371,6 +458,9 @@ fn records_that_contradict_each_other_are_refused() {
         (&[remap(998, 1, 3)], &[], "an address behind the end of the base"),
         (&[remap(1, 98, 3)], &[], "an address behind the end of the data area"),
         (&[bad(100)], &[], "an address behind the end of the data area"),
+        (&[remap(1000, 1, 1)], &[], "an address behind the end of the base"),
+        (&[remap(1, 100, 1)], &[], "an address behind the end of the data area"),
+        (&[end, remap(1, 1, 1)], &[], "records behind the end of the checkpoint"),
         (&[end, pending(1)], &[], "records behind the end of the checkpoint"),
         (&[end], &[end], "an end of checkpoint behind the checkpoint"),
         (&[Record::Clear { lba: BaseLba(1), count: 1 }], &[], "a clear record in a checkpoint"),

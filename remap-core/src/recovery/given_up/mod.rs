@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::later::Later;
 use super::choose::{InForce, Known};
 use super::mappings::Mappings;
-use super::replay::{Bounds, pieces};
+use super::replay::{Bounds, Pieces};
 use super::scan::{PageState, Pages, Reader};
 use crate::device::{Device, Env};
 use crate::error::Error;
@@ -69,7 +69,7 @@ pub(crate) async fn given_up<D: Device, E: Env>(
         let read = reader.read_pages(at, 1, records).await?;
         let records = read.and_then(|mut pages| pages.pop().flatten());
         let mut is_known = records.is_some();
-        for record in pieces(&records.unwrap_or_default(), superblock.slot) {
+        for record in Pieces::new(&records.unwrap_or_default(), superblock.slot) {
             match record {
                 Ok(record) => later.apply(record),
                 Err(_) => is_known = false,

@@ -135,17 +135,19 @@ impl Mappings {
         unchanged.max(changed)
     }
 
-    /// Says what holds for a block if it is behind all others; whether it is.
+    /// Whether the block is behind all others.
     #[inline(always)]
-    pub(super) fn append(&mut self, lba: BaseLba, to: Mapping) -> bool {
-        let behind = self.end <= lba.0;
-        if behind {
-            self.end = lba.0 + 1;
-            if !self.pieces.last_mut().is_some_and(|piece| piece.push(lba, to)) {
-                self.begin(lba, to);
-            }
+    pub(super) fn end_before(&self, lba: BaseLba) -> bool {
+        self.end <= lba.0
+    }
+
+    /// Says what holds for a block that is behind all others.
+    #[inline(always)]
+    pub(super) fn push(&mut self, lba: BaseLba, to: Mapping) {
+        self.end = lba.0 + 1;
+        if !self.pieces.last_mut().is_some_and(|piece| piece.push(lba, to)) {
+            self.begin(lba, to);
         }
-        behind
     }
 
     /// Begins a piece with a block.
@@ -157,7 +159,8 @@ impl Mappings {
 
     /// Says what holds for a block; what did before.
     pub(super) fn insert(&mut self, lba: BaseLba, to: Mapping) -> Option<Mapping> {
-        if self.append(lba, to) {
+        if self.end_before(lba) {
+            self.push(lba, to);
             return None;
         }
         let before = self.unchanged(lba);

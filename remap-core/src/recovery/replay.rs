@@ -161,10 +161,11 @@ impl Replay {
         let Replay { mappings, used, bounds, .. } = self;
         records.while_one_remapped(most, |lba, spare| {
             let index = spare.index() as usize;
-            let fits = lba.0 < bounds.base_blocks && spare.index() < bounds.data_blocks && !used.contains(index);
-            let taken = fits && mappings.append(lba, Mapping::Spare(spare));
+            let fits = lba.0 < bounds.base_blocks && spare.index() < bounds.data_blocks && mappings.end_before(lba);
+            // Who finds it used has changed nothing.
+            let taken = fits && !used.put(index);
             if taken {
-                used.insert(index);
+                mappings.push(lba, Mapping::Spare(spare));
             }
             taken
         })

@@ -246,7 +246,8 @@ impl Top {
         self.regions.change(before, !region.is_nothing());
         self.outline.set_asked(!self.is_far());
         let (first, last) = self.outline.together(number);
-        if first == last || (region.is_nothing() && self.first_region(first, last).is_none()) {
+        // Where nothing was before, there is no bit to take away.
+        if before && (first == last || (region.is_nothing() && self.first_region(first, last).is_none())) {
             self.outline.settle(number, marks.parts());
         }
     }

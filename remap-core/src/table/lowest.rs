@@ -170,8 +170,11 @@ impl Lowest {
         places.announce(marks);
         entry.others.announce(marks);
         entry.region.store(region.to_raw(), Ordering::Release);
-        places.settle(marks);
-        entry.others.settle(marks);
+        // Where nothing was before, there is no bit to take away.
+        if before {
+            places.settle(marks);
+            entry.others.settle(marks);
+        }
         before
     }
 }

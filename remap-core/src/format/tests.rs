@@ -5,6 +5,7 @@ use std::mem::offset_of;
 
 use proptest::prelude::*;
 use uuid::Uuid;
+use zerocopy::transmute;
 
 use super::layout::superblock_b;
 use super::page::{PAGE_HEADER_SIZE, PageHeader, used_by};
@@ -87,6 +88,26 @@ proptest! {
         prop_assert_eq!(Record::decode(&raw, slot), Some(record));
         // Of another spare it is only taken if it speaks of none.
         prop_assert_eq!(Record::decode(&raw, slot.other()).is_none(), spare.is_some());
+    }
+
+    #[test]
+    fn one_remapped_block_is_what_the_record_says(
+        bytes in any::<[u8; RECORD_SIZE]>(),
+        // Most of them as they are in a log.
+        kind in prop_oneof![Just(kind::REMAP), 0..8_u8],
+        count in prop_oneof![Just(1), 0..3_u32],
+        spare_high in prop_oneof![Just(0), any::<u8>()],
+        slot in prop_oneof![0..2_u8, 0..4_u8],
+    ) {
+        let mut raw = RawRecord { kind, slot, count: count.into(), ..transmute!(bytes) };
+        raw.spare = (raw.spare.get() & 0x3f_ffff | u32::from(spare_high) << 22).into();
+        for slot in Slot::BOTH {
+            let said = match Record::decode(&raw, slot) {
+                Some(Record::Remap { lba, spare, count: 1 }) => Some((lba, spare)),
+                _ => None,
+            };
+            prop_assert_eq!(raw.one_remapped(slot), said);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod reread;
 mod scan;
 
 #[cfg(test)]
+mod replay_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

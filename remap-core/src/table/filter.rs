@@ -36,8 +36,8 @@ impl Marks {
     /// Those for the blocks with these keys.
     pub(super) fn of_blocks(keys: &[u16]) -> Marks {
         let mut marks = Marks::default();
-        // A loop that may stop at each key does several at once on no processor: vectors take longer, as those of x86-64-v2 cannot be
-        // shifted by a number for each part.
+        // A loop that may stop at each key is not made into vectors, which take longer: those of x86-64-v2 cannot be shifted by a
+        // number of its own for each part.
         match keys.iter().try_for_each(|key| marks.add(*key)) {
             Some(()) => marks,
             // Not a key of a region: no bit may be missing, whatever it is.

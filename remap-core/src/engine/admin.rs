@@ -18,7 +18,7 @@ use crate::format::{Copy, Layout};
 use crate::owner::Refused;
 use crate::pace::Pace;
 use crate::recovery::{Mappings, recover};
-use crate::table::{Change, Mapping};
+use crate::table::{Change, Mapping, Unpublished};
 use crate::units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, Sequence};
 
 /// How many differing extents a restore names.
@@ -261,15 +261,18 @@ impl<E: Env> Shared<E> {
         let mut all = Vec::new();
         let mut changes = changes.into_iter().peekable();
         // It is taken apart as it is gone through: to drop it at once would take long, too.
-        for (lba, to) in mappings.into_blocks() {
-            while let Some(earlier) = changes.next_if(|change| change.lba <= lba) {
-                all.push(earlier);
+        for group in mappings.into_regions() {
+            pace.step(group.blocks).await;
+            for (lba, to) in group.regions.iter().flat_map(Unpublished::blocks) {
+                while let Some(earlier) = changes.next_if(|change| change.lba <= lba) {
+                    all.push(earlier);
+                    pace.step(1).await;
+                }
+                if self.table.mapping(lba).is_none() {
+                    all.push(Change { lba, to: Some(to) });
+                }
                 pace.step(1).await;
             }
-            if to.is_some() && self.table.mapping(lba).is_none() {
-                all.push(Change { lba, to });
-            }
-            pace.step(1).await;
         }
         all.extend(changes);
         all

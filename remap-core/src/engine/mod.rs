@@ -71,11 +71,11 @@ use crate::format::{Layout, ScrubPosition};
 use crate::jobs::JobScope;
 use crate::mutation::{Mutation, active};
 use crate::pace::Pace;
-use crate::recovery::{IntoBlocks, Recovered};
+use crate::recovery::Recovered;
 use crate::remap_log::LogView;
 use crate::slot::{PerSlot, Slot, SpareBlock};
 use crate::spare::Spare;
-use crate::table::{Change, Filling, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, by_region, reclaim};
+use crate::table::{Change, Mapping, REGION_BLOCKS, Retired, Table, TableWriter, by_region, reclaim};
 use crate::tasks::Tasks;
 use crate::units::BaseLba;
 
@@ -87,9 +87,6 @@ const COPIED_AS_ONE: usize = 64;
 const CHANGED_AS: usize = 8;
 /// A region takes as long as copying so many entries, whatever is in it.
 const REGION_AS: usize = 64;
-/// When a table is filled, a region takes as long as so many entries, whatever is in it: some have a node of the directory of their own.
-const REGION_FILLED_AS: usize = 4;
-
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,
@@ -269,27 +266,13 @@ impl<E: Env> Shared<E> {
             allocator.set_all_used(&recovered.used);
             recovered.bad.iter().for_each(|spare| allocator.set_bad(*spare));
         }
-        let (mut filling, mut blocks) = (Filling::default(), recovered.mappings.into_blocks());
         // No host can reach the set yet.
         let mut pace = Pace::while_hosts_wait();
-        loop {
-            let done = self.load_some(&mut blocks, &mut filling);
-            if done == 0 {
-                break;
-            }
-            pace.step(done).await;
+        for group in recovered.mappings.into_regions() {
+            pace.step(group.blocks).await;
+            let writer = &mut self.state.borrow_mut().writer;
+            group.regions.into_iter().for_each(|region| writer.put(region));
         }
-        filling.end(&mut self.state.borrow_mut().writer);
-    }
-
-    /// Puts some more of what the log says into the table; how much that was.
-    fn load_some(&self, blocks: &mut IntoBlocks, filling: &mut Filling) -> usize {
-        let (writer, mut published) = (&mut self.state.borrow_mut().writer, 0);
-        let said = blocks.some(Pace::STRIDE, |(lba, to)| {
-            let entries = to.map_or(0, |mapping| filling.put(lba, mapping, writer));
-            published += if entries > 0 { REGION_FILLED_AS + entries } else { 0 };
-        });
-        said + published
     }
 
     /// Publishes any number of changes, ascending by block, in steps; the spare blocks that they name are used then.

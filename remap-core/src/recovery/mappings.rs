@@ -1,94 +1,49 @@
-//! What the log says of each block, in its order: what a checkpoint says comes in order already, and is only put behind what is
-//! there; what changes it is kept beside it.
-//!
-//! In memory it is in pieces, so that nothing large is copied as it grows, or given back at once.
+//! What the log says of each block, in its order: what a checkpoint says comes in order already, and regions of the remap table are made
+//! of it at once; what changes it is kept beside them.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeMap, btree_map};
-use std::iter::Peekable;
+use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Range;
-use std::vec;
 
-use crate::table::Mapping;
+use crate::table::{Gathering, Mapping, Unpublished};
 use crate::units::BaseLba;
 
-/// Entries of a piece: 64 KiB, which no allocator maps by itself.
-const PIECE: usize = 8192;
+/// Regions are kept together until they have as many blocks: as many as long work does in one step while hosts wait for it.
+const TOGETHER: usize = 512;
+/// A region takes as long as so many blocks, whatever is in it: some have a node of the directory of their own.
+const REGION_AS: usize = 4;
 
-/// Blocks that ascend, at least one, each in 8 bytes: how far it is behind the first one, and its mapping. So few, as memory takes long that
-/// is touched for the first time.
+/// Regions that follow each other, one at least.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
-    first: BaseLba,
-    entries: Vec<(u32, u32)>,
+pub(crate) struct Group {
+    pub(crate) regions: Vec<Unpublished>,
+    /// How long it takes to go through them, in blocks.
+    pub(crate) blocks: usize,
 }
 
-impl Piece {
-    /// Has room for all if the piece `before` it is full. Else it grows with what is in it, as a log may name blocks so far apart that
-    /// each has a piece of its own.
-    fn new(first: BaseLba, mapping: Mapping, before: Option<&Piece>) -> Piece {
-        let room = if before.is_some_and(Piece::is_full) { PIECE } else { 1 };
-        let mut entries = Vec::with_capacity(room);
-        entries.push((0, mapping.encode()));
-        Piece { first, entries }
+impl Group {
+    /// One region, of which nothing more than what is in it was to be gone through than this.
+    fn of(region: Unpublished, more: usize) -> Group {
+        Group { blocks: REGION_AS + region.len() + more, regions: vec![region] }
     }
 
-    fn is_full(&self) -> bool {
-        self.entries.len() >= PIECE
+    fn push(&mut self, region: Unpublished) {
+        self.blocks += REGION_AS + region.len();
+        self.regions.push(region);
     }
 
-    /// Whether there was room for one that is behind all others.
-    #[inline(always)]
-    fn push(&mut self, lba: BaseLba, mapping: Mapping) -> bool {
-        let behind = lba.0 - self.first.0;
-        let room = behind <= u64::from(u32::MAX) && !self.is_full();
-        if room {
-            // It fits.
-            self.entries.push((behind as u32, mapping.encode()));
-        }
-        room
-    }
-
-    #[inline]
-    fn entry(first: BaseLba, (behind, mapping): (u32, u32)) -> (BaseLba, Mapping) {
-        (first.plus(u64::from(behind)), Mapping::decode(mapping))
-    }
-
-    /// Those at these places.
-    #[inline]
-    fn some(&self, at: Range<usize>) -> impl DoubleEndedIterator<Item = (BaseLba, Mapping)> {
-        self.entries[at].iter().map(|entry| Piece::entry(self.first, *entry))
-    }
-
-    fn get(&self, at: usize) -> Option<(BaseLba, Mapping)> {
-        self.entries.get(at).map(|entry| Piece::entry(self.first, *entry))
-    }
-
-    fn is_before(&self, lba: BaseLba) -> bool {
-        self.entries.last().is_none_or(|last| Piece::entry(self.first, *last).0 < lba)
-    }
-
-    /// How many of its blocks are before this one.
-    fn before(&self, lba: BaseLba) -> usize {
-        self.before_from(0, lba)
-    }
-
-    /// The same, where the first `at` are: found the sooner, the fewer more there are.
-    fn before_from(&self, at: usize, lba: BaseLba) -> usize {
-        let is_before = |entry: &(u32, u32)| Piece::entry(self.first, *entry).0 < lba;
-        let (rest, mut few) = (&self.entries[at..], 1);
-        while rest.get(few - 1).is_some_and(is_before) {
-            few *= 2;
-        }
-        at + few / 2 + rest[few / 2..few.min(rest.len())].partition_point(is_before)
+    fn is_before(&self, number: u64) -> bool {
+        self.regions.last().is_none_or(|last| last.number() < number)
     }
 }
 
 /// What is known of each block of the base that is not simply there.
 #[derive(Clone, Debug, Default)]
 pub struct Mappings {
-    /// Ascending by block.
-    pieces: Vec<Piece>,
+    /// Ascending by number, none of them empty.
+    groups: Vec<Group>,
+    /// The last one, which blocks are still put into.
+    last: Gathering,
     /// The number behind that of the last block in there.
     end: u64,
     /// What holds instead, and between it: all of it is before `end`. `None` for a block that is not mapped any more.
@@ -104,21 +59,61 @@ impl Mappings {
 
     /// All of it, ascending by block.
     pub fn iter(&self) -> impl Iterator<Item = (BaseLba, Mapping)> {
-        Merged::new(self.pieces.iter(), BaseLba(0), self.changed.iter().map(said)).filter_map(known)
+        self.range(BaseLba(0)..BaseLba(self.end))
     }
 
     /// What is known of the blocks in `range`, ascending.
     pub fn range(&self, range: Range<BaseLba>) -> impl Iterator<Item = (BaseLba, Mapping)> {
-        let Range { start, end } = range;
-        let first = self.pieces.partition_point(|piece| piece.is_before(start));
-        let merged = Merged::new(self.pieces[first..].iter(), start, self.changed.range(start..).map(said));
-        merged.take_while(move |(lba, _)| *lba < end).filter_map(known)
+        let range = range.start..range.end.max(range.start);
+        let mut changed = self.changed.range(range.clone()).map(|(lba, to)| (*lba, *to)).peekable();
+        let (first, last) = (Unpublished::number_of(range.start), Unpublished::number_of(range.end));
+        let group = self.groups.partition_point(|group| group.is_before(first));
+        let regions = self.groups[group..].iter().flat_map(|group| &group.regions);
+        let regions = regions.skip_while(move |region| region.number() < first);
+        let regions = regions.take_while(move |region| region.number() <= last);
+        let last = self.last.blocks_in(&range);
+        let mut unchanged = regions.flat_map(move |region| region.blocks_in(&range)).chain(last).peekable();
+        let said = iter::from_fn(move || {
+            let is_next = |(lba, _): &Said| unchanged.peek().is_none_or(|(first, _)| lba <= first);
+            match changed.next_if(is_next) {
+                Some((lba, to)) => {
+                    unchanged.next_if(|(first, _)| *first == lba);
+                    Some((lba, to))
+                }
+                None => unchanged.next().map(|(lba, to)| (lba, Some(to))),
+            }
+        });
+        said.filter_map(|(lba, to)| Some((lba, to?)))
     }
 
-    /// All that was said of any block, ascending, with `None` for those of which nothing holds any more: who goes through it counts these,
-    /// too, and lets others go on. Gives the memory of what was passed back as it goes on.
-    pub(crate) fn into_blocks(self) -> IntoBlocks {
-        Merged::new(self.pieces.into_iter(), BaseLba(0), self.changed.into_iter())
+    /// All of it, ascending by region, with how long it takes to go through these: who does it counts that, and lets others go on. Gives
+    /// the memory of what was passed back as it goes on.
+    pub(crate) fn into_regions(self) -> impl Iterator<Item = Group> {
+        let last = self.last.region().map(|last| Group::of(last, 0));
+        let mut groups = self.groups.into_iter().chain(last).peekable();
+        // Those of a group in which there are changes.
+        let mut regions = Vec::new().into_iter().peekable();
+        let mut changed = self.changed.into_iter().peekable();
+        let number_of = |said: &Said| Unpublished::number_of(said.0);
+        iter::from_fn(move || {
+            let change = changed.peek().map(number_of);
+            if regions.peek().is_none() {
+                let unchanged = groups.next_if(|group| change.is_none_or(|change| group.is_before(change)));
+                if unchanged.is_some() {
+                    return unchanged;
+                }
+                regions = groups.next().map_or(Vec::new(), |group| group.regions).into_iter().peekable();
+            }
+            let number = regions.peek().map(Unpublished::number).into_iter().chain(change).min()?;
+            let region = regions.next_if(|region| region.number() == number);
+            let region = region.unwrap_or_else(|| Unpublished::empty(number));
+            if change != Some(number) {
+                return Some(Group::of(region, 0));
+            }
+            let mut more = region.len();
+            let changes = iter::from_fn(|| changed.next_if(|said| number_of(said) == number).inspect(|_| more += 1));
+            Some(Group::of(region.changed(changes), more))
+        })
     }
 
     /// Of how many blocks that is known which `is` says.
@@ -128,9 +123,11 @@ impl Mappings {
 
     /// The last block that anything is known of. It looks at all behind that of which nothing holds any more.
     pub(crate) fn last(&self) -> Option<BaseLba> {
-        let mut unchanged =
-            self.pieces.iter().rev().flat_map(|piece| piece.some(0..piece.entries.len()).rev()).map(|entry| entry.0);
-        let unchanged = unchanged.find(|lba| !self.changed.contains_key(lba));
+        let regions = self.groups.iter().rev().flat_map(|group| group.regions.iter().rev().map(Unpublished::blocks));
+        let unchanged = iter::once_with(|| self.last.blocks_in(&(BaseLba(0)..BaseLba(self.end))))
+            .chain(regions)
+            .flat_map(|blocks| blocks.into_iter().rev());
+        let unchanged = unchanged.map(|(lba, _)| lba).find(|lba| !self.changed.contains_key(lba));
         let changed = self.changed.iter().rev().find(|(_, to)| to.is_some()).map(|(lba, _)| *lba);
         unchanged.max(changed)
     }
@@ -145,16 +142,17 @@ impl Mappings {
     #[inline(always)]
     pub(super) fn push(&mut self, lba: BaseLba, to: Mapping) {
         self.end = lba.0 + 1;
-        if !self.pieces.last_mut().is_some_and(|piece| piece.push(lba, to)) {
-            self.begin(lba, to);
+        if let Some(region) = self.last.push(lba, to) {
+            self.keep(region);
         }
     }
 
-    /// Begins a piece with a block.
-    #[cold]
-    fn begin(&mut self, lba: BaseLba, to: Mapping) {
-        let piece = Piece::new(lba, to, self.pieces.last());
-        self.pieces.push(piece);
+    /// Keeps a region that is complete.
+    fn keep(&mut self, region: Unpublished) {
+        match self.groups.last_mut() {
+            Some(group) if group.blocks < TOGETHER => group.push(region),
+            _ => self.groups.push(Group::of(region, 0)),
+        }
     }
 
     /// Says what holds for a block; what did before.
@@ -176,96 +174,16 @@ impl Mappings {
     }
 
     fn unchanged(&self, lba: BaseLba) -> Option<Mapping> {
-        let piece = self.pieces.partition_point(|piece| piece.is_before(lba));
-        let piece = self.pieces.get(piece)?;
-        piece.get(piece.before(lba)).filter(|entry| entry.0 == lba).map(|entry| entry.1)
+        let number = Unpublished::number_of(lba);
+        let group = self.groups.partition_point(|group| group.is_before(number));
+        let Some(Group { regions, .. }) = self.groups.get(group) else { return self.last.get(lba) };
+        let at = regions.binary_search_by_key(&number, Unpublished::number).ok()?;
+        regions[at].get(lba)
     }
 }
 
 /// A block, and what was said of it last: `None` if nothing holds any more.
-pub(crate) type Said = (BaseLba, Option<Mapping>);
-
-/// [`Mappings::into_blocks`].
-pub(crate) type IntoBlocks = Merged<vec::IntoIter<Piece>, btree_map::IntoIter<BaseLba, Option<Mapping>>>;
-
-/// What is in pieces, and what was changed, by block.
-pub(crate) struct Merged<P: Iterator, C: Iterator<Item = Said>> {
-    pieces: P,
-    piece: Option<P::Item>,
-    /// Which of its entries come next, before what was changed does.
-    unchanged: Range<usize>,
-    changed: Peekable<C>,
-}
-
-impl<P: Iterator<Item: Borrow<Piece>>, C: Iterator<Item = Said>> Merged<P, C> {
-    /// From block `from` on, which the first piece reaches; nothing of `changed` is before it.
-    fn new(mut pieces: P, from: BaseLba, changed: C) -> Merged<P, C> {
-        let piece = pieces.next();
-        let at = piece.as_ref().map_or(0, |piece| piece.borrow().before(from));
-        let mut merged = Merged { pieces, piece, unchanged: 0..0, changed: changed.peekable() };
-        merged.go_on_at(at);
-        merged
-    }
-
-    /// Goes on with the entry at this place of the piece.
-    fn go_on_at(&mut self, at: usize) {
-        let end = self.piece.as_ref().map_or(at, |piece| match self.changed.peek() {
-            Some((lba, _)) => piece.borrow().before_from(at, *lba),
-            None => piece.borrow().entries.len(),
-        });
-        self.unchanged = at..end;
-    }
-
-    /// Calls `f` for the next ones, `most` at most; how many these were. What is unchanged comes in a loop of its own, up to what is
-    /// not: to ask for each by itself takes longer than what is done with it.
-    #[inline]
-    pub(crate) fn some(&mut self, most: usize, mut f: impl FnMut(Said)) -> usize {
-        let mut done = 0;
-        while done < most {
-            let Range { start, end } = self.unchanged;
-            match &self.piece {
-                Some(piece) if start < end => {
-                    let end = end.min(start + (most - done));
-                    piece.borrow().some(start..end).for_each(|(lba, mapping)| f((lba, Some(mapping))));
-                    self.unchanged.start = end;
-                    done += end - start;
-                }
-                Some(piece) if start == piece.borrow().entries.len() => {
-                    self.piece = self.pieces.next();
-                    self.go_on_at(0);
-                }
-                piece => {
-                    let Some(changed) = self.changed.next() else { break };
-                    let instead = piece.as_ref().and_then(|piece| piece.borrow().get(start));
-                    let skipped = usize::from(instead.is_some_and(|entry| entry.0 == changed.0));
-                    f(changed);
-                    done += 1;
-                    self.go_on_at(start + skipped);
-                }
-            }
-        }
-        done
-    }
-}
-
-impl<P: Iterator<Item: Borrow<Piece>>, C: Iterator<Item = Said>> Iterator for Merged<P, C> {
-    type Item = Said;
-
-    fn next(&mut self) -> Option<Said> {
-        let mut next = None;
-        self.some(1, |one| next = Some(one));
-        next
-    }
-}
-
-fn said((lba, to): (&BaseLba, &Option<Mapping>)) -> Said {
-    (*lba, *to)
-}
-
-/// A block, if anything is known of it.
-fn known((lba, to): Said) -> Option<(BaseLba, Mapping)> {
-    Some((lba, to?))
-}
+type Said = (BaseLba, Option<Mapping>);
 
 #[cfg(test)]
 mod tests {
@@ -274,9 +192,10 @@ mod tests {
 
     use super::*;
     use crate::slot::{Slot, SpareBlock};
+    use crate::table::REGION_BLOCKS;
 
-    /// More than a piece.
-    const BLOCKS: u64 = 3 * PIECE as u64;
+    /// In three regions.
+    const BLOCKS: u64 = 3 * REGION_BLOCKS;
 
     /// One of each kind, in both slots.
     fn mapping(number: u32) -> Mapping {
@@ -289,36 +208,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_piece_reaches_as_far_as_its_numbers() {
-        let blocks = [5, 5 + u64::from(u32::MAX), 6 + u64::from(u32::MAX)].map(BaseLba);
-        let mut mappings = Mappings::default();
-        blocks.iter().for_each(|lba| _ = mappings.insert(*lba, mapping(3)));
-        assert_eq!(mappings.pieces.iter().map(|piece| piece.entries.len()).collect::<Vec<_>>(), [2, 1]);
-        assert!(mappings.iter().map(|(lba, _)| lba).eq(blocks));
-    }
-
-    #[test]
-    fn blocks_that_are_far_apart_take_little_memory_each() {
-        let mut mappings = Mappings::default();
-        (0..1000).for_each(|at| _ = mappings.insert(BaseLba(at << 33), mapping(7)));
-        assert_eq!(mappings.pieces.len(), 1000);
-        assert!(mappings.pieces.iter().all(|piece| piece.entries.capacity() <= 8));
-        assert!(mappings.iter().eq((0..1000).map(|at| (BaseLba(at << 33), mapping(7)))));
-    }
-
     proptest! {
         #[test]
         fn it_says_what_a_map_says(
             every in 1..4_u64,
-            // As near as can be, and so far that a piece does not reach over many.
-            apart in prop::sample::select(vec![1, 1 << 30]),
+            // As near as can be, some in a region, and each in one of its own: then the regions are more than are kept together.
+            apart in prop::sample::select(vec![1, 300, 1 << 30]),
             // Anywhere, or before nearly all that is unchanged.
             changes in prop::sample::select(vec![BLOCKS, BLOCKS / 16])
                 .prop_flat_map(|end| vec((0..end, prop::option::of(0..100_u32)), 0..300)),
             from in 0..BLOCKS,
             to in 0..BLOCKS,
-            at_once in prop_oneof![Just(1), Just(64), 1..3 * PIECE],
         ) {
             let (mut mappings, mut map) = (Mappings::default(), BTreeMap::new());
             for lba in (0..BLOCKS / 2).step_by(every as usize).map(|at| BaseLba(at * apart)) {
@@ -342,17 +242,15 @@ mod tests {
             prop_assert!(mappings.range(range).eq(of_map));
             prop_assert!(mappings.range(BaseLba(to.max(from))..BaseLba(0)).next().is_none());
             prop_assert!(mappings.iter().eq(map.iter().map(|(lba, to)| (*lba, *to))));
-            prop_assert!(mappings.clone().into_blocks().filter_map(known).eq(map));
-            let (mut blocks, mut said) = (mappings.clone().into_blocks(), Vec::new());
-            loop {
-                let before = said.len();
-                let some = blocks.some(at_once, |one| said.push(one));
-                prop_assert!(some <= at_once && said.len() == before + some);
-                if some == 0 {
-                    break;
-                }
+            let groups: Vec<_> = mappings.into_regions().collect();
+            for group in &groups {
+                let held = group.regions.iter().map(Unpublished::len).sum::<usize>() + group.regions.len() * REGION_AS;
+                prop_assert!(held > 0 && group.blocks >= held, "{} of {held}", group.blocks);
+                prop_assert!(group.blocks < TOGETHER + REGION_AS + 2 * REGION_BLOCKS as usize, "too many at once");
             }
-            prop_assert!(mappings.into_blocks().eq(said));
+            let regions: Vec<_> = groups.into_iter().flat_map(|group| group.regions).collect();
+            prop_assert!(regions.is_sorted_by(|a, b| a.number() < b.number()));
+            prop_assert!(regions.iter().flat_map(Unpublished::blocks).eq(map));
         }
     }
 }

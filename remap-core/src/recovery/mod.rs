@@ -25,7 +25,6 @@ pub use self::choose::{Candidate, InForce};
 use self::choose::{Chosen, Known, candidates, choose, choose_stated};
 use self::faults::faults;
 pub use self::given_up::GivenUp;
-pub(crate) use self::mappings::IntoBlocks;
 pub use self::mappings::Mappings;
 use self::replay::{Bounds, Pieces, Replay};
 use self::reread::Reread;

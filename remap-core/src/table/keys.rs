@@ -20,7 +20,7 @@ pub(super) struct Keys {
 #[derive(Clone, Copy)]
 pub(super) struct KeysRef<'a> {
     pub(super) keys: &'a [u16],
-    values: &'a [u32],
+    pub(super) values: &'a [u32],
 }
 
 /// Where the keys and the values start, and the layout of the whole.

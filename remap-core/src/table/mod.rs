@@ -18,6 +18,7 @@ mod lowest;
 mod outline;
 mod reclaim;
 mod region;
+mod unpublished;
 mod writer;
 
 #[cfg(all(test, not(loom)))]
@@ -40,8 +41,9 @@ use crate::units::{BaseLba, Extent};
 
 pub use self::reclaim::Retired;
 pub(crate) use self::reclaim::{reclaim, reclaim_table};
+pub(crate) use self::unpublished::{Gathering, Unpublished};
+pub(crate) use self::writer::by_region;
 pub use self::writer::{Change, Counts, TableWriter};
-pub(crate) use self::writer::{Filling, by_region};
 
 /// What the table holds for a block that is not simply on the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -415,6 +415,20 @@ impl RegionRef<'_> {
         }
     }
 
+    /// Calls `f` for the value of each block that it holds.
+    #[inline]
+    pub(super) fn for_each_value(self, mut f: impl FnMut(u32)) {
+        match self {
+            RegionRef::Keys(keys) => keys.values.iter().for_each(|value| f(*value)),
+            RegionRef::Chunks(chunks) => {
+                (0..CHUNKS).filter_map(|index| chunks.chunk(index)).for_each(|chunk| match chunk {
+                    ChunkRef::Keys(keys) => keys.values.iter().for_each(|value| f(*value)),
+                    ChunkRef::Bits(bits) => bits.from(0).for_each(|(_, value)| f(value)),
+                })
+            }
+        }
+    }
+
     /// What its filter is to have: of a chunk in which anything is, all of it.
     pub(super) fn marks(self) -> Marks {
         match self {

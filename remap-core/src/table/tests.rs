@@ -118,11 +118,13 @@ proptest! {
         }
         let whole = |(lba, to): (&BaseLba, &Mapping)| Change { lba: *lba, to: Some(*to) };
         publish(&mut changed, map.iter().map(whole).collect());
-        let (mut filled, mut filling) = (TableWriter::new(BLOCKS), Filling::default());
-        let mut published: usize = map.iter().map(|(lba, to)| filling.put(*lba, *to, &mut filled)).sum();
+        let (mut filled, mut gathering) = (TableWriter::new(BLOCKS), Gathering::default());
         // There is none behind the end.
-        published += filling.put(BaseLba(BLOCKS), Mapping::Pending, &mut filled) + filling.end(&mut filled);
-        prop_assert_eq!(published, map.len());
+        let behind = (BLOCKS..).step_by(REGION_BLOCKS as usize).take(2).map(|lba| (BaseLba(lba), Mapping::Pending));
+        for (lba, to) in map.iter().map(|(lba, to)| (*lba, *to)).chain(behind) {
+            gathering.push(lba, to).into_iter().for_each(|region| filled.put(region));
+        }
+        gathering.region().into_iter().for_each(|region| filled.put(region));
         prop_assert_eq!(filled.counts(), changed.counts());
         prop_assert_eq!((filled.table().was_used(), filled.table().is_empty()), (!map.is_empty(), map.is_empty()));
         let all = Extent::new(BaseLba(0), BLOCKS);

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64};
 use smallvec::SmallVec;
 
 use super::directory::Directory;
-use super::region::{FEW_CHANGES, KeyChange, REGION_BLOCKS, Region};
-use super::{Mapping, Retired, Table};
+use super::region::{FEW_CHANGES, KeyChange, REGION_BLOCKS, Region, RegionRef};
+use super::{Mapping, Retired, Table, Unpublished};
 use crate::slot::Slot;
 use crate::sync::{AtomicBool, Ordering};
 use crate::units::BaseLba;
@@ -42,6 +42,19 @@ impl Counts {
         self.remapped + self.pending + self.lost
     }
 
+    /// Counts what is in a region.
+    fn add(&mut self, region: RegionRef<'_>) {
+        let (mut pending, mut lost) = (0_u32, 0_u32);
+        region.for_each_value(|value| {
+            let mapping = Mapping::decode(value);
+            pending += u32::from(mapping == Mapping::Pending);
+            lost += u32::from(matches!(mapping, Mapping::Lost(_)));
+        });
+        self.pending += u64::from(pending);
+        self.lost += u64::from(lost);
+        self.remapped += region.len() as u64 - u64::from(pending + lost);
+    }
+
     fn of(&mut self, mapping: Mapping) -> &mut u64 {
         match mapping {
             Mapping::Spare(_) => &mut self.remapped,
@@ -56,47 +69,6 @@ pub(crate) fn by_region(changes: &mut [Change]) -> impl Iterator<Item = &[Change
     // Stable.
     changes.sort_by_key(|change| change.lba);
     changes.chunk_by(|a, b| a.lba.0 / REGION_BLOCKS == b.lba.0 / REGION_BLOCKS)
-}
-
-/// What is put into a table that is empty, block by block in ascending order.
-#[derive(Default)]
-pub(crate) struct Filling {
-    /// The region that is being gathered, and what is in it.
-    number: u64,
-    entries: Vec<(u16, u32)>,
-}
-
-impl Filling {
-    /// The block has this mapping. If it is in another region than the one before, that one is published; how many entries it has.
-    #[inline]
-    pub(crate) fn put(&mut self, lba: BaseLba, mapping: Mapping, into: &mut TableWriter) -> usize {
-        let number = lba.0 / REGION_BLOCKS;
-        let published = if number == self.number { 0 } else { self.end(into) };
-        self.number = number;
-        if lba.0 < into.table.base_blocks() {
-            *into.counts.of(mapping) += 1;
-            // The remainder is below 16,384.
-            self.entries.push(((lba.0 % REGION_BLOCKS) as u16, mapping.encode()));
-        }
-        published
-    }
-
-    /// Publishes the last region; how many entries it has.
-    pub(crate) fn end(&mut self, into: &mut TableWriter) -> usize {
-        let (published, region) = (self.entries.len(), Region::make(&self.entries));
-        self.entries.clear();
-        if published > 0 {
-            debug_assert!(
-                into.table.directory.whole_region(self.number).is_nothing(),
-                "blocks come in ascending order"
-            );
-            // Relaxed: who sees the region, which is published with Release, sees this.
-            into.table.used.store(true, Ordering::Relaxed);
-            // SAFETY: the region is fresh; and there is one writer, which is borrowed mutably here.
-            unsafe { into.table.directory.set_region(self.number, region, &mut Retired::default()) }
-        }
-        published
-    }
 }
 
 /// The right to change a [`Table`].
@@ -190,6 +162,19 @@ impl TableWriter {
         // SAFETY: the region is fresh, or what it shares with the one before was not retired; and there is one writer, which is
         // borrowed mutably here.
         unsafe { table.directory.set_region(number, region, retired) }
+    }
+
+    /// Puts a region in its place, in which nothing is. Blocks behind the end of the base are left out.
+    pub(crate) fn put(&mut self, region: Unpublished) {
+        let region = region.before(BaseLba(self.table.base_blocks()));
+        let Some(view) = region.view() else { return };
+        self.counts.add(view);
+        let (number, region) = region.into_parts();
+        debug_assert!(self.table.directory.whole_region(number).is_nothing(), "region {number} holds something");
+        // Relaxed: who sees the region, which is published with Release, sees this.
+        self.table.used.store(true, Ordering::Relaxed);
+        // SAFETY: the region is whole and nobody else's; and there is one writer, which is borrowed mutably here.
+        unsafe { self.table.directory.set_region(number, region, &mut Retired::default()) }
     }
 
     /// Takes out the first region that holds anything from number `from` on; its number, and what is to be freed. For a table that

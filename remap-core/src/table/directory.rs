@@ -6,11 +6,11 @@
 //! store, between those to its filter and to the outline.
 //!
 //! ```text
-//! base up to 2^35 blocks:   root ──> top ──────────> inner node ──> lowest ──> region
-//!            more:          root ──> top ──> inner ──> inner node ──> lowest ──> region
+//! base up to 2^35 blocks:   root ──> top ───────────> lowest ──> region
+//!            more:          root ──> top ──> inner ──> lowest ──> region
 //! ```
-//! The top has the outline, where nearly all looks end, unless the table is far; it is there while anything is.
-//! A smaller base has two heights as well, so that it can grow while the table is in use.
+//! The top is the highest of the inner nodes, and has the outline besides, where nearly all looks end, unless the table is far; it is there
+//! while anything is. A smaller base has one as well, so that it can grow while the table is in use.
 //!
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
 //! and each node above that the 12 bits above those of the one below.
@@ -39,17 +39,22 @@ enum Below {}
 /// A pointer to a node, which readers follow; null if nothing is below it. Its height is the height of what it points to.
 struct Slot(AtomicPtr<Below>);
 
-/// A node of height 2 or more.
-pub(super) struct Inner {
+/// What is in a node of height 2 or more.
+struct Slots {
     slots: [Slot; SLOTS],
     used: Used,
+}
+
+/// A node of height 2 or more, below the top.
+pub(super) struct Inner {
+    below: Slots,
     watched: Watched,
 }
 
-/// What the root points to.
+/// What the root points to: the node of the greatest height, and what is known of all of the table.
 pub(super) struct Top {
     outline: Outline,
-    tree: Slot,
+    below: Slots,
     height: u32,
     /// The regions that hold anything.
     regions: Used,
@@ -114,14 +119,38 @@ impl Slot {
     }
 }
 
+impl Slots {
+    fn new() -> Slots {
+        Slots { slots: std::array::from_fn(|_| Slot::new(std::ptr::null_mut())), used: Used::new(0) }
+    }
+
+    #[inline]
+    fn slot(&self, height: u32, number: u64) -> &Slot {
+        &self.slots[slot_of(height, number)]
+    }
+
+    /// [`Directory::set_region`], for those of a node of this height.
+    ///
+    /// # Safety
+    /// That of it.
+    unsafe fn set_region(&self, height: u32, number: u64, region: (Region, Marks), retired: &mut Retired) -> bool {
+        let below = self.slot(height, number);
+        let was_there = below.load().is_some();
+        // SAFETY: by contract, and slots of a node have the height below its own.
+        let before = unsafe { set_region(below, height - 1, number, region, retired) };
+        self.used.change(was_there, below.load().is_some());
+        before
+    }
+}
+
 impl Inner {
     /// A new node of this height, with `below` on the way to region `number`, and nothing else.
     #[inline(never)]
     fn make(height: u32, number: u64, below: *mut Below) -> *mut Inner {
-        let at = slot_of(height, number);
-        let slot = |slot| Slot::new(if slot == at { below } else { std::ptr::null_mut() });
-        let used = Used::new(1);
-        Box::into_raw(Box::new(Inner { slots: std::array::from_fn(slot), used, watched: Watched::new() }))
+        let inner = Box::new(Inner { below: Slots::new(), watched: Watched::new() });
+        inner.below.slot(height, number).swap(below);
+        inner.below.used.change(false, true);
+        Box::into_raw(inner)
     }
 
     /// Frees a node, and nothing of what is below it.
@@ -133,18 +162,12 @@ impl Inner {
         let node = unsafe { Box::from_raw(node.as_ptr()) };
         node.watched.end();
     }
-
-    #[inline]
-    fn slot(&self, height: u32, number: u64) -> &Slot {
-        &self.slots[slot_of(height, number)]
-    }
 }
 
 impl Top {
     fn make(base_blocks: u64, height: u32) -> Box<Top> {
-        let tree = Slot::new(std::ptr::null_mut());
-        let regions = Used::new(0);
-        Box::new(Top { outline: Outline::new(base_blocks), tree, height, regions, watched: Watched::new() })
+        let (outline, regions) = (Outline::new(base_blocks), Used::new(0));
+        Box::new(Top { outline, below: Slots::new(), height, regions, watched: Watched::new() })
     }
 
     /// Frees a top, and nothing of what is below it.
@@ -224,10 +247,14 @@ impl Top {
     /// The lowest node on the way to region `number`, or the height at which the way ends before.
     #[inline]
     fn lowest(&self, number: u64) -> Result<&Lowest, u32> {
-        let mut slot = &self.tree;
-        for height in (2..=self.height).rev() {
-            // SAFETY: the tree has the height of the top, and the slots of a node have the height below its own.
-            slot = unsafe { slot.inner() }.ok_or(height)?.slot(height, number);
+        let mut slot = match self.height {
+            // Which of them need not wait until the height is known: nearly every base has this one.
+            2 => self.below.slot(2, number),
+            height => self.below.slot(height, number),
+        };
+        for height in (2..self.height).rev() {
+            // SAFETY: the slots of a node have the height below its own.
+            slot = unsafe { slot.inner() }.ok_or(height)?.below.slot(height, number);
         }
         // SAFETY: it has height 1 now.
         unsafe { slot.lowest() }.ok_or(1)
@@ -241,8 +268,8 @@ impl Top {
         // SAFETY: by contract.
         let marks = unsafe { region.view() }.map_or(Marks::default(), RegionRef::marks);
         self.outline.announce(number, marks.parts());
-        // SAFETY: by contract, and the tree has this height.
-        let before = unsafe { set_region(&self.tree, self.height, number, (region, marks), retired) };
+        // SAFETY: by contract, and its slots are those of this height.
+        let before = unsafe { self.below.set_region(self.height, number, (region, marks), retired) };
         self.regions.change(before, !region.is_nothing());
         self.outline.set_asked(!self.is_far());
         let (first, last) = self.outline.together(number);
@@ -268,8 +295,7 @@ impl Directory {
     /// An empty one for a base of this size.
     pub(super) fn new(base_blocks: u64) -> Directory {
         let regions = base_blocks.div_ceil(REGION_BLOCKS);
-        // One for loom, which looks at every slot.
-        let mut height = if cfg!(loom) { 1 } else { 2 };
+        let mut height = 2;
         while regions.saturating_sub(1) >> bits_up_to(height) > 0 {
             height += 1;
         }
@@ -331,7 +357,7 @@ impl Directory {
         };
         // SAFETY: by contract.
         unsafe { top.set_region(number, region, retired) };
-        if top.tree.load().is_none() {
+        if top.below.used.is_none() {
             NonNull::new(self.root.swap(std::ptr::null_mut(), Ordering::AcqRel))
                 .into_iter()
                 .for_each(|top| retired.add_top(top));
@@ -362,12 +388,9 @@ unsafe fn set_region(
         }
     // SAFETY: it is more.
     } else if let Some(node) = unsafe { slot.inner() } {
-        let below = node.slot(height, number);
-        let was_there = below.load().is_some();
-        // SAFETY: by contract, and slots of a node have the height below its own.
-        let before = unsafe { set_region(below, height - 1, number, (region, marks), retired) };
-        node.used.change(was_there, below.load().is_some());
-        if node.used.is_none() {
+        // SAFETY: by contract.
+        let before = unsafe { node.below.set_region(height, number, (region, marks), retired) };
+        if node.below.used.is_none() {
             slot.take().into_iter().for_each(|node| retired.add_inner(node));
         }
         return before;
@@ -388,7 +411,7 @@ impl Drop for Directory {
         let Some(top) = NonNull::new(self.root.load(Ordering::Acquire)) else { return };
         // SAFETY: nobody else has the directory any more, and what is in it was not retired.
         unsafe {
-            free_all(&top.as_ref().tree, self.height);
+            top.as_ref().below.slots.iter().for_each(|slot| free_all(slot, self.height - 1));
             Top::free(top);
         }
     }
@@ -415,7 +438,7 @@ unsafe fn free_all(slot: &Slot, height: u32) {
     let node = below.cast::<Inner>();
     // SAFETY: a slot of another height holds such a node; otherwise as above.
     unsafe {
-        node.as_ref().slots.iter().for_each(|slot| free_all(slot, height - 1));
+        node.as_ref().below.slots.iter().for_each(|slot| free_all(slot, height - 1));
         Inner::free(node);
     }
 }

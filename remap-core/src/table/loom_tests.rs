@@ -86,13 +86,13 @@ fn readers_never_see_freed_or_half_made_regions() {
     });
 }
 
-/// As above, on a base that needs nodes of two heights: one comes while the readers look, another goes.
+/// As above, on a base that needs nodes of two heights below the top: of each, one comes while the readers look, another goes.
 #[test]
 fn readers_never_see_freed_or_half_made_nodes() {
     in_every_order(|| {
-        // With two slots a node, regions 0 and 1 are below one node, 2 and 3 below another.
-        let mut writer = TableWriter::new(4 * REGION_BLOCKS);
-        let [old, new] = [BaseLba(1), BaseLba(2 * REGION_BLOCKS)];
+        // With two slots a node, regions 0 to 3 are below one node, 4 to 7 below another.
+        let mut writer = TableWriter::new(8 * REGION_BLOCKS);
+        let [old, new] = [BaseLba(1), BaseLba(4 * REGION_BLOCKS)];
         let to = |index| SpareBlock::new(Slot::FIRST, index).map(Mapping::Spare);
         assert!(writer.publish(vec![Change { lba: old, to: to(7) }]).is_empty());
         let done = Arc::new(AtomicUsize::new(0));
@@ -109,7 +109,7 @@ fn readers_never_see_freed_or_half_made_nodes() {
             .collect();
         assert!(writer.publish(vec![Change { lba: new, to: to(8) }]).is_empty());
         let retired = writer.publish(vec![Change { lba: old, to: None }]);
-        assert_eq!(retired.sizes(), (1, 1));
+        assert_eq!(retired.sizes(), (1, 2));
         while done.load(LoomOrdering::Acquire) < 2 {
             thread::yield_now();
         }

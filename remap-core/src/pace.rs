@@ -1,6 +1,7 @@
 //! Long work in small steps: nothing that the owner thread does holds its reactor for long.
 
 use std::future::poll_fn;
+use std::hint::black_box;
 use std::task::Poll;
 
 /// Entries after which long work lets others go on: so few that I/O which is under way on the same reactor gets nearly all of its
@@ -22,6 +23,12 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
+/// For long work that frees very many small pieces of memory, between its steps. glibc leaves these as they are until something that is
+/// not small is asked for, and joins all of them then: ten thousands hold the thread for milliseconds.
+pub(crate) fn join_what_was_freed() {
+    drop(black_box(Vec::<u8>::with_capacity(4096)));
+}
+
 /// Counts the entries of long work.
 #[derive(Clone)]
 pub(crate) struct Pace {
@@ -39,6 +46,8 @@ impl Default for Pace {
 impl Pace {
     /// How many entries there may be between two calls of [`Pace::step`].
     pub(crate) const STRIDE: usize = ENTRIES as usize;
+    /// The same while hosts wait.
+    pub(crate) const LONG_STRIDE: usize = ENTRIES_WHILE_HOSTS_WAIT as usize;
 
     /// The pace of work that all writes of hosts wait for, or all commits: it takes most of the reactor's time.
     pub(crate) fn while_hosts_wait() -> Pace {

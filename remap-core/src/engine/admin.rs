@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::format::page::TELLING_PAGES;
 use crate::format::{Copy, Layout};
 use crate::owner::Refused;
-use crate::pace::Pace;
+use crate::pace::{Pace, join_what_was_freed};
 use crate::recovery::{Mappings, recover};
 use crate::table::{Change, Mapping, Unpublished};
 use crate::units::{BaseLba, Epoch, Extent, MAX_BASE_BLOCKS, Sequence};
@@ -263,6 +263,7 @@ impl<E: Env> Shared<E> {
         // It is taken apart as it is gone through: to drop it at once would take long, too.
         for group in mappings.into_regions() {
             pace.step(group.blocks).await;
+            join_what_was_freed();
             for (lba, to) in group.regions.iter().flat_map(Unpublished::blocks) {
                 while let Some(earlier) = changes.next_if(|change| change.lba <= lba) {
                     all.push(earlier);

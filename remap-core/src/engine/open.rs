@@ -91,7 +91,13 @@ pub(super) async fn load<D: Device, E: Env>(
     };
     // Its records are those of the base as it was.
     let mut recovered = recover(spare, &superblock, params.stated_end, Pace::while_hosts_wait()).await?;
-    let resized = resize(&mut superblock, &recovered, params.base_blocks)?;
+    let resized = match resize(&mut superblock, &recovered, params.base_blocks) {
+        Ok(resized) => resized,
+        Err(error) => {
+            recovered.mappings.give_up(Pace::while_hosts_wait()).await;
+            return Err(error);
+        }
+    };
     // What the last process had under way may be there or not, and be seen now or only the next time.
     let died = !superblock.was_closed() && !active(Mutation::DeathForgotten) && !active(Mutation::GoOnInTheSameEpoch);
     // The checkpoint takes into use what the spare has grown by.

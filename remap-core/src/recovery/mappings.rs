@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
 
+use crate::pace::{Pace, join_what_was_freed};
 use crate::table::{Gathering, Mapping, Unpublished};
 use crate::units::BaseLba;
 
-/// Regions are kept together until they have as many blocks: as many as long work does in one step while hosts wait for it.
-const TOGETHER: usize = 512;
 /// A region takes as long as so many blocks, whatever is in it: some have a node of the directory of their own.
 const REGION_AS: usize = 4;
 
-/// Regions that follow each other, one at least.
-#[derive(Clone, Debug)]
+/// Regions that follow each other.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
     pub(crate) regions: Vec<Unpublished>,
     /// How long it takes to go through them, in blocks.
@@ -22,11 +21,6 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// One region, of which nothing more than what is in it was to be gone through than this.
-    fn of(region: Unpublished, more: usize) -> Group {
-        Group { blocks: REGION_AS + region.len() + more, regions: vec![region] }
-    }
-
     fn push(&mut self, region: Unpublished) {
         self.blocks += REGION_AS + region.len();
         self.regions.push(region);
@@ -37,10 +31,18 @@ impl Group {
     }
 }
 
+impl From<Unpublished> for Group {
+    fn from(region: Unpublished) -> Group {
+        let mut group = Group::default();
+        group.push(region);
+        group
+    }
+}
+
 /// What is known of each block of the base that is not simply there.
 #[derive(Clone, Debug, Default)]
 pub struct Mappings {
-    /// Ascending by number, none of them empty.
+    /// Regions, ascending by number. None of them, and no group, is empty.
     groups: Vec<Group>,
     /// The last one, which blocks are still put into.
     last: Gathering,
@@ -86,34 +88,52 @@ impl Mappings {
         said.filter_map(|(lba, to)| Some((lba, to?)))
     }
 
-    /// All of it, ascending by region, with how long it takes to go through these: who does it counts that, and lets others go on. Gives
-    /// the memory of what was passed back as it goes on.
+    /// All of it, ascending by region, with how long it takes to go through these: who does it counts that, and lets others go on. Now and
+    /// then there are none, as many changes are in one region. Gives the memory of what was passed back as it goes on.
     pub(crate) fn into_regions(self) -> impl Iterator<Item = Group> {
-        let last = self.last.region().map(|last| Group::of(last, 0));
-        let mut groups = self.groups.into_iter().chain(last).peekable();
+        let mut groups = self.groups.into_iter().chain(self.last.region().map(Group::from)).peekable();
         // Those of a group in which there are changes.
         let mut regions = Vec::new().into_iter().peekable();
         let mut changed = self.changed.into_iter().peekable();
-        let number_of = |said: &Said| Unpublished::number_of(said.0);
+        // The changes of one region.
+        let mut changes = Vec::new();
         iter::from_fn(move || {
-            let change = changed.peek().map(number_of);
+            let change = changes.first().or(changed.peek()).map(|(lba, _)| Unpublished::number_of(*lba));
             if regions.peek().is_none() {
                 let unchanged = groups.next_if(|group| change.is_none_or(|change| group.is_before(change)));
                 if unchanged.is_some() {
                     return unchanged;
                 }
-                regions = groups.next().map_or(Vec::new(), |group| group.regions).into_iter().peekable();
+                regions = groups.next().unwrap_or_default().regions.into_iter().peekable();
             }
             let number = regions.peek().map(Unpublished::number).into_iter().chain(change).min()?;
+            if change == Some(number) {
+                let is_in = |(lba, _): &Said| Unpublished::number_of(*lba) == number;
+                let more = iter::from_fn(|| changed.next_if(is_in)).take(Pace::LONG_STRIDE);
+                let before = changes.len();
+                changes.extend(more);
+                if changes.len() - before == Pace::LONG_STRIDE {
+                    return Some(Group { regions: Vec::new(), blocks: Pace::LONG_STRIDE });
+                }
+            }
             let region = regions.next_if(|region| region.number() == number);
             let region = region.unwrap_or_else(|| Unpublished::empty(number));
             if change != Some(number) {
-                return Some(Group::of(region, 0));
+                return Some(region.into());
             }
-            let mut more = region.len();
-            let changes = iter::from_fn(|| changed.next_if(|said| number_of(said) == number).inspect(|_| more += 1));
-            Some(Group::of(region.changed(changes), more))
+            let blocks = region.len() + changes.len();
+            let mut group = Group::from(region.changed(changes.drain(..)));
+            group.blocks += blocks;
+            Some(group)
         })
+    }
+
+    /// Gives the memory back, in steps.
+    pub(crate) async fn give_up(self, mut pace: Pace) {
+        for group in self.into_regions() {
+            pace.step(group.blocks).await;
+            join_what_was_freed();
+        }
     }
 
     /// Of how many blocks that is known which `is` says.
@@ -150,8 +170,9 @@ impl Mappings {
     /// Keeps a region that is complete.
     fn keep(&mut self, region: Unpublished) {
         match self.groups.last_mut() {
-            Some(group) if group.blocks < TOGETHER => group.push(region),
-            _ => self.groups.push(Group::of(region, 0)),
+            // As many as go into a table in one step.
+            Some(group) if group.blocks < Pace::LONG_STRIDE => group.push(region),
+            _ => self.groups.push(region.into()),
         }
     }
 
@@ -187,6 +208,8 @@ type Said = (BaseLba, Option<Mapping>);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -220,13 +243,15 @@ mod tests {
             from in 0..BLOCKS,
             to in 0..BLOCKS,
         ) {
-            let (mut mappings, mut map) = (Mappings::default(), BTreeMap::new());
+            let (mut mappings, mut map, mut said) = (Mappings::default(), BTreeMap::new(), BTreeSet::new());
             for lba in (0..BLOCKS / 2).step_by(every as usize).map(|at| BaseLba(at * apart)) {
                 let to = mapping(lba.0 as u32 % 100);
                 prop_assert_eq!(mappings.insert(lba, to), map.insert(lba, to));
+                said.insert(lba);
             }
             for (lba, to) in changes {
                 let lba = BaseLba(lba * apart);
+                said.extend(to.map(|_| lba));
                 match to.map(mapping) {
                     Some(to) => prop_assert_eq!(mappings.insert(lba, to), map.insert(lba, to)),
                     None => prop_assert_eq!(mappings.remove(lba), map.remove(&lba)),
@@ -242,15 +267,44 @@ mod tests {
             prop_assert!(mappings.range(range).eq(of_map));
             prop_assert!(mappings.range(BaseLba(to.max(from))..BaseLba(0)).next().is_none());
             prop_assert!(mappings.iter().eq(map.iter().map(|(lba, to)| (*lba, *to))));
-            let groups: Vec<_> = mappings.into_regions().collect();
-            for group in &groups {
-                let held = group.regions.iter().map(Unpublished::len).sum::<usize>() + group.regions.len() * REGION_AS;
-                prop_assert!(held > 0 && group.blocks >= held, "{} of {held}", group.blocks);
-                prop_assert!(group.blocks < TOGETHER + REGION_AS + 2 * REGION_BLOCKS as usize, "too many at once");
+            let groups: Vec<_> = mappings.clone().into_regions().collect();
+            for Group { regions, blocks } in &groups {
+                let held = regions.iter().map(|region| REGION_AS + region.len()).sum::<usize>();
+                prop_assert!(*blocks > 0 && *blocks >= held, "{blocks} of {held}");
+                prop_assert!(*blocks < Pace::LONG_STRIDE + 3 * REGION_BLOCKS as usize, "too many at once");
             }
+            let all = groups.iter().map(|group| group.blocks).sum::<usize>();
+            prop_assert!(all >= said.len(), "what does not hold any more takes its time, too: {all}");
             let regions: Vec<_> = groups.into_iter().flat_map(|group| group.regions).collect();
             prop_assert!(regions.is_sorted_by(|a, b| a.number() < b.number()));
-            prop_assert!(regions.iter().flat_map(Unpublished::blocks).eq(map));
+            prop_assert!(regions.iter().flat_map(Unpublished::blocks).eq(map.clone()));
+            // From the last region to those before it.
+            for _ in 0..120 {
+                let last = map.pop_last().map(|(lba, _)| lba);
+                prop_assert_eq!(mappings.last(), last);
+                last.into_iter().for_each(|lba| _ = mappings.remove(lba));
+            }
         }
+    }
+
+    /// In a region that is full before it is known what is in there.
+    #[test]
+    fn many_changes_of_a_region_are_many_steps() {
+        let mut mappings = Mappings::default();
+        mappings.insert(BaseLba(REGION_BLOCKS), mapping(0));
+        (0..REGION_BLOCKS).for_each(|lba| _ = mappings.insert(BaseLba(lba), mapping(7)));
+        let (steps, groups): (Vec<_>, Vec<_>) = mappings.into_regions().partition(|group| group.regions.is_empty());
+        assert_eq!(steps.len() * Pace::LONG_STRIDE, REGION_BLOCKS as usize);
+        assert!(steps.iter().all(|step| step.blocks == Pace::LONG_STRIDE));
+        let blocks = groups.iter().flat_map(|group| &group.regions).flat_map(Unpublished::blocks);
+        assert!(blocks.map(|(lba, _)| lba.0).eq(0..=REGION_BLOCKS));
+    }
+
+    #[test]
+    fn small_regions_go_together() {
+        let mut mappings = Mappings::default();
+        (0..1000).for_each(|at| _ = mappings.insert(BaseLba(at << 33), mapping(7)));
+        let together: Vec<_> = mappings.into_regions().map(|group| group.regions.len()).collect();
+        assert_eq!((together[0], together.iter().sum::<usize>()), (Pace::LONG_STRIDE.div_ceil(REGION_AS + 1), 1000));
     }
 }

@@ -86,8 +86,8 @@ impl Recovered {
 
     /// Whether all that is said is about the first `blocks` spare blocks.
     pub(crate) fn fits(&self, blocks: u32) -> bool {
-        let held = self.mappings.iter().filter_map(|(_, mapping)| mapping.spare());
-        held.chain(self.bad.iter().copied()).all(|spare| spare.index() < blocks)
+        let used = self.used.maximum().is_none_or(|last| last < blocks as usize);
+        used && self.bad.iter().all(|spare| spare.index() < blocks)
     }
 
     /// The health of the copies, with that of the superblocks.
@@ -175,10 +175,27 @@ async fn replay<D: Device, E: Env>(
     reader: &Reader<'_, D, E>,
     pages: &Pages,
     chosen: &Chosen,
-    mut pace: Pace,
+    pace: Pace,
 ) -> Result<Replay, Error> {
     let superblock = reader.superblock;
     let mut replay = Replay::new(Bounds::of(superblock), superblock.layout.pending_limit());
+    match replay_pages(reader, pages, chosen, &mut replay, pace.clone()).await {
+        Ok(()) => Ok(replay),
+        Err(error) => {
+            replay.mappings.give_up(pace).await;
+            Err(error)
+        }
+    }
+}
+
+async fn replay_pages<D: Device, E: Env>(
+    reader: &Reader<'_, D, E>,
+    pages: &Pages,
+    chosen: &Chosen,
+    replay: &mut Replay,
+    mut pace: Pace,
+) -> Result<(), Error> {
+    let superblock = reader.superblock;
     let again = Reread { reader, pages, chosen };
     let chunks = chunks(chosen.end).map(|(first, count)| again.together(first, count));
     let mut chunks = stream::iter(chunks).buffered(IN_FLIGHT);
@@ -212,7 +229,7 @@ async fn replay<D: Device, E: Env>(
         drop(together);
         chunk.into_iter().for_each(|chunk| reader.use_again(chunk));
     }
-    Ok(replay)
+    Ok(())
 }
 
 fn damaged(chosen: &Chosen, what: &'static str, page: u32) -> Error {

@@ -134,7 +134,7 @@ impl Replay {
     }
 
     /// Takes as many records, of the checkpoint or from behind it, as long work does in one step; how many entries they were, none only
-    /// when there are no more records.
+    /// when there are no more records. The region of the table that becomes complete with them is made besides.
     pub(super) fn some(&mut self, records: &mut Pieces<'_>, of_checkpoint: bool) -> Result<usize, &'static str> {
         let mut entries = 0;
         loop {

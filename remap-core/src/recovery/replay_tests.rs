@@ -6,8 +6,11 @@ use proptest::prelude::*;
 use super::replay::{Bounds, Pieces, Replay};
 use crate::format::Record;
 use crate::slot::{Slot, SpareBlock};
-use crate::table::Mapping;
+use crate::table::{Mapping, REGION_BLOCKS};
 use crate::units::BaseLba;
+
+/// Of the base.
+const BLOCKS: u64 = 8 * REGION_BLOCKS;
 
 fn spare(index: u32) -> SpareBlock {
     SpareBlock::new(Slot::FIRST, index).unwrap()
@@ -17,9 +20,9 @@ fn remap(lba: u64, at: u32, count: u32) -> Record {
     Record::Remap { lba: BaseLba(lba), spare: spare(at), count }
 }
 
-/// Replays a checkpoint and what is behind it, on a base of 1000 blocks and a spare of 100: record by record, or as pages are.
+/// Replays a checkpoint and what is behind it, on a spare of 100 blocks: record by record, or as pages are.
 fn replay_by(by_record: bool, checkpoint: &[Record], log: &[Record]) -> Result<Replay, &'static str> {
-    let mut replay = Replay::new(Bounds { base_blocks: 1000, data_blocks: 100 }, 64);
+    let mut replay = Replay::new(Bounds { base_blocks: BLOCKS, data_blocks: 100 }, 64);
     for (page, of_checkpoint) in [(checkpoint, true), (log, false)] {
         if by_record {
             let mut take = |record| match of_checkpoint {
@@ -52,12 +55,14 @@ fn replay(checkpoint: &[Record], log: &[Record]) -> Result<Told, &'static str> {
 }
 
 /// Records of a checkpoint, and of what is behind it, which goes on where the checkpoint ends. Nearly all are of the next block, and of
-/// the next spare block, so that most are taken together; the others are as they come, and some contradict what was said.
+/// the next spare block, so that most are taken together; the others are as they come, and some contradict what was said. Around the
+/// end of a region of the table, and some in others.
 fn checkpoint_and_log() -> impl Strategy<Value = [Vec<Record>; 2]> {
-    let odd = (0..6_u8, 0..5_u64, 0..4_u32, 1..4_u32);
+    let blocks = prop_oneof![4 => 0..5_u64, 1 => Just(REGION_BLOCKS)];
+    let odd = (0..6_u8, blocks, 0..4_u32, 1..4_u32);
     let records = || vec(prop_oneof![30 => Just((0, 1, 1, 1)), 1 => odd.clone()], 0..45);
     (records(), records()).prop_map(|(checkpoint, log)| {
-        let (mut lba, mut at) = (0_u64, 0_u32);
+        let (mut lba, mut at) = (REGION_BLOCKS - 20, 0_u32);
         let mut record = |(kind, blocks, spares, count): (u8, u64, u32, u32)| {
             let (block, spare) = (BaseLba(lba), spare(at));
             let (long, short) = (u64::from(count), count);
@@ -68,7 +73,7 @@ fn checkpoint_and_log() -> impl Strategy<Value = [Vec<Record>; 2]> {
                 2 => Record::Lost { lba: block, spare, count },
                 3 => Record::Pending { lba: block, count },
                 4 => Record::BadSpare { spare, count },
-                _ => Record::Clear { lba: BaseLba(block.0 / 2), count },
+                _ => Record::Clear { lba: BaseLba(block.0 - 10), count },
             }
         };
         let checkpoint = checkpoint.into_iter().map(&mut record).collect();
@@ -143,10 +148,10 @@ fn records_that_contradict_each_other_are_refused() {
         (&[remap(1, 1, 1), end], &[pending(1)], "a block is both pending and something else"),
         (&[bad(4), remap(1, 4, 1)], &[], "a bad spare block is used"),
         (&[remap(1, 4, 1), end], &[bad(4)], "a spare block is both bad and used"),
-        (&[remap(998, 1, 3)], &[], "an address behind the end of the base"),
+        (&[remap(BLOCKS - 2, 1, 3)], &[], "an address behind the end of the base"),
         (&[remap(1, 98, 3)], &[], "an address behind the end of the data area"),
         (&[bad(100)], &[], "an address behind the end of the data area"),
-        (&[remap(1000, 1, 1)], &[], "an address behind the end of the base"),
+        (&[remap(BLOCKS, 1, 1)], &[], "an address behind the end of the base"),
         (&[remap(1, 100, 1)], &[], "an address behind the end of the data area"),
         (&[end, remap(1, 1, 1)], &[], "records behind the end of the checkpoint"),
         (&[end, pending(1)], &[], "records behind the end of the checkpoint"),

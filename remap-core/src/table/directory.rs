@@ -10,7 +10,7 @@
 //!            more:          root ──> top ──> inner ──> lowest ──> region
 //! ```
 //! The top is the highest of the inner nodes, and has the outline besides, where nearly all looks end, unless the table is far; it is there
-//! while anything is. A smaller base has one as well, so that it can grow while the table is in use.
+//! while anything is. A base that one lowest node is enough for has one as well, so that it can grow while the table is in use.
 //!
 //! A region has height 0, the lowest nodes have height 1. The number of a region is `lba >> 14`; a lowest node takes its lowest 9 bits,
 //! and each node above that the 12 bits above those of the one below.
@@ -132,7 +132,7 @@ impl Slots {
     /// [`Directory::set_region`], for those of a node of this height.
     ///
     /// # Safety
-    /// That of it.
+    /// That of it; and the node has this height.
     unsafe fn set_region(&self, height: u32, number: u64, region: (Region, Marks), retired: &mut Retired) -> bool {
         let below = self.slot(height, number);
         let was_there = below.load().is_some();
@@ -165,6 +165,7 @@ impl Inner {
 }
 
 impl Top {
+    #[inline(never)]
     fn make(base_blocks: u64, height: u32) -> Box<Top> {
         let (outline, regions) = (Outline::new(base_blocks), Used::new(0));
         Box::new(Top { outline, below: Slots::new(), height, regions, watched: Watched::new() })
@@ -427,11 +428,7 @@ unsafe fn free_all(slot: &Slot, height: u32) {
         let node = below.cast::<Lowest>();
         // SAFETY: a slot of height 1 holds such a node, and what is in it is whole; by contract nobody looks at it.
         return unsafe {
-            for number in 0..REGIONS as u64 {
-                let mut region = Retired::default();
-                node.as_ref().whole(number).retire(&mut region);
-                region.free();
-            }
+            (0..REGIONS as u64).for_each(|number| node.as_ref().whole(number).free());
             Lowest::free(node);
         };
     }

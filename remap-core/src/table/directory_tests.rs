@@ -164,7 +164,7 @@ fn a_node_goes_with_the_last_region_below_it() {
         sizes
     };
     assert_eq!(retired(vec![change(1, None)]), (1, 0), "there is another region");
-    assert_eq!(retired(vec![change(REGION_BLOCKS, None)]), (1, 2), "two nodes are empty, the root's is not");
+    assert_eq!(retired(vec![change(REGION_BLOCKS, None)]), (1, 2), "two nodes are empty, the one above is not");
     assert_eq!(retired(vec![change(3 * NODE, None)]), (0, 0), "nothing is made for nothing");
     assert_eq!(retired(vec![change(HIGHER, None)]), (1, 4), "the way there, and the top");
     assert!(writer.table().is_empty());

@@ -4,6 +4,8 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::TableWriter;
 use super::bits::Bits;
 use super::directory::{Inner, Top};
@@ -11,12 +13,12 @@ use super::keys::Keys;
 use super::lowest::Lowest;
 use super::region::Chunks;
 use crate::device::Env;
-use crate::pace::Pace;
+use crate::pace::{Pace, join_what_was_freed};
 
 /// What a [`super::TableWriter::publish`] took out of the table and readers may still look at. Dropping it leaks the memory.
 #[must_use = "free it after a grace period, or it is leaked"]
 #[derive(Default)]
-pub struct Retired(Vec<Part>);
+pub struct Retired(SmallVec<[Part; 2]>);
 
 /// An allocation of its own.
 enum Part {
@@ -43,7 +45,7 @@ impl Retired {
         (self.0.len() - nodes, nodes)
     }
 
-    /// Takes what was just taken out of the table; so do the others.
+    /// Takes what was just taken out of the table, or was in none; so do the others.
     pub(super) fn add_keys(&mut self, keys: NonNull<Keys>) {
         self.0.push(Part::Keys(keys));
     }
@@ -71,11 +73,12 @@ impl Retired {
     /// Frees it.
     ///
     /// # Safety
-    /// Every reader that could have begun before the publish returned has left the methods of [`super::Table`].
+    /// Every reader that could have begun before the publish returned has left the methods of [`super::Table`], or nothing of it was in
+    /// a table.
     pub unsafe fn free(self) {
         for part in self.0 {
-            // SAFETY: each was made by what its type frees, taken out of the table by the writer and kept only here, so freed
-            // once; by contract nobody looks at it.
+            // SAFETY: each was made by what its type frees, taken out of the table by the writer, if it was in one, and kept only here,
+            // so freed once; by contract nobody looks at it.
             unsafe {
                 match part {
                     Part::Keys(keys) => Keys::free(keys),
@@ -110,6 +113,7 @@ pub(crate) async fn reclaim_table<E: Env>(env: Rc<E>, table: TableWriter) {
         // SAFETY: as above; what readers may have looked at was taken away from them before `grace` was called.
         unsafe { retired.free() }
         from = number + 1;
+        join_what_was_freed();
         pace.step(1 + parts).await;
     }
 }

@@ -202,8 +202,8 @@ impl Chunks {
     /// For the duration of a look at the region, which has it.
     #[inline]
     fn chunk(&self, index: usize) -> Option<ChunkRef<'_>> {
-        // SAFETY: a chunk that is in a region is whole, and freed only after the last region that it was in was taken out of the
-        // table and a grace period has passed (`changed` retires it then).
+        // SAFETY: a chunk that is in a region is whole, and freed only when the last region that it was in is: after that was taken out
+        // of the table and a grace period has passed (`changed` retires it then), or by the only one who knows it.
         unsafe { self.chunks[index].view() }
     }
 }
@@ -247,6 +247,19 @@ impl Region {
             unsafe { chunks.as_ref() }.chunks.iter().for_each(|chunk| chunk.retire(retired));
         }
         self.retire_shell(retired);
+    }
+
+    /// Frees all that it points to, and what that points to.
+    ///
+    /// # Safety
+    /// It is whole, and nobody looks at it any more.
+    pub(super) unsafe fn free(self) {
+        let mut retired = Retired::default();
+        // SAFETY: by contract.
+        unsafe {
+            self.retire(&mut retired);
+            retired.free();
+        }
     }
 
     /// Takes out what it points to, and not the chunks in there.

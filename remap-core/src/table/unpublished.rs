@@ -7,7 +7,7 @@ use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use smallvec::SmallVec;
 
-use super::region::{FEW_CHANGES, KeyChange, LAST_KEY, Region, RegionRef};
+use super::region::{FEW_CHANGES, KeyChange, Region, RegionRef};
 use super::{Mapping, REGION_BLOCKS, Retired, place_of};
 use crate::units::BaseLba;
 
@@ -26,7 +26,7 @@ impl Unpublished {
     /// The number of the region in which a block is.
     #[inline]
     pub(crate) fn number_of(lba: BaseLba) -> u64 {
-        lba.0 / REGION_BLOCKS
+        place_of(lba.0).0
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -34,7 +34,7 @@ impl Unpublished {
     }
 
     pub(super) fn view(&self) -> Option<RegionRef<'_>> {
-        // SAFETY: it is whole since it was made, and not freed before `self` is dropped, or goes into a table, for which it is moved.
+        // SAFETY: it is whole since it was made, and borrowed as long; who frees any of it takes `self`.
         unsafe { self.region.view() }
     }
 
@@ -50,23 +50,19 @@ impl Unpublished {
 
     /// What it holds, ascending by block.
     pub(crate) fn blocks(&self) -> Vec<(BaseLba, Mapping)> {
-        blocks(self.number, self.entries(0..=LAST_KEY))
+        self.blocks_in(&(BaseLba(0)..BaseLba(u64::MAX)))
     }
 
     /// The same, of these blocks.
     pub(crate) fn blocks_in(&self, range: &Range<BaseLba>) -> Vec<(BaseLba, Mapping)> {
-        keys_in(self.number, range).map_or(Vec::new(), |keys| blocks(self.number, self.entries(keys)))
-    }
-
-    fn entries(&self, keys: RangeInclusive<u16>) -> Vec<(u16, u32)> {
-        let mut entries = Vec::new();
-        let _ = self.view().map_or(ControlFlow::Continue(()), |region| {
-            region.visit(*keys.start(), *keys.end(), |key, value| {
-                entries.push((key, value));
+        let mut blocks = Vec::new();
+        if let Some((region, keys)) = self.view().zip(keys_in(self.number, range)) {
+            let _ = region.visit(*keys.start(), *keys.end(), |key, value| {
+                blocks.push(block(self.number, key, value));
                 ControlFlow::Continue(())
-            })
-        });
-        entries
+            });
+        }
+        blocks
     }
 
     /// What it is after changes of blocks that are in it, which ascend, one for each block; `None` takes the block out.
@@ -84,11 +80,8 @@ impl Unpublished {
 
     /// Without what is behind the end of the base.
     pub(super) fn before(self, end: BaseLba) -> Unpublished {
-        if self.number < Unpublished::number_of(end) {
-            return self;
-        }
-        let behind = self.blocks().into_iter().filter(|(lba, _)| *lba >= end);
-        self.changed(behind.map(|(lba, _)| (lba, None)))
+        let behind = self.blocks_in(&(end..BaseLba(u64::MAX)));
+        if behind.is_empty() { self } else { self.changed(behind.into_iter().map(|(lba, _)| (lba, None))) }
     }
 
     /// The number, and the region, which is whole, and the caller's to free.
@@ -100,18 +93,16 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        let mut retired = Retired::default();
         // SAFETY: it is whole, nobody but its owner has looked at it, and nobody will any more.
-        unsafe {
-            self.region.retire(&mut retired);
-            retired.free();
-        }
+        unsafe { self.region.free() }
     }
 }
 
 impl Clone for Unpublished {
     fn clone(&self) -> Unpublished {
-        Unpublished { number: self.number, region: Region::make(&self.entries(0..=LAST_KEY)) }
+        let entry = |(lba, mapping): (BaseLba, Mapping)| (place_of(lba.0).1, mapping.encode());
+        let entries: Vec<_> = self.blocks().into_iter().map(entry).collect();
+        Unpublished { number: self.number, region: Region::make(&entries) }
     }
 }
 
@@ -157,16 +148,19 @@ impl Gathering {
     /// What it holds for a block, which may be in another region.
     pub(crate) fn get(&self, lba: BaseLba) -> Option<Mapping> {
         let (number, key) = place_of(lba.0);
-        let at = self.entries.binary_search_by_key(&key, |entry| entry.0).ok().filter(|_| number == self.number)?;
+        if number != self.number {
+            return None;
+        }
+        let at = self.entries.binary_search_by_key(&key, |entry| entry.0).ok()?;
         Some(Mapping::decode(self.entries[at].1))
     }
 
     /// What it holds of these blocks, ascending.
     pub(crate) fn blocks_in(&self, range: &Range<BaseLba>) -> Vec<(BaseLba, Mapping)> {
         let Some(keys) = keys_in(self.number, range) else { return Vec::new() };
-        let place = |is_before: &dyn Fn(u16) -> bool| self.entries.partition_point(|(key, _)| is_before(*key));
-        let (first, end) = (place(&|key| key < *keys.start()), place(&|key| key <= *keys.end()));
-        blocks(self.number, self.entries[first..end].iter().copied())
+        let first = self.entries.partition_point(|(key, _)| key < keys.start());
+        let end = self.entries.partition_point(|(key, _)| key <= keys.end());
+        self.entries[first..end].iter().map(|(key, value)| block(self.number, *key, *value)).collect()
     }
 }
 
@@ -177,10 +171,9 @@ fn keys_in(number: u64, range: &Range<BaseLba>) -> Option<RangeInclusive<u16>> {
     (start < end).then(|| place_of(start).1..=place_of(end - 1).1)
 }
 
-/// These of a region, as blocks of the base.
-fn blocks(number: u64, entries: impl IntoIterator<Item = (u16, u32)>) -> Vec<(BaseLba, Mapping)> {
-    let block = |(key, value)| (BaseLba(number * REGION_BLOCKS + u64::from(key)), Mapping::decode(value));
-    entries.into_iter().map(block).collect()
+/// What a region holds for a key.
+fn block(number: u64, key: u16, value: u32) -> (BaseLba, Mapping) {
+    (BaseLba(number * REGION_BLOCKS + u64::from(key)), Mapping::decode(value))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -13,11 +13,10 @@ fn longest<T: 'static>(world: &World, work: impl Future<Output = T> + 'static) -
     (done, world.executor.longest_poll(), began.elapsed())
 }
 
-/// `remaps` blocks, each `apart` from the next, remapped without a host.
-fn remap(world: &World, engine: &Rc<SimEngine>, remaps: u64, apart: u64) {
-    let engine = Rc::clone(engine);
+/// These blocks, remapped in their order, without a host.
+fn remap(world: &World, engine: &Rc<SimEngine>, blocks: impl Iterator<Item = u64>) {
+    let (engine, blocks) = (Rc::clone(engine), blocks.map(lba).collect::<Vec<_>>());
     let all = async move {
-        let blocks: Vec<_> = (0..remaps).map(|index| lba(index * apart)).collect();
         for part in blocks.chunks(4096) {
             let targets = engine.reserve(part.to_vec()).await.unwrap();
             let to = |target| if let Target::New(to) = target { to } else { panic!("{target:?}") };
@@ -35,7 +34,7 @@ fn a_checkpoint_has_all_of_very_many_remaps() {
     let params = OpenParams { storm_limit: u64::MAX, ..params() };
     let world = World::with(Medium::new(BLOCK, 2 * MANY), false);
     let engine = world.open_with(params.clone()).unwrap().engine;
-    remap(&world, &engine, MANY, 3);
+    remap(&world, &engine, (0..MANY).map(|index| index * 3));
     let before = mappings(&engine);
     assert_eq!(before.len() as u64, MANY);
     let saving = Rc::clone(&engine);
@@ -59,7 +58,7 @@ fn how_long_a_million_remaps_hold_the_thread() {
         // Without a cache, as writing out that of a simulated disk is long work itself.
         let world = World::with(Medium::new(BLOCK, 1_200_000), false);
         let engine = world.open_with(params.clone()).unwrap().engine;
-        remap(&world, &engine, 1_000_000, apart);
+        remap(&world, &engine, (0..1_000_000).map(|index| index * apart));
         let say = |what: &str, longest: Duration, all: Duration| {
             println!("{name}: {what}: longest step {longest:?} of {all:?}");
         };
@@ -76,6 +75,23 @@ fn how_long_a_million_remaps_hold_the_thread() {
     }
 }
 
+/// Where what was remapped first is behind all of it: `cargo test --release -p remap-sim --test engine pace -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures; nothing is asserted of a machine"]
+fn how_long_changes_of_full_regions_hold_the_thread() {
+    let params = OpenParams { base_blocks: 1 << 31, storm_limit: u64::MAX, ..params() };
+    let world = World::with(Medium::new(BLOCK, 1_200_000), false);
+    let engine = world.open_with(params.clone()).unwrap().engine;
+    remap(&world, &engine, std::iter::once(8_000_000).chain(0..500_000));
+    let restoring = Rc::clone(&engine);
+    let (_, longest_step, all) = longest(&world, async move { restoring.restore(false).await.unwrap() });
+    println!("restore: longest step {longest_step:?} of {all:?}");
+    let again = world.restarted();
+    let (opened, longest_step, all) = longest(&again, again.opening(params));
+    assert_eq!(opened.unwrap().engine.status().remapped, 500_001);
+    println!("open: longest step {longest_step:?} of {all:?}");
+}
+
 /// In calls of 4,000 extents: `cargo test --release -p remap-sim --test engine pace -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures; nothing is asserted of a machine"]
@@ -89,7 +105,7 @@ fn how_long_an_import_holds_the_thread() {
         let world = World::with(Medium::new(512, 1_000_000), false);
         let host = world.open_with(params).unwrap();
         if name == "into full regions" {
-            remap(&world, &host.engine, 400_000, 2);
+            remap(&world, &host.engine, (0..400_000).map(|index| index * 2));
         }
         let (mut longest_step, mut all) = (Duration::ZERO, Duration::ZERO);
         for call in 0..count / 4000 {
@@ -113,7 +129,7 @@ fn work_on_many_remaps_lets_others_go_on_all_the_time() {
     let params = OpenParams { storm_limit: u64::MAX, ..params() };
     let world = World::with(Medium::new(BLOCK, 60_000), true);
     let engine = world.open_with(params.clone()).unwrap().engine;
-    remap(&world, &engine, 50_000, 2);
+    remap(&world, &engine, (0..50_000).map(|index| index * 2));
     let turns = |world: &World, work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
         let before = world.executor.polls();
         world.executor.block_on(work).unwrap();

@@ -374,6 +374,31 @@ fn nothing_rests_on_a_superblock_at_the_new_end_that_would_not_be_found_if_the_d
     }
 }
 
+#[test]
+fn what_is_used_of_a_grown_spare_stays_so_although_a_superblock_is_as_it_was_before() {
+    for copy in Copy::BOTH {
+        let (world, host) = full_of_bad_blocks();
+        let before = world.spare.durable();
+        world.spare.grow(GROWN);
+        world.save(&host).unwrap();
+        // One block more than there was before.
+        let written = DATA + 1;
+        world.write(&host, 12, filled_run(12, written - 2)).unwrap();
+        flush(&world, &host).unwrap();
+        let mut left = world.spare.durable();
+        let (from, to) = match copy {
+            Copy::A => (0, 0),
+            Copy::B => (SPARE_BLOCKS - 1, GROWN - 1),
+        };
+        left.set_block(to, &before.block(from));
+        let again = world.after_crash(left);
+        let host = again.open();
+        assert_eq!((host.engine.status().remapped, spare_total(&host)), (written, GROWN_DATA), "copy {}", copy.name());
+        again.write(&host, 1000, filled_run(1000, GROWN_DATA - written)).unwrap();
+        assert!(again.read(&host, 10, written) == Ok(filled_run(10, written)), "copy {}", copy.name());
+    }
+}
+
 /// An attempt at a checkpoint in the new layout that nothing tells of leaves pages where that layout has the other area of the next one.
 #[test]
 fn what_an_attempt_has_left_at_the_new_end_is_not_taken_for_a_checkpoint() {

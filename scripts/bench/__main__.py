@@ -98,6 +98,7 @@ def main():
     # As SIGINT: what was started is ended, and the temporary directory goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     output = args.output or args.top / "docs"
+    output.mkdir(parents=True, exist_ok=True)
     try:
         if args.report:
             found = report.read(output)

@@ -7,7 +7,7 @@
 #   --quick           in two minutes, with few rounds: to see that everything works, not to believe the figures
 #   --only PARTS      some of main,others,huge,rescues,slowest,zeroes,crates, with commas between them; nothing is written
 #   --report          measure nothing; write tables and plots anew from docs/benchmarks.json
-#   --output DIR      the folder with benchmarks.md instead of docs
+#   --output DIR      write to this folder instead of docs; benchmarks.md is copied there if it has none
 #   -h, --help
 
 # shellcheck source=lib.sh

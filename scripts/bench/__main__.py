@@ -97,8 +97,9 @@ def main():
     args = arguments()
     # As SIGINT: what was started is ended, and the temporary directory goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    output = args.output or args.top / "docs"
-    output.mkdir(parents=True, exist_ok=True)
+    docs = args.top / "docs"
+    output = args.output or docs
+    report.begin(output, docs)
     try:
         if args.report:
             found = report.read(output)

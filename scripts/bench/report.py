@@ -5,6 +5,7 @@ The text of the document is written by people; what stands between two markers i
 
 import json
 import re
+import shutil
 
 import plots
 from targets import TARGETS
@@ -13,6 +14,13 @@ JSON = "benchmarks.json"
 DOCUMENT = "benchmarks.md"
 NOT_MEASURED = "not measured"
 MARKED = r"(<!-- %s -->\n).*?(<!-- end -->)"
+
+
+def begin(directory, docs):
+    """Sees to it that the document is in the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / DOCUMENT).exists():
+        shutil.copy(docs / DOCUMENT, directory)
 
 
 def keep(directory, found):

@@ -99,7 +99,8 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     docs = args.top / "docs"
     output = args.output or docs
-    report.begin(output, docs)
+    if not args.only:
+        report.begin(output, docs)
     try:
         if args.report:
             found = report.read(output)

@@ -87,6 +87,7 @@ const COPIED_AS_ONE: usize = 64;
 const CHANGED_AS: usize = 8;
 /// A region takes as long as copying so many entries, whatever is in it.
 const REGION_AS: usize = 64;
+
 /// The owner of a set's remap state.
 pub struct Engine<D: Device, E: Env> {
     shared: Rc<Shared<E>>,

@@ -9,8 +9,8 @@ use crate::pace::{Pace, join_what_was_freed};
 use crate::table::{Gathering, Mapping, Unpublished};
 use crate::units::BaseLba;
 
-/// A region takes as long as so many blocks, whatever is in it: some have a node of the directory of their own.
-const REGION_AS: usize = 4;
+/// To put a region into a table takes as long as so many blocks, whatever is in it: some have a node of the directory of their own.
+const REGION_PUT_AS: usize = 4;
 
 /// Regions that follow each other.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub(crate) struct Group {
 
 impl Group {
     fn push(&mut self, region: Unpublished) {
-        self.blocks += REGION_AS + region.len();
+        self.blocks += REGION_PUT_AS + region.len();
         self.regions.push(region);
     }
 
@@ -269,7 +269,7 @@ mod tests {
             prop_assert!(mappings.iter().eq(map.iter().map(|(lba, to)| (*lba, *to))));
             let groups: Vec<_> = mappings.clone().into_regions().collect();
             for Group { regions, blocks } in &groups {
-                let held = regions.iter().map(|region| REGION_AS + region.len()).sum::<usize>();
+                let held = regions.iter().map(|region| REGION_PUT_AS + region.len()).sum::<usize>();
                 prop_assert!(*blocks > 0 && *blocks >= held, "{blocks} of {held}");
                 prop_assert!(*blocks < Pace::LONG_STRIDE + 3 * REGION_BLOCKS as usize, "too many at once");
             }
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// In a region that is full before it is known what is in there.
+    /// As many as there are blocks in a region, of which the checkpoint says nothing.
     #[test]
     fn many_changes_of_a_region_are_many_steps() {
         let mut mappings = Mappings::default();
@@ -305,6 +305,9 @@ mod tests {
         let mut mappings = Mappings::default();
         (0..1000).for_each(|at| _ = mappings.insert(BaseLba(at << 33), mapping(7)));
         let together: Vec<_> = mappings.into_regions().map(|group| group.regions.len()).collect();
-        assert_eq!((together[0], together.iter().sum::<usize>()), (Pace::LONG_STRIDE.div_ceil(REGION_AS + 1), 1000));
+        assert_eq!(
+            (together[0], together.iter().sum::<usize>()),
+            (Pace::LONG_STRIDE.div_ceil(REGION_PUT_AS + 1), 1000)
+        );
     }
 }

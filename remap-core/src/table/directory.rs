@@ -6,8 +6,9 @@
 //! store, between those to its filter and to the outline.
 //!
 //! ```text
-//! base up to 2^35 blocks:   root ──> top ───────────> lowest ──> region
-//!            more:          root ──> top ──> inner ──> lowest ──> region
+//! base up to 2^35 blocks:   root ──> top ──────────────────────> lowest ──> region
+//!         up to 2^47:       root ──> top ────────────> inner ──> lowest ──> region
+//!            more:          root ──> top ──> inner ──> inner ──> lowest ──> region
 //! ```
 //! The top is the highest of the inner nodes, and has the outline besides, where nearly all looks end, unless the table is far; it is there
 //! while anything is. A base that one lowest node is enough for has one as well, so that it can grow while the table is in use.
